@@ -1,0 +1,254 @@
+"""Editing a recording by text: the paper's inference (Sec. 3.4, Eq. 12) as a Python call, without Lightning.
+
+    from apa_lightning import AudioEditor
+
+    editor = AudioEditor.from_pretrained()
+    result = editor.edit("piano.wav", prompt="a recording of a violin solo", negative_prompt="a recording of the piano solo")
+    result.save("violin.wav")
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from apa_lightning import adapter as adapter_layers
+from apa_lightning.adapter import AudioPromptAdapter
+from apa_lightning.audio import fit_length, load_audio, resample, to_mono
+from apa_lightning.audio_encoder import AudioMAE
+from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.conditioning import DroppedAudio
+from apa_lightning.edit_request import MAX_SECONDS, EditRequest, EditResult, check_length, check_not_silent
+from apa_lightning.errors import InputError
+from apa_lightning.pooling import pool_tokens
+from apa_lightning.random_draws import generator_for, randn
+from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler
+
+#: Seconds over which an edited region fades into the untouched recording.
+REGION_FADE = 0.03
+
+
+class AudioEditor:
+    """Edits recordings with a backbone, an audio encoder and one or more adapters.
+
+    Args:
+        backbone, audio_encoder: the frozen parts.
+        adapters: they are installed into the backbone's U-Net in this order; all hear the same audio prompt.
+        unconditional_audio: the audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
+            (published code); default: what the first adapter was trained with.
+    """
+
+    def __init__(
+        self,
+        backbone: AudioLDM2Backbone,
+        audio_encoder: AudioMAE,
+        adapters: Sequence[AudioPromptAdapter],
+        unconditional_audio: DroppedAudio | None = None,
+    ):
+        backbone.check_audio_encoder(audio_encoder.embed_dim)
+        self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
+        self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
+        if self.unconditional_audio not in ("zeros", "zero_fbank"):
+            raise InputError(f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'.")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: str | PathLike = "embedded",
+        adapter: str | PathLike | Sequence[str | PathLike] | None = None,
+        audio_encoder: str | PathLike = "embedded",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        unconditional_audio: DroppedAudio | None = None,
+    ) -> "AudioEditor":
+        """Load everything.
+
+        Args:
+            backbone: ``embedded``, an AudioLDM2 folder or a hub id.
+            adapter: adapter file, or several; ``None`` is an untrained adapter, a copy of the backbone's own text K/V.
+            audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
+            device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
+            unconditional_audio: see :class:`AudioEditor`.
+
+        Raises:
+            FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
+        """
+        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype)
+        files = [adapter] if adapter is None or isinstance(adapter, str | PathLike) else list(adapter)
+        loaded = [parts.new_adapter(file) for file in files]
+        encoder = AudioMAE.from_pretrained(audio_encoder, loaded[0].metadata.get("loa_layers", "last"))
+        for part in (parts, *loaded):
+            part.to(device, dtype)
+        return cls(parts, encoder.to(device), loaded, unconditional_audio)
+
+    @overload
+    def edit(self, audio: Sequence[EditRequest], **options: Any) -> list[EditResult]: ...
+    @overload
+    def edit(self, audio: EditRequest | str | PathLike | tuple[Tensor, int], **knobs: Any) -> EditResult: ...
+
+    def edit(self, audio, *, batch_size: int = 4, progress: bool = True, **knobs):
+        """Edit one recording, or many.
+
+        Args:
+            audio: a file or ``(waveform, sample_rate)``, with :class:`EditRequest`'s knobs as keywords (``prompt=...``);
+                or one request; or a sequence of requests.
+            batch_size: requests that share their knobs are denoised together, so many at a time.
+            progress: show a progress bar over all denoising steps.
+
+        Returns:
+            an :class:`EditResult`, or a list of them in the order of the requests. A result does not depend on the batch
+            it was computed in, beyond rounding.
+
+        Raises:
+            FileNotFoundError, InputError: the audio or a knob cannot be used; nothing has been computed then.
+        """
+        if isinstance(audio, Sequence) and not isinstance(audio, str | tuple):
+            return self._edit_all(audio, batch_size, progress)
+        request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
+        return self._edit_all([request], batch_size, progress)[0]
+
+    def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
+        if batch_size < 1:
+            raise InputError(f"batch_size: {batch_size}; give 1 or more.")
+        for request in requests:
+            make_scheduler(self.backbone, request.scheduler)
+            for scale in self._scales(request):
+                adapter_layers.expand_scale(scale, self.adapters[0].layer_names)
+        sources = [_Source.load(request, self.backbone) for request in requests]
+        groups: dict[tuple, list[int]] = {}
+        for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
+            key = (source.frames, repr(request.ap_scale), request.time_pooling, request.freq_pooling, request.guidance_scale > 1,
+                   request.num_inference_steps, request.scheduler)
+            groups.setdefault(key, []).append(i)
+        batches = [indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)]
+        results: list[EditResult | None] = [None] * len(requests)
+        total = sum(requests[batch[0]].num_inference_steps for batch in batches)
+        with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
+            for batch in batches:
+                done = self._edit_batch([requests[i] for i in batch], [sources[i] for i in batch], bar.update)
+                for i, result in zip(batch, done, strict=True):
+                    results[i] = result
+        return results
+
+    def _scales(self, request: EditRequest) -> list:
+        scales = request.ap_scale
+        each = list(scales) if isinstance(scales, list | tuple) else [scales] * len(self.adapters)
+        if len(each) != len(self.adapters):
+            raise InputError(f"ap_scale: {len(each)} scales for {len(self.adapters)} adapters; give one number, or one per adapter.")
+        return each
+
+    @torch.no_grad()
+    def _edit_batch(self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]) -> list[EditResult]:
+        """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
+        backbone, first, clock = self.backbone, requests[0], [time.perf_counter()]
+        adapter_layers.install(backbone.unet, self.adapters)
+        adapter_layers.set_scale(backbone.unet, self._scales(first))
+        windows = Windows(sources[0].frames, backbone.window_frames)
+        waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
+        guidance = self._conditions(requests, waveform, windows)
+        keep = self._kept(requests, waveform, windows)
+        clock.append(time.perf_counter())
+
+        generators = [generator_for(request.seed, "edit") for request in requests]
+        shape = (1, *backbone.latent_shape(windows.length))
+        like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
+        noise = torch.cat([randn(shape, generator, like) for generator in generators])
+        scheduler = make_scheduler(backbone, first.scheduler)
+        latents = denoise(backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step)
+        clock.append(time.perf_counter())
+
+        audio = backbone.decode(latents).cpu()
+        outputs = [source.finish(request, edited, backbone.sample_rate) for source, request, edited in zip(sources, requests, audio, strict=True)]
+        clock.append(time.perf_counter())
+        seconds = [(end - start) / len(requests) for start, end in zip(clock, clock[1:], strict=False)]
+        timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
+        digest = ",".join(one.digest() for one in self.adapters)
+        return [EditResult(request, *output, digest, backbone.name, timings) for request, output in zip(requests, outputs, strict=True)]
+
+    def _conditions(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> Guidance:
+        backbone, rates = self.backbone, (requests[0].time_pooling, requests[0].freq_pooling)
+        hop, size = backbone.hop_samples, backbone.window_samples
+        loa = [pool_tokens(self.audio_encoder(waveform[:, s * hop : s * hop + size]), *rates) for s in windows.starts]
+        nothing = pool_tokens(self.audio_encoder.silence(), *rates) if self.unconditional_audio == "zero_fbank" else torch.zeros_like(loa[0][:1])
+        negative = [request.negative_prompt for request in requests]
+        guided = requests[0].guidance_scale > 1
+        scale = torch.tensor([request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype)
+        return Guidance(
+            text=backbone.encode_text([request.prompt for request in requests]),
+            negative=backbone.encode_text(negative) if guided else None,
+            loa=loa, unconditional_loa=nothing, scale=scale[:, None, None, None], adapters=len(self.adapters),
+        )
+
+    def _kept(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> tuple[Tensor, Tensor] | None:
+        """Source latents and the mask of the frames outside the requests' regions."""
+        if all(request.region is None for request in requests):
+            return None
+        mask = torch.zeros(len(requests), 1, windows.length, 1, device=waveform.device)
+        rate = self.backbone.sample_rate / self.backbone.hop_samples
+        for row, request in zip(mask, requests, strict=True):
+            if request.region is not None:
+                start, end = request.region
+                row[:, : int(start * rate)] = 1
+                row[:, math.ceil(end * rate) :] = 1
+        return self.backbone.encode_audio(waveform).to(self.backbone.dtype), mask
+
+
+class _Source:
+    """A loaded recording: mono at its own rate, and at the model's, padded to whole windows."""
+
+    def __init__(self, mono: Tensor, sample_rate: int, model_waveform: Tensor, frames: int):
+        self.mono, self.sample_rate, self.model_waveform, self.frames = mono, sample_rate, model_waveform, frames
+
+    @classmethod
+    def load(cls, request: EditRequest, backbone: AudioLDM2Backbone) -> "_Source":
+        name = "audio" if isinstance(request.audio, tuple) else str(request.audio)
+        waveform, rate = _from_array(*request.audio) if isinstance(request.audio, tuple) else load_audio(request.audio, max_seconds=MAX_SECONDS)
+        check_length(waveform.shape[-1] / rate, request.region, name)
+        mono = to_mono(waveform)
+        check_not_silent(mono, name)
+        model = resample(mono, rate, backbone.sample_rate)
+        frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
+        return cls(mono, rate, fit_length(model, frames * backbone.hop_samples), frames)
+
+    def finish(self, request: EditRequest, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
+        """The edit (S,) cut to the recording's length, at the asked rate and level, spliced into its region."""
+        rate = request.sample_rate or self.sample_rate
+        length = round(len(self.mono) * rate / self.sample_rate)
+        edited = fit_length(resample(edited, model_rate, rate), length)
+        if request.region is None and not request.match_level:
+            return edited.clamp(-1, 1), rate
+        source = fit_length(resample(self.mono, self.sample_rate, rate), length)
+        start, end = (0, length) if request.region is None else (round(second * rate) for second in request.region)
+        if request.match_level:
+            edited = edited * _matching_gain(edited[start:end], source[start:end])
+        if request.region is not None:
+            edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
+        return edited.clamp(-1, 1), rate
+
+
+def _from_array(waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
+    waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
+    if waveform.ndim != 2 or waveform.shape[0] > 8:
+        raise InputError(f"audio: has shape {tuple(waveform.shape)}; give (S,) or (C, S) with at most 8 channels.")
+    if not torch.isfinite(waveform).all():
+        raise InputError("audio: contains NaN or infinite samples.")
+    return waveform, sample_rate
+
+
+def _matching_gain(edited: Tensor, source: Tensor) -> float:
+    """The gain that gives ``edited`` the RMS of ``source``, as far as its peak stays at 1 or below."""
+    wanted = source.square().mean().sqrt() / edited.square().mean().sqrt().clamp(min=1e-8)
+    return float(torch.minimum(wanted, 1 / edited.abs().max().clamp(min=1e-8)))
+
+
+def _fade(length: int, start: int, end: int, fade: int) -> Tensor:
+    """Weights (length,): 1 inside [start, end), with linear ramps of ``fade`` samples inside its edges, 0 outside."""
+    position = torch.arange(length)
+    rise = (position - start + 1) / (fade + 1) if start > 0 else torch.ones(length)
+    fall = (end - position) / (fade + 1) if end < length else torch.ones(length)
+    return torch.minimum(rise, fall).clamp(0, 1)

@@ -1,0 +1,177 @@
+"""The LightningModule: a frozen backbone and encoder, a trained adapter. Equations live elsewhere as pure functions."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from apa_lightning import adapter as adapters
+from apa_lightning.adapter import AudioPromptAdapter
+from apa_lightning.audio_encoder import AudioMAE, LoaLayers
+from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
+from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
+from apa_lightning.diffusion import epsilon_loss
+from apa_lightning.editing import AudioEditor, EditRequest, EditResult
+from apa_lightning.errors import InputError
+from apa_lightning.random_draws import generator_for, randn
+
+OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
+SchedulerCallable = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+def adamw(params: Iterable) -> torch.optim.Optimizer:
+    """The paper's optimizer: AdamW, learning rate 1e-4, betas (0.9, 0.999), eps 1e-8, weight decay 1e-2."""
+    return torch.optim.AdamW(params, lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
+
+
+class AudioPromptModule(L.LightningModule):
+    """Trains an Audio Prompt Adapter (arXiv 2407.16564) beside a frozen AudioLDM2, and edits with it.
+
+    Args:
+        backbone: AudioLDM2 folder or hub id, or ``embedded``.
+        audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``.
+        adapter: adapter file to start from (ours or a published ``pytorch_model.bin``); ``null`` starts from a copy of the
+            backbone's own text K/V.
+        loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio).
+        pooling_rates: the random pooling rate omega of each batch.
+        condition_dropout: share of items that lose text, audio or both.
+        dropped_audio: what a dropped audio prompt is: ``zeros`` (paper) or ``zero_fbank`` (published code); ``null`` means as
+            ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
+        ap_scale: alpha in training; 1 in the paper.
+        optimizer: builds the optimizer from the adapter's parameters; default: the paper's AdamW.
+        lr_scheduler: builds a per-step schedule from the optimizer; default: constant, as in the paper.
+        gradient_checkpointing: recompute the U-Net's transformers in the backward pass to save memory.
+        compile: compile the repeated transformer blocks of the U-Net (faster steps after a slow start).
+        half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
+        seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "embedded",
+        audio_encoder: str = "embedded",
+        adapter: str | None = None,
+        loa_layers: LoaLayers = "last",
+        pooling_rates: PoolingRates = PoolingRates(),
+        condition_dropout: ConditionDropout = ConditionDropout(),
+        dropped_audio: DroppedAudio | None = None,
+        ap_scale: float = 1.0,
+        optimizer: OptimizerCallable = adamw,
+        lr_scheduler: SchedulerCallable | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        half_backbone: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.backbone = AudioLDM2Backbone.from_pretrained(backbone, torch.bfloat16 if half_backbone else torch.float32)
+        self.audio_encoder = AudioMAE.from_pretrained(audio_encoder, loa_layers)
+        self.backbone.check_audio_encoder(self.audio_encoder.embed_dim)
+        self.adapter = self.backbone.new_adapter(adapter)
+        self.dropped_audio = dropped_audio or self.adapter.metadata.get("dropped_audio", "zeros")
+        self.adapter.metadata |= {"backbone": str(backbone), "audio_encoder": str(audio_encoder), "loa_layers": loa_layers,
+                                  "dropped_audio": self.dropped_audio, "condition_dropout": condition_dropout.scheme}
+        adapters.install(self.backbone.unet, [self.adapter])
+        adapters.set_scale(self.backbone.unet, ap_scale)
+        if gradient_checkpointing:
+            self.backbone.enable_gradient_checkpointing()
+        if compile:
+            self.backbone.compile_unet()
+        self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
+        self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        draw = generator_for(self.seed, "fit", self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        size = len(batch["prompt"])
+        omega = self.pooling_rates.draw(draw)
+        drop_text, drop_audio = self.condition_dropout.draw(size, draw)
+        prompts = ["" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)]
+
+        text = self.backbone.encode_text(prompts)
+        loa = audio_tokens(self.audio_encoder(self._fitting(batch)), drop_audio, omega, self._silence())
+        loss = self._denoising_loss(self._latents(batch, draw), text, loa, draw)
+
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log(f"train/loss_omega_{omega}", loss.detach(), batch_size=size)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The loss for each omega with draws that repeat at every validation and nothing dropped; beside it the loss with
+        the audio prompts of other items: the gap says how much the audio is listened to."""
+        size = len(batch["prompt"])
+        text = self.backbone.encode_text(batch["prompt"])
+        grid = self.audio_encoder(self._fitting(batch))
+        latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
+        keep = torch.zeros(size, dtype=torch.bool)
+        losses: dict[str, Tensor] = {}
+        for omega in self.pooling_rates.rates:
+            loa = audio_tokens(grid, keep, omega)
+            for name, tokens in (("matched", loa), ("shuffled", loa.roll(1, dims=0)))[: min(size, 2)]:
+                draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
+                losses[f"val/loss_{name}_omega_{omega}"] = self._denoising_loss(latents, text, tokens, draw)
+        losses["val/loss"] = torch.stack([loss for name, loss in losses.items() if "matched" in name]).mean()
+        self.log_dict(losses, batch_size=size, sync_dist=True)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def _denoising_loss(self, latents: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator) -> Tensor:
+        """Eq. 10: noise -> prediction -> mean squared error."""
+        schedule = self.backbone.scheduler
+        noise = randn(tuple(latents.shape), draw, latents)
+        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw).to(latents.device)
+        noisy = schedule.add_noise(latents, noise, timesteps)
+        return epsilon_loss(self.backbone.predict_noise(noisy.to(self.backbone.dtype), timesteps, text, [loa]), noise).mean()
+
+    def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
+        """A sample of the VAE's posterior (B, C, T, F)."""
+        shape = (len(batch["prompt"]), *self.backbone.latent_shape())
+        return self.backbone.encode_audio(batch["waveform"], randn(shape, draw, batch["waveform"])).float()
+
+    def _silence(self) -> Tensor | None:
+        return self.audio_encoder.silence() if self.dropped_audio == "zero_fbank" else None
+
+    def _fitting(self, batch: dict[str, Any]) -> Tensor:
+        """The waveforms (B, S), if they are one window long."""
+        waveform = batch["waveform"]
+        if waveform.shape[-1] != self.backbone.window_samples:
+            raise InputError(f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.backbone.sample_rate:.2f} s do not fit the "
+                             f"backbone's window of {self.backbone.window_seconds:.2f} s; leave the setting out to use the window.")
+        return waveform
+
+    def configure_optimizers(self):
+        optimizer = self.optimizer(self.adapter.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+
+    # --- editing ----------------------------------------------------------------------------------------------------
+
+    def editor(self) -> AudioEditor:
+        """The editor on this module's parts as they are now."""
+        return AudioEditor(self.backbone, self.audio_encoder, [self.adapter])
+
+    def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
+        return self.editor().edit(batch, progress=False)
+
+    # --- checkpoints: the adapter alone, loaded strictly ---------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {f"adapter.{key}": value for key, value in self.adapter.state_dict().items()}
+        checkpoint["adapter_backbone_digest"] = self.adapter.backbone_digest
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refill the frozen keys, so that the strict load still refuses a misnamed one."""
+        digest = checkpoint.get("adapter_backbone_digest")
+        if digest is None:
+            raise InputError("ckpt_path: the file is no checkpoint of apa_lightning. For an adapter file use --model.adapter.")
+        if digest != self.adapter.backbone_digest:
+            raise InputError(f"ckpt_path: trained on a backbone of digest {digest}, --model.backbone has "
+                             f"{self.adapter.backbone_digest}. Give the backbone it was trained on.")
+        for name, value in self.state_dict().items():
+            if not name.startswith("adapter."):
+                checkpoint["state_dict"].setdefault(name, value)

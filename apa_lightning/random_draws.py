@@ -1,0 +1,17 @@
+"""Explicit random generators, so that every draw depends on (seed, counter, ...) alone and resumes exactly."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator_for(*key: int | str) -> torch.Generator:
+    """A CPU generator seeded by a hash of ``key``, for example ``generator_for(seed, "noise", step, rank)``."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def randn(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal noise drawn on the CPU (the same on every device), with ``like``'s device and dtype."""
+    return torch.randn(shape, generator=generator).to(like)

@@ -1,0 +1,95 @@
+"""Where frozen parts come from: ``embedded``, a local folder or file, or a Hugging Face hub id."""
+
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import diffusers
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor, nn
+
+from apa_lightning.errors import InputError
+
+EMBEDDED = "embedded"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen(module: Module) -> Module:
+    """``module`` in eval mode and without gradients."""
+    return module.requires_grad_(False).eval()
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence the loading bars of diffusers and transformers; downloads from the hub keep theirs."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()
+
+
+def resolve_source(source: str | os.PathLike, field: str, part: str = "") -> Path | str:
+    """A local :class:`Path` that exists, or a hub id as a string.
+
+    Args:
+        source: ``embedded``, a path, or ``owner/name``; a ``hf-hub:`` prefix is allowed.
+        field: the setting's name, for the message.
+        part: sub-folder of the embedded backbone that is meant.
+
+    Raises:
+        FileNotFoundError: neither an existing path nor of a hub id's form.
+    """
+    if source == EMBEDDED:
+        from apa_lightning.embedded import embedded_backbone  # builds the folder on first use
+
+        return embedded_backbone() / part
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.resolve()
+    name = re.sub(r"^hf[-_]hub:", "", str(source))
+    if not HUB_ID.fullmatch(name):
+        raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a folder, or a hub id (owner/name).")
+    return name
+
+
+def read_weights(path: Path, field: str) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` or a torch file; a torch file is read with ``weights_only``, so nothing executes.
+
+    Wrappers of one level (``{"model": {...}}``, ``{"state_dict": {...}}``) are opened.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: truncated, not a weights file, or a pickle that holds anything but tensors.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{field}: {path} does not exist.")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{field}: {path} is damaged or no safetensors file ({error}).") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
+                         "It was not executed. Ask for a safetensors file.") from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise InputError(f"{field}: {path} is damaged or no weights file ({str(error).splitlines()[0]}).") from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict):
+        raise InputError(f"{field}: {path} holds no state dict.")
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
