@@ -8,6 +8,7 @@ from typing import Literal
 
 import timm
 import torch
+from huggingface_hub import snapshot_download
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -49,15 +50,15 @@ class AudioMAE(nn.Module):
         Raises:
             InputError, FileNotFoundError: unknown source, unreadable or mismatching weights, by name.
         """
-        path = resolve_source(source, "audio_encoder", part="audio_encoder")
-        if isinstance(path, Path) and path.is_file():
-            encoder = _from_state_dict(_encoder_weights(path), num_heads, path)
-        else:
-            name = f"local-dir:{path}" if isinstance(path, Path) else f"hf-hub:{path}"
-            try:
-                encoder = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
-            except (RuntimeError, OSError, KeyError, ValueError) as error:
-                raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {str(error).splitlines()[0]}") from error
+        path = resolve_source(source, "audio_encoder", _download, part="audio_encoder")
+        if path.is_file():
+            return cls(_from_state_dict(_encoder_weights(path), num_heads, path), loa_layers)
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"audio_encoder: {path} holds no config.json; give a folder in timm's layout, or a weights file.")
+        try:
+            encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
+        except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {str(error).strip().splitlines()[0]}") from error
         return cls(encoder, loa_layers)
 
     @property
@@ -102,6 +103,10 @@ class AudioMAE(nn.Module):
     def silence(self) -> Tensor:
         """The grid (1, 64, 8, D) of an all-zero filter bank: the published code's stand-in for "no audio prompt"."""
         return self._grid(torch.zeros(1, 1, *self.input_size, device=self.encoder.pos_embed.device))
+
+
+def _download(name: str) -> str:
+    return snapshot_download(name, allow_patterns=["config.json", "model.safetensors", "pytorch_model.bin"])
 
 
 def _encoder_weights(path: Path) -> dict[str, Tensor]:

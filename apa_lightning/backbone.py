@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 from diffusers import AudioLDM2Pipeline
@@ -94,8 +93,8 @@ class AudioLDM2Backbone(nn.Module):
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
         """
-        path = resolve_source(source, "backbone")
-        if isinstance(path, Path) and not (path / "model_index.json").is_file():
+        path = resolve_source(source, "backbone", AudioLDM2Pipeline.download)
+        if not (path / "model_index.json").is_file():
             raise FileNotFoundError(f"backbone: {path} holds no model_index.json; give a diffusers AudioLDM2 folder.")
         try:
             # Older folders say GPT2Model, which has lost the generation methods in transformers 5.
@@ -103,7 +102,7 @@ class AudioLDM2Backbone(nn.Module):
                 language_model = GPT2LMHeadModel.from_pretrained(path, subfolder="language_model", dtype=dtype)
                 pipeline = AudioLDM2Pipeline.from_pretrained(path, language_model=language_model, dtype=dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(_loading_message(source, path, error)) from error
+            raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {str(error).strip().splitlines()[0]}") from error
         return cls(pipeline, str(source))
 
     # --- sizes ------------------------------------------------------------------------------------------------------
@@ -306,11 +305,3 @@ class AudioLDM2Backbone(nn.Module):
             latents, timesteps, encoder_hidden_states=stream, encoder_hidden_states_1=text.encoded.to(latents.dtype),
             encoder_attention_mask_1=text.mask, return_dict=False,
         )[0]
-
-
-def _loading_message(source: str | os.PathLike, path: Path | str, error: Exception) -> str:
-    if isinstance(path, Path):
-        return f"backbone: {source} cannot be loaded as AudioLDM2: {str(error).strip().splitlines()[0]}"
-    return (f"backbone: {source} is neither a folder nor in the Hugging Face cache, and the hub could not be read "
-            f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
-            f"`hf download {source} --local-dir FOLDER`.")

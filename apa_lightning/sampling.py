@@ -94,7 +94,10 @@ def denoise(
         keep: (latents (B, C, T, F), mask (B, 1, T, 1)): where the mask is 1 the given latents are kept, noised to each
             step's level, so that the rest fits its surroundings.
     """
-    scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+    try:
+        scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"num_inference_steps: {type(scheduler).__name__} cannot make {num_inference_steps} steps ({error}).") from None
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     latents = noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps

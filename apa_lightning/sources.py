@@ -3,7 +3,7 @@
 import os
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from apa_lightning.errors import InputError
@@ -40,18 +41,20 @@ def no_progress_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def resolve_source(source: str | os.PathLike, field: str, part: str = "") -> Path | str:
-    """A local :class:`Path` that exists, or a hub id as a string.
+def resolve_source(source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = "") -> Path:
+    """A local folder or file for ``source``.
 
     Args:
-        source: ``embedded``, a path, or ``owner/name``; a ``hf-hub:`` prefix is allowed.
+        source: ``embedded``, a path, or a hub id ``owner/name`` (with or without an ``hf-hub:`` prefix).
         field: the setting's name, for the message.
+        download: fetches a hub id into the Hugging Face cache, or finds it there, and returns the folder.
         part: sub-folder of the embedded backbone that is meant.
 
     Raises:
         FileNotFoundError: neither an existing path nor of a hub id's form.
+        InputError: the hub id is not cached and the hub cannot be read.
     """
-    if source == EMBEDDED:
+    if str(source) == EMBEDDED:
         from apa_lightning.embedded import embedded_backbone  # builds the folder on first use
 
         return embedded_backbone() / part
@@ -60,8 +63,15 @@ def resolve_source(source: str | os.PathLike, field: str, part: str = "") -> Pat
         return path.resolve()
     name = re.sub(r"^hf[-_]hub:", "", str(source))
     if not HUB_ID.fullmatch(name):
-        raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a folder, or a hub id (owner/name).")
-    return name
+        raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a path, or a hub id (owner/name).")
+    try:
+        return Path(download(name))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{field}: {source} is neither a path nor in the Hugging Face cache, and the hub could not be read "
+            f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
+            f"`hf download {name} --local-dir FOLDER`."
+        ) from error
 
 
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:

@@ -1,0 +1,28 @@
+# `make demo` sets everything up and trains on the embedded data; `make test` sets everything up and runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types tensorboard clean
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m apa_lightning fit --config configs/base.yaml
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+tensorboard: $(VENV)/.installed
+	$(BIN)/tensorboard --logdir runs
+
+lint types: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/ruff check . && $(BIN)/ruff format --diff . && $(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs edits

@@ -1,0 +1,3 @@
+from apa_lightning.cli import main
+
+main()

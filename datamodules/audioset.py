@@ -1,0 +1,267 @@
+"""Training and validation data: AudioSet, or anything else in shards of the same form."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader, Subset
+
+from apa_lightning.errors import InputError
+from datamodules.captions import CaptionTemplates
+from datamodules.decoding import ExampleDecoder
+from datamodules.indexed_shards import IndexedShards, SampleTable
+from datamodules.loading import (
+    EvaluationLoader,
+    IndexedReader,
+    Reader,
+    SampleOrder,
+    StreamReader,
+    TrainLoader,
+    loader_options,
+)
+from datamodules.quarantine import Quarantine
+from datamodules.shards import expand_shards, identity, is_local
+from datamodules.streamed_shards import StreamedShards
+
+_PREFIX = "--data.init_args."
+
+
+class AudioSetDataModule(LightningDataModule):
+    """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
+
+    Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
+    `prompt` (list of B) and `labels` (list of B lists). Local shards are read by index, in one global order that
+    depends on (seed, epoch) alone; as soon as one shard is remote all are streamed (see `StreamedShards`).
+
+    Broken samples are skipped, named in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay
+    full. Under DDP every rank takes the same number of training steps; validation samples come once over all ranks.
+
+    Args:
+        train_shards: `embedded` (the project's own clips), or paths, brace expressions (`a-{000..099}.tar`),
+            wildcards, http(s) URLs, `pipe:` commands; one or a list.
+        validation_shards: Likewise; no shard may be in both. Null: no validation.
+        batch_size: Clips per step and rank.
+        num_workers: Processes per rank that read and decode; 0 decodes in the training process.
+        audio_length_in_s: Length of a clip: a random window in training, the start in validation, padded with zeros.
+        sample_rate: Of the waveforms, in Hz.
+        min_seconds: Shorter clips are skipped as broken.
+        samples_per_epoch: Clips of all ranks in one epoch; null: all there are. Needed for streamed shards.
+        validation_samples: Use only so many validation clips, spread evenly over the shards; null: all.
+        seed: Of order, windows and captions.
+        caption_templates: Texts with `{}` in place of the labels; null: the paper's kind, 15 of them.
+        lowercase_labels: Write labels without their capital.
+        prefer_captions: A clip's own caption is used where it has one.
+        max_broken_share: Above this share of broken clips the run stops.
+        quarantine_dir: Folder of the report of broken clips; null: the run's log folder.
+        shuffle_buffer: Streamed shards only: clips among which each worker draws.
+        allow_pipe: Allow `pipe:` shards, which run a command.
+
+    Raises:
+        InputError: A setting cannot be.
+    """
+
+    # Fewer validation clips than ranks: those without any wait for the others.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self,
+        train_shards: str | list[str] = "embedded",
+        validation_shards: str | list[str] | None = "embedded",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        audio_length_in_s: float = 10.24,
+        sample_rate: int = 16_000,
+        min_seconds: float = 1.0,
+        samples_per_epoch: int | None = None,
+        validation_samples: int | None = None,
+        seed: int = 0,
+        caption_templates: list[str] | None = None,
+        lowercase_labels: bool = True,
+        prefer_captions: bool = True,
+        max_broken_share: float = 0.05,
+        quarantine_dir: Path | None = None,
+        shuffle_buffer: int = 256,
+        allow_pipe: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, least, most in (
+            ("batch_size", batch_size, 1, math.inf),
+            ("num_workers", num_workers, 0, 1024),
+            ("audio_length_in_s", audio_length_in_s, 0.1, 1800),
+            ("sample_rate", sample_rate, 4000, 384_000),
+            ("min_seconds", min_seconds, 0, 1800),
+            ("samples_per_epoch", samples_per_epoch, 1, math.inf),
+            ("validation_samples", validation_samples, 1, math.inf),
+            ("max_broken_share", max_broken_share, 0, 1),
+            ("shuffle_buffer", shuffle_buffer, 1, math.inf),
+        ):
+            if value is not None and not least <= value <= most:
+                limits = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+                raise InputError(f"{_PREFIX}{name} is {value}; it must be {limits}.")
+        self.train_shards, self.validation_shards = train_shards, validation_shards
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.audio_length_in_s, self.sample_rate, self.min_seconds = audio_length_in_s, sample_rate, min_seconds
+        self.samples_per_epoch, self.validation_samples, self.seed = samples_per_epoch, validation_samples, seed
+        self.captions = CaptionTemplates(caption_templates, lowercase_labels, prefer_captions)
+        self.max_broken_share, self.quarantine_dir = max_broken_share, quarantine_dir
+        self.shuffle_buffer, self.allow_pipe = shuffle_buffer, allow_pipe
+        self.quarantines: dict[str, Quarantine] = {}
+        """By split: what was not delivered."""
+        self._sources: dict[str, SampleTable | list[str]] = {}
+        self._train_loader: TrainLoader | None = None
+        self._resume: dict[str, int] | None = None
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Find and check all shards before any work begins.
+
+        Raises:
+            FileNotFoundError: Local shards are missing.
+            InputError: They are empty, no tar files, mostly broken, or in both splits.
+        """
+        wanted: dict[str, str | list[str] | None] = {"validation": self.validation_shards}
+        if stage == "fit":
+            wanted = {"train": self.train_shards, **wanted}
+        urls = {
+            split: expand_shards(f"{_PREFIX}{split}_shards", shards, self.allow_pipe, split)
+            for split, shards in wanted.items()
+            if shards is not None
+        }
+        _refuse_shared_shards(urls)
+        folder = self._report_folder()
+        for split, names in urls.items():
+            self.quarantines[split] = Quarantine(split, self.max_broken_share, folder, self._rank)
+            self._sources[split] = self._locate(split, names)
+        _refuse_shared_clips(self._sources)
+
+    def _locate(self, split: str, urls: list[str]) -> SampleTable | list[str]:
+        if not all(is_local(url) for url in urls):
+            if split == "train" and self.samples_per_epoch is None:
+                raise InputError(
+                    f"{_PREFIX}samples_per_epoch is needed, because the number of samples in streamed shards is not "
+                    "known. Give the number of clips after which an epoch ends."
+                )
+            rank_zero_info(f"{split}: {len(urls)} shards, streamed")
+            return urls
+        table = SampleTable([Path(url) for url in urls])
+        self.quarantines[split].located(table.faults, len(table))
+        rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards")
+        return table
+
+    def _report_folder(self) -> Path | None:
+        if self.quarantine_dir is not None:
+            return Path(self.quarantine_dir)
+        folder = self.trainer.log_dir if self.trainer is not None else None
+        return Path(folder) if folder else None
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _decoder(self, random_crop: bool) -> ExampleDecoder:
+        return ExampleDecoder(
+            self.audio_length_in_s, self.sample_rate, self.min_seconds, random_crop, self.captions, self.seed
+        )
+
+    # --- loaders ------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> TrainLoader:
+        """Training batches of this rank."""
+        source, decode = self._sources["train"], self._decoder(random_crop=True)
+        if isinstance(source, SampleTable):
+            per_epoch = self.samples_per_epoch or len(source)
+            order = SampleOrder(len(source), per_epoch, self.seed)
+            dataset = IndexedShards(source, decode, substitute=True)
+            read: Reader = IndexedReader(
+                dataset, order, self.batch_size, self._rank, self._world_size, self.num_workers
+            )
+            identity = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+        else:
+            per_epoch = self.samples_per_epoch or 0
+            stream = StreamedShards(source, decode, True, self.shuffle_buffer, self._rank, self._world_size)
+            read = StreamReader(stream, self.batch_size, self.num_workers)
+            identity = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+        self._train_loader = TrainLoader(
+            read,
+            per_epoch,
+            self.batch_size * self._world_size,
+            self.quarantines["train"],
+            identity,
+            self._batches_done if self.trainer is not None else None,
+            same_epoch=self.trainer is not None and self.trainer.overfit_batches > 0,
+        )
+        if self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
+            self._resume = None
+        return self._train_loader
+
+    def _batches_done(self) -> int:
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def val_dataloader(self) -> EvaluationLoader | list[Any]:
+        """Validation batches of this rank, always the same."""
+        if self.validation_shards is None:
+            return []
+        source, decode = self._sources["validation"], self._decoder(random_crop=False)
+        options = loader_options(self.num_workers)
+        if isinstance(source, SampleTable):
+            number = min(len(source), self.validation_samples or len(source))
+            chosen = [i * len(source) // number for i in range(number)][self._rank :: self._world_size]
+            dataset: Any = Subset(IndexedShards(source, decode, substitute=False), chosen)
+            length: int | None = math.ceil(len(chosen) / self.batch_size)
+        else:
+            limit = self.validation_samples
+            dataset = StreamedShards(source, decode, False, 1, self._rank, self._world_size, limit)
+            length = None
+        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size, shuffle=False, **options)
+        return EvaluationLoader(loader, self.quarantines["validation"], length)
+
+    def test_dataloader(self) -> EvaluationLoader | list[Any]:
+        """The validation clips."""
+        return self.val_dataloader()
+
+    # --- resuming -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the training data, for the trainer's checkpoint."""
+        return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the place in the training data where the checkpoint was written.
+
+        Lightning restores a loader's own state too late when `estimated_stepping_batches` was touched before; the
+        datamodule's comes in time.
+        """
+        self._resume = state_dict.get("train")
+        if self._train_loader is not None and self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
+
+
+def _refuse_shared_shards(urls: dict[str, list[str]]) -> None:
+    train = {identity(url): url for url in urls.get("train", [])}
+    for url in urls.get("validation", []):
+        if identity(url) in train:
+            raise InputError(
+                f"{_PREFIX}validation_shards: '{url}' is a training shard too. Validate on shards of their own."
+            )
+
+
+def _refuse_shared_clips(sources: dict[str, SampleTable | list[str]]) -> None:
+    train, validation = sources.get("train"), sources.get("validation")
+    if not isinstance(train, SampleTable) or not isinstance(validation, SampleTable):
+        return
+    known = train.audio_digests()
+    for digest, number in validation.audio_digests().items():
+        if digest in known:
+            first, second = validation.group(number), train.group(known[digest])
+            raise InputError(
+                f"{_PREFIX}validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
+                f"'{second.shard}'. Validate on clips of their own."
+            )

@@ -1,0 +1,374 @@
+"""The `shards` command: from AudioSet's own files and a folder of clips to shards with indexes."""
+
+import csv
+import hashlib
+import io
+import json
+import signal
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+import torch
+from tqdm import tqdm
+
+from apa_lightning.audio import AudioError, load_audio, resample, to_mono
+from apa_lightning.errors import InputError
+from datamodules.audioset_files import (
+    Ontology,
+    Segment,
+    find_labels,
+    match_clips,
+    read_class_labels,
+    read_segments,
+)
+from datamodules.shard_index import atomic_file, index_path
+from datamodules.shard_writer import ShardWriter
+
+_LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A segment that was not written: `status` is missing, short or broken."""
+
+    key: str
+    file: str
+    status: str
+    detail: str
+
+
+class _Task(NamedTuple):
+    """Work on one clip: what a worker needs to know."""
+
+    path: Path
+    seconds: float
+    flac: bool
+    sample_rate: int
+    min_seconds: float
+
+
+def make_shards(
+    segments: Path,
+    clips: Path,
+    out: Path,
+    class_labels: Path | None = None,
+    ontology: Path | None = None,
+    branch: str | None = "Music",
+    labels: list[str] | None = None,
+    name: str = "train",
+    flac: bool = True,
+    sample_rate: int = 16_000,
+    min_seconds: float = 1.0,
+    max_bytes: int = 500_000_000,
+    max_samples: int = 10_000,
+    workers: int = 2,
+    overwrite: bool = False,
+) -> None:
+    """Make shards from AudioSet's files and a folder of clips.
+
+    Writes `<out>/<name>-000000.tar`, ... with an index beside each, `<name>-report.json` with the counts and
+    `<name>-report.csv` with a line for every clip that is missing, short or broken. It can be stopped at any time;
+    the same command goes on after the last finished shard and makes the same shards as one that was never stopped.
+
+    A clip is named `YTID.wav` or `YTID_START.wav` (.flac, .ogg, .mp3 too), the start in seconds (`30`, `30.000`) or
+    milliseconds (`30000`), optionally followed by the end; subfolders are searched. Names are held against the starts
+    in the list, seconds before milliseconds; a file without a start is refused where its video has several segments.
+
+    Args:
+        segments: AudioSet's `*_segments.csv`.
+        clips: Folder of clips.
+        out: Folder for the shards.
+        class_labels: AudioSet's `class_labels_indices.csv`, for the labels' names. Without it the ontology names them.
+        ontology: AudioSet's `ontology.json`; when it is given, only segments with a label in `branch` are taken.
+        branch: Name or id of a node of the ontology; null takes all.
+        labels: Take only segments with one of these labels, by name or id.
+        name: First part of the shards' names, such as train or validation.
+        flac: Store mono FLAC at `sample_rate`. False: store the files as they are.
+        sample_rate: Of the FLAC, in Hz.
+        min_seconds: Shorter clips are left out.
+        max_bytes: Largest shard.
+        max_samples: Most clips in a shard.
+        workers: Processes that decode and encode; 0 works in this one.
+        overwrite: Begin anew, replacing shards of the same name.
+
+    Raises:
+        FileNotFoundError: One of the input files is not there.
+        InputError: One of them or a setting cannot be used, nothing is selected, or `out` holds another run's shards.
+    """
+    if not name or not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):
+        raise InputError(f"--name: '{name}' may hold only letters, digits, - and _.")
+    if not 4000 <= sample_rate <= 384_000:
+        raise InputError(f"--sample_rate is {sample_rate}; it must be between 4000 and 384000.")
+    for option, value, least in (("--workers", workers, 0), ("--min_seconds", min_seconds, 0.0)):
+        if value < least:
+            raise InputError(f"{option} is {value}; it must be at least {least}.")
+    chosen, names = _select(segments, class_labels, ontology, branch, labels)
+    matched = match_clips(chosen, clips)
+    if not any(path for path, _ in matched):
+        first = chosen[0]
+        raise InputError(
+            f"--clips: '{clips}' has no clip of any of the {len(chosen)} segments; the first would be "
+            f"'{first.ytid}.wav' or '{first.ytid}_{first.start:g}.wav'."
+        )
+    settings = {
+        "segments": _digest(segments),
+        "class_labels": class_labels and _digest(class_labels),
+        "ontology": ontology and _digest(ontology),
+        "branch": branch,
+        "labels": labels,
+        "flac": flac,
+        "sample_rate": sample_rate,
+        "min_seconds": min_seconds,
+        "max_bytes": max_bytes,
+        "max_samples": max_samples,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_one(out / f"{name}.lock"):
+        run = _Run(out, name, settings, overwrite)
+        if run.complete:
+            print(f"'{out}' is complete already; --overwrite=true makes it anew.")
+        else:
+            tasks = [
+                _Task(path, segment.end - segment.start, flac, sample_rate, min_seconds) if path else why
+                for segment, (path, why) in zip(chosen, matched, strict=True)
+            ]
+            _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
+        run.print_report()
+        if not run.samples:
+            raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+def _select(
+    segments: Path, class_labels: Path | None, ontology: Path | None, branch: str | None, labels: list[str] | None
+) -> tuple[list[Segment], dict[str, str]]:
+    """The wanted segments, each once, and the labels' names."""
+    if class_labels is None and ontology is None:
+        raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
+    tree = Ontology(ontology) if ontology else None
+    names = {**(tree.names if tree else {}), **(read_class_labels(class_labels) if class_labels else {})}
+    chosen = list({segment.key: segment for segment in reversed(read_segments(segments))}.values())[::-1]
+    wanted = []
+    if tree is not None and branch is not None:
+        wanted.append(tree.branch(branch))
+    if labels:
+        wanted.append(set(find_labels(labels, names, "--labels")))
+    chosen = [s for s in chosen if all(mids.intersection(s.mids) for mids in wanted)]
+    if not chosen:
+        raise InputError(f"no segment of '{segments}' has the wanted labels. See --labels, --ontology and --branch.")
+    return chosen, names
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- one clip ---------------------------------------------------------------------------------------------------------
+
+
+def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
+    """Decode one clip wholly, and encode it if wished.
+
+    Returns:
+        (bytes, extension), or (None, status, detail) where it cannot be used.
+    """
+    try:
+        data = task.path.read_bytes()
+        waveform, rate = load_audio(data)
+    except (AudioError, OSError) as error:
+        return None, "broken", str(error)
+    seconds = waveform.shape[-1] / rate
+    if seconds < task.min_seconds:
+        return None, "short", f"{seconds:.3f} s; at least {task.min_seconds:g} s are wanted"
+    if seconds > _LONGEST * task.seconds:
+        return None, "broken", f"{seconds:.1f} s for a segment of {task.seconds:g} s: is it the whole video?"
+    if not task.flac:
+        return data, task.path.suffix[1:].lower()
+    mono = to_mono(waveform)
+    if rate != task.sample_rate:
+        mono = resample(mono, rate, task.sample_rate)
+    file = io.BytesIO()
+    soundfile.write(file, mono.clamp(-1, 1).numpy(), task.sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue(), "flac"
+
+
+def _in_order(tasks: Iterable[_Task | str], workers: int) -> Iterator[tuple[bytes, str] | tuple[None, str, str]]:
+    """The results of all tasks, in their order, with a few ahead; a text instead of a task is a missing clip's why."""
+    if workers == 0:
+        yield from (encode_clip(task) if isinstance(task, _Task) else (None, "missing", task) for task in tasks)
+        return
+    waiting: deque[Future | tuple[None, str, str]] = deque()
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(encode_clip, task) if isinstance(task, _Task) else (None, "missing", task))
+            while len(waiting) > 4 * workers:
+                done = waiting.popleft()
+                yield done.result() if isinstance(done, Future) else done
+        while waiting:
+            done = waiting.popleft()
+            yield done.result() if isinstance(done, Future) else done
+    except BrokenProcessPool:
+        raise InputError("a worker process was killed, perhaps for want of memory. Try fewer --workers.") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    """What has been done in this folder; kept in `<name>-report.json`, which is replaced at each finished shard."""
+
+    def __init__(self, out: Path, name: str, settings: dict[str, object], overwrite: bool) -> None:
+        self.out, self.name, self._settings = out, name, settings
+        self.next = self.shards = self.samples = self.bytes = 0
+        """How many segments are behind, and what was made of them."""
+        self.problems: list[Problem] = []
+        self.complete = False
+        report = self.path("json")
+        if overwrite or not report.is_file():
+            if not overwrite and index_path(self.shard(0)).exists():
+                raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
+            return
+        try:
+            saved = json.loads(report.read_bytes())
+            changed = [key for key in settings if saved["settings"].get(key) != settings[key]]
+            self.next, self.shards, self.samples, self.bytes, self.complete = (
+                saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
+            )
+            self.problems = [Problem(**problem) for problem in saved["problems"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"'{report}' is damaged ({error}). Choose another --out or set --overwrite=true.") from None
+        if changed:
+            raise InputError(
+                f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
+                "--name, or set --overwrite=true."
+            )
+
+    def path(self, extension: str) -> Path:
+        return self.out / f"{self.name}-report.{extension}"
+
+    def shard(self, number: int) -> Path:
+        return self.out / f"{self.name}-{number:06d}.tar"
+
+    def save(self, complete: bool = False) -> None:
+        self.complete = complete
+        state = {
+            "complete": complete,
+            "next": self.next,
+            "shards": self.shards,
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "counts": self.counts(),
+            "settings": self._settings,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+        with atomic_file(self.path("json")) as file:
+            file.write(json.dumps(state, ensure_ascii=False, indent=1).encode())
+
+    def finish(self) -> None:
+        """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
+        writer.writeheader()
+        writer.writerows(asdict(problem) for problem in self.problems)
+        with atomic_file(self.path("csv")) as file:
+            file.write(text.getvalue().encode())
+        number = self.shards
+        while self.shard(number).exists():
+            index_path(self.shard(number)).unlink(missing_ok=True)
+            self.shard(number).unlink()
+            number += 1
+        self.save(complete=True)
+
+    def counts(self) -> dict[str, int]:
+        found = Counter(problem.status for problem in self.problems)
+        return {"written": self.samples, **{status: found[status] for status in ("missing", "short", "broken")}}
+
+    def print_report(self) -> None:
+        for status, count in self.counts().items():
+            extra = f"  in {self.shards} shards, {self.bytes / 1e6:,.1f} MB" if status == "written" else ""
+            print(f"{status:>8}  {count:>9,}{extra}")
+        if self.problems:
+            print(f"Each of them is named in '{self.path('csv')}'.")
+
+
+def _write(
+    run: _Run,
+    segments: list[Segment],
+    names: dict[str, str],
+    tasks: list[_Task | str],
+    workers: int,
+    max_bytes: int,
+    max_samples: int,
+) -> None:
+    """Write all segments from `run.next` on."""
+    first = run.next
+    pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
+    writer = ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True)
+    before, problems = run.shards, list(run.problems)
+    written = run.samples
+    bar = tqdm(total=len(segments), initial=first, unit="clip", desc=run.name, smoothing=0.05)
+
+    def shards_finished(segment: int, samples: int) -> None:
+        for shard in writer.shards[run.shards - before :]:
+            run.bytes += shard.stat().st_size
+            run.shards += 1
+            run.next, run.samples, run.problems = segment, samples, list(problems)
+        if not run.complete and run.next == segment:
+            run.save()
+
+    with bar, writer:
+        results = _in_order(tasks[first:], workers)
+        for number, (segment, result) in enumerate(zip(segments[first:], results, strict=True), start=first):
+            known = [names[mid] for mid in segment.mids if mid in names]
+            if result[0] is not None and not known:
+                result = (None, "broken", f"no name is known for its labels {', '.join(segment.mids)}")
+            if result[0] is None:
+                task = tasks[number]
+                file = str(task.path) if isinstance(task, _Task) else ""
+                problems.append(Problem(segment.key, file, result[1], result[2]))
+            else:
+                fields = {"labels": known, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
+                writer.write(segment.key, result[0], result[1], fields)
+                if len(writer.shards) > run.shards - before:
+                    shards_finished(number, written)  # without this clip, which begins the next shard
+                written += 1
+            bar.update()
+        writer.close()
+        run.problems = problems
+        shards_finished(len(segments), written)
+        run.next, run.samples, run.problems = len(segments), written, problems
+        run.finish()
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system lets go of it when the process dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing these shards ('{path}' is locked). Wait for it.") from None
+        yield
+        path.unlink(missing_ok=True)

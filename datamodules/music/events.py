@@ -1,0 +1,77 @@
+"""What is played: notes in seconds on tracks. Composer modules write these, the sampler reads them."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One sounding note.
+
+    Attributes:
+        start: seconds from the beginning of the clip. duration: seconds until it is released.
+        pitch: MIDI key (60 = middle C), or the General MIDI percussion key on a drum track.
+        velocity: 1 to 127.
+        vibrato: depth in cents, 0 for none; it sets in after the attack.
+        glide: (seconds after the start, cents) breakpoints of a pitch bend: scoops, slides, falls.
+        swell: decibels at equally spaced points of the duration: a bow's or a breath's shape.
+    """
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+    vibrato: float = 0.0
+    glide: tuple[tuple[float, float], ...] = ()
+    swell: tuple[float, ...] = ()
+
+    @property
+    def end(self) -> float:
+        """Second at which the note is released."""
+        return self.start + self.duration
+
+
+@dataclass(frozen=True)
+class Track:
+    """Notes of one player.
+
+    Attributes:
+        name: what it is, "lead", "bass", "drums", ...
+        program: General MIDI program, 0 to 127; the kit for drums.
+        notes: in order of their starts.
+        drums: whether pitches are percussion keys.
+        gain: decibels in the mix.
+        expression: (seconds, decibels) breakpoints over the whole clip: crescendi and phrase arches.
+        drive: 0 for clean, about 1 to 8 for a distorted amplifier.
+    """
+
+    name: str
+    program: int
+    notes: tuple[Note, ...]
+    drums: bool = False
+    gain: float = 0.0
+    expression: tuple[tuple[float, float], ...] = ()
+    drive: float = 0.0
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Everything that sounds in one clip; `tracks[0]` carries the melody.
+
+    Attributes:
+        tracks: the players. seconds: length of the clip.
+        reverb: (decay in seconds, wet share) of the room.
+    """
+
+    tracks: tuple[Track, ...]
+    seconds: float
+    reverb: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def lead(self) -> Track:
+        """The track with the melody."""
+        return self.tracks[0]
+
+
+def transposed(track: Track, semitones: int) -> Track:
+    """The same track `semitones` higher."""
+    return replace(track, notes=tuple(replace(note, pitch=note.pitch + semitones) for note in track.notes))

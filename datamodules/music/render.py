@@ -1,0 +1,248 @@
+"""The command that composes and renders music into shards: `python -m apa_lightning render --out folder ...`."""
+
+import hashlib
+import json
+import math
+import os
+import random
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from apa_lightning.errors import InputError
+from datamodules.music.clip import Plan, Recipe, compose, plan
+from datamodules.music.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
+from datamodules.music.instruments import INSTRUMENTS
+from datamodules.shard_index import index_path
+from datamodules.shard_writer import ShardWriter
+
+SETTINGS_FILE = "render.json"
+_METADATA_BYTES = 4_000  # Of JSON and tar headers per clip, to which a second of music adds at most 600.
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One shard to write: its path and the numbers of its clips."""
+
+    path: Path
+    split: str
+    clips: range
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A clip to render, with all that a worker process needs."""
+
+    recipe: Recipe
+    split: str
+    index: int
+    soundfonts: tuple[Path, ...]
+    audio_format: AudioFormat
+
+
+def render(
+    out: Path,
+    clips: int = 200,
+    seconds: float = 10.24,
+    seed: int = 0,
+    validation: float = 0.2,
+    solo: float = 7.0,
+    duet: float = 1.0,
+    genre: float = 2.0,
+    renditions: int = 1,
+    audio_format: AudioFormat = "flac",
+    soundfonts: list[Path] | None = None,
+    clips_per_shard: int | None = None,
+    max_shard_bytes: int = 500_000_000,
+    workers: int = 0,
+) -> None:
+    """Composes music and renders it into `train-*.tar` and `validation-*.tar` shards with AudioSet labels.
+
+    Melodies on eight instruments, duets, and bands in eight genres, 16 kHz mono. Every clip depends only on `seed`,
+    its split and its number, never on `workers`; validation clips have melodies of their own. Run the same command again
+    to go on after a stop: finished shards (those with an index) are kept.
+
+    Args:
+        out: Folder for the shards; made if missing.
+        clips: Number of clips, training and validation together. 351,563 clips of 10.24 s are 1,000 hours.
+        seconds: Length of a clip.
+        seed: Decides everything that is heard.
+        validation: Share of the clips that goes into the validation shards.
+        solo: Relative number of solo clips, the eight instruments in turn.
+        duet: Relative number of duets: a melody with a second instrument's accompaniment.
+        genre: Relative number of genre clips, the eight genres in turn.
+        renditions: Instruments on which each solo melody is rendered, all from one performance (the JSON field
+            `melody` groups them): ground truth for timbre transfer.
+        audio_format: flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
+        soundfonts: SoundFont 2 or 3 files with General MIDI programs; each clip takes one of them by chance.
+            Default: the one that pretty_midi ships.
+        clips_per_shard: Clips in a shard, at most; fewer where max_shard_bytes would not hold them.
+        max_shard_bytes: No shard grows beyond this.
+        workers: Processes that render; 0 for one per core.
+
+    Raises:
+        InputError: A setting is out of its range, the SoundFont is unusable, or `out` holds another recipe's shards.
+        FileNotFoundError: A SoundFont does not exist.
+    """
+    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions)
+    _check(recipe, clips, validation, clips_per_shard, workers)
+    fonts = _soundfonts(soundfonts)
+    shards = _shards(out, clips, validation, _capacity(recipe, audio_format, clips_per_shard, max_shard_bytes))
+    _remember(out, recipe, clips, validation, audio_format, fonts, len(shards[0].clips))
+    missing = [shard for shard in shards if not index_path(shard.path).exists()]
+    if len(missing) < len(shards):
+        print(f"{len(shards) - len(missing)} of {len(shards)} shards are finished already and are kept.")
+    tasks = (_Task(recipe, s.split, i, fonts, audio_format) for s in missing for i in s.clips)
+    _write(missing, _rendered(tasks, workers or os.cpu_count() or 1))
+    total = sum(shard.path.stat().st_size for shard in shards)
+    hours = clips * seconds / 3600
+    print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
+
+
+def render_clip(recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat) -> tuple[str, bytes, dict]:
+    """Composes, renders and encodes one clip.
+
+    Returns:
+        Its key, the audio file's bytes and its metadata.
+    """
+    from datamodules.music.mix import SAMPLE_RATE, mix
+    from datamodules.music.soundfont import open_soundfont
+
+    clip = compose(recipe, planned)
+    rng = random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/sound")
+    path = rng.choice(soundfonts)
+    audio = mix(clip.performance, open_soundfont(path), rng)
+    name = clip.metadata.get("instrument") or clip.metadata["genre"]
+    key = f"{planned.split}-{planned.index:07d}-{planned.kind}-{name.replace(' ', '-')}"
+    data = encode(audio, SAMPLE_RATE, audio_format, serial=planned.index + 1)
+    return key, data, {**clip.metadata, "soundfont": path.stem}
+
+
+def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int | None, workers: int) -> None:
+    """Refuses settings outside their ranges before anything is written."""
+    rules: list[tuple[str, Any, bool, str]] = [
+        ("clips", clips, clips >= 1, "at least 1"),
+        ("seconds", recipe.seconds, 1 <= recipe.seconds <= 600, "between 1 and 600"),
+        ("validation", validation, 0 <= validation < 1, "a share from 0 up to, but not including, 1"),
+        ("solo, duet, genre", recipe.shares, all(0 <= s < math.inf for s in recipe.shares) and sum(recipe.shares) > 0,
+         "not negative, and one of them above 0"),
+        ("renditions", recipe.renditions, 1 <= recipe.renditions <= len(INSTRUMENTS), f"between 1 and {len(INSTRUMENTS)}"),
+        ("clips_per_shard", clips_per_shard, clips_per_shard is None or clips_per_shard >= 1, "at least 1"),
+        ("workers", workers, workers >= 0, "0 (one per core) or more"),
+    ]  # fmt: skip
+    for name, value, allowed, range_ in rules:
+        if not allowed:
+            raise InputError(f"{name} is {value}; it must be {range_}.")
+
+
+def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
+    """Absolute paths of the SoundFonts, each opened once so that a bad one is refused before work starts."""
+    from datamodules.music.soundfont import default_soundfont, open_soundfont
+
+    try:
+        import scipy  # noqa: F401
+        import soundfile  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"rendering needs {error.name}. Run: pip install 'apa_lightning[render]'") from None
+    fonts = tuple(Path(path).absolute() for path in paths) if paths else (default_soundfont(),)
+    programs = sorted({program for i in INSTRUMENTS.values() for program in i.programs})
+    for font in fonts:
+        for program in programs:
+            open_soundfont(font).regions(program, 60, 100)
+        open_soundfont(font).regions(0, 38, 100, drums=True)
+    return fonts
+
+
+def _capacity(recipe: Recipe, audio_format: AudioFormat, clips_per_shard: int | None, max_shard_bytes: int) -> int:
+    """Clips that surely fit into a shard."""
+    most = recipe.seconds * (MOST_BYTES[audio_format] + 600) + _METADATA_BYTES
+    fitting = int(max_shard_bytes // most)
+    if fitting < 1:
+        raise InputError(
+            f"max_shard_bytes is {max_shard_bytes}; one clip of {recipe.seconds} s may need {int(most)} bytes as "
+            f"{audio_format}. Give at least that."
+        )
+    return min(fitting, clips_per_shard or fitting)
+
+
+def _shards(out: Path, clips: int, validation: float, capacity: int) -> list[_Shard]:
+    """All shards of the data set, clips spread evenly over those of a split."""
+    held_out = min(round(clips * validation), clips - 1)
+    shards = []
+    for split, count in (("train", clips - held_out), ("validation", held_out)):
+        number = math.ceil(count / capacity)
+        for i in range(number):
+            numbers = range(i * count // number, (i + 1) * count // number)
+            shards.append(_Shard(Path(out) / f"{split}-{i:06d}.tar", split, numbers))
+    return shards
+
+
+def _remember(
+    out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int
+) -> None:
+    """Writes the settings beside the shards, or refuses a folder that was begun with other ones."""
+    settings = {
+        **asdict(recipe), "shares": list(recipe.shares), "clips": clips, "validation": validation,
+        "audio_format": audio_format, "clips_in_first_shard": first,
+        "soundfonts": [{"name": font.name, "sha256": hashlib.sha256(font.read_bytes()).hexdigest()} for font in fonts],
+    }  # fmt: skip
+    path = Path(out) / SETTINGS_FILE
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError:
+            raise InputError(f"out: '{path}' is not readable as JSON. Choose an empty folder or remove it.") from None
+        other = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
+        if other:
+            raise InputError(
+                f"out: '{out}' was begun with another {', '.join(other)} (see {path}). Choose an empty folder, or the same settings."
+            )
+        return
+    if any(Path(out).glob("*.tar")):
+        raise InputError(f"out: '{out}' holds shards that this command did not write. Choose an empty folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    temporary.replace(path)
+
+
+def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]]) -> None:
+    """Writes rendered clips, which come in order, into their shards."""
+    from tqdm import tqdm
+
+    with tqdm(total=sum(len(shard.clips) for shard in shards), unit="clip", disable=not shards) as progress:
+        for shard in shards:
+            pattern = shard.path.with_name(f"{shard.split}-{{:06d}}.tar")
+            number = int(shard.path.stem.rsplit("-", 1)[1])
+            with ShardWriter(pattern, max_bytes=2**62, max_samples=len(shard.clips), start=number) as writer:
+                for _ in shard.clips:
+                    key, audio, metadata = next(rendered)
+                    writer.write(key, audio, EXTENSIONS[metadata.pop("audio_format")], metadata)
+                    progress.update()
+
+
+def _rendered(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, bytes, dict]]:
+    """Renders in `workers` processes, results in the order of the tasks, few of them waiting at any time."""
+    if workers == 1:
+        yield from map(_work, tasks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    waiting: deque[Future] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(_work, task))
+            if len(waiting) >= 8 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work(task: _Task) -> tuple[str, bytes, dict]:
+    key, data, metadata = render_clip(task.recipe, plan(task.recipe, task.split, task.index), task.soundfonts, task.audio_format)
+    return key, data, {**metadata, "audio_format": task.audio_format}

@@ -1,0 +1,123 @@
+"""What was not delivered: counted by reason, named in a report, and too much of it ends the run."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from apa_lightning.errors import InputError
+from datamodules.samples import Fault
+
+MIN_SEEN = 50
+"""The share of broken samples is judged from this many samples on, or at the end of an epoch."""
+
+
+class QuarantineWarning(UserWarning):
+    """Samples were skipped, or delivered with a remark."""
+
+
+class Quarantine:
+    """Collects faults of one split on one rank.
+
+    Each (shard, key, reason) becomes one line of `quarantine-<split>.jsonl` (`-rank1` and so on are added under DDP)
+    when it is first met; the first of each reason and a summary at the end of an epoch are warned of.
+
+    Args:
+        split: "train" or "validation", for messages.
+        max_broken_share: Above this share of broken samples the run stops.
+        folder: Where the report goes; None keeps it in memory only.
+        rank: This process's rank.
+    """
+
+    def __init__(self, split: str, max_broken_share: float, folder: Path | None = None, rank: int = 0) -> None:
+        self.split, self.max_broken_share = split, max_broken_share
+        self.report = folder and folder / f"quarantine-{split}{f'-rank{rank}' if rank else ''}.jsonl"
+        self.faults: dict[tuple[str, str, str], Fault] = {}
+        """Everything met so far, in its order."""
+        self._located_share = 0.0
+        self._seen = 0
+        self._counts: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+
+    def located(self, faults: Iterable[Fault], good: int) -> None:
+        """Take the faults that were found while samples were located, before anything is read.
+
+        Raises:
+            InputError: They alone pass the share, or no sample is left.
+        """
+        broken = sum(self._add(fault) for fault in faults)
+        self._located_share = broken / max(1, broken + good)
+        if good == 0 or self._located_share > self.max_broken_share:
+            self._stop(f"{broken} of {broken + good}")
+
+    def start_epoch(self) -> None:
+        """Begin counting anew; the report goes on."""
+        self._seen = 0
+        self._counts.clear()
+        self._kept.clear()
+
+    def note(self, faults: Iterable[Fault], seen: int) -> None:
+        """Take the faults of `seen` samples, delivered or not.
+
+        Raises:
+            InputError: The share of broken samples is too large.
+        """
+        self._seen += seen
+        for fault in faults:
+            self._add(fault)
+            (self._kept if fault.kept else self._counts)[fault.reason] += 1
+        if self._seen >= MIN_SEEN:
+            self._judge()
+
+    def finish_epoch(self) -> None:
+        """Judge an epoch shorter than `MIN_SEEN` too, and warn once of all that was skipped.
+
+        Raises:
+            InputError: The share of broken samples is too large.
+        """
+        self._judge()
+        for counts, what in ((self._counts, "skipped"), (self._kept, "delivered with a remark")):
+            if counts:
+                listed = ", ".join(f"{number} x {reason}" for reason, number in counts.most_common())
+                self._warn(f"{counts.total()} of {self._seen} {self.split} samples were {what}: {listed}.")
+
+    def _judge(self) -> None:
+        broken = self._counts.total()
+        share = 1 - (1 - self._located_share) * (1 - broken / max(1, self._seen))
+        if share > self.max_broken_share:
+            self._stop(f"{broken} of the {self._seen} that were read")
+
+    def _stop(self, how_many: str) -> None:
+        reasons = Counter(fault.reason for fault in self.faults.values() if not fault.kept)
+        listed = ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common(5)) or "no sample at all"
+        first = next((f for f in self.faults.values() if not f.kept), None)
+        example = f" First: '{first.key}' in '{first.shard}' ({first.detail or first.reason})." if first else ""
+        raise InputError(
+            f"too many broken {self.split} samples: {how_many}, and at most a share of {self.max_broken_share:g} is "
+            f"allowed (--data.init_args.max_broken_share). Reasons: {listed}.{example}{self.where()}"
+        )
+
+    def _add(self, fault: Fault) -> bool:
+        """Whether it takes a sample away."""
+        identity = (fault.shard, fault.key, fault.reason)
+        if identity not in self.faults:
+            if all(reason != fault.reason for _, _, reason in self.faults):
+                self._warn(f"{fault.reason}: '{fault.key}' in shard '{fault.shard}'. {fault.detail}".strip())
+            self.faults[identity] = fault
+            self._write(fault)
+        return not fault.kept
+
+    def _write(self, fault: Fault) -> None:
+        if self.report is None:
+            return
+        self.report.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.report, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"split": self.split, **asdict(fault)}, ensure_ascii=False) + "\n")
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.split} data: {text}{self.where()}", QuarantineWarning, stacklevel=3)
+
+    def _where(self) -> str:
+        return f" Report: '{self.report}'." if self.report else ""

@@ -1,0 +1,129 @@
+"""The index that stands beside a shard: what was written, where it lies, and its digest.
+
+`name.tar` is a plain tar of `<key>.<audio>` and `<key>.json` members; `name.index.json` lists them:
+
+    {"format": 1, "shard": "name.tar", "bytes": 123, "samples": 2,
+     "members": [{"key": "a", "name": "a.flac", "offset": 512, "size": 99, "sha256": "..."}, ...]}
+
+`offset` is where the member's data begins. The index is written last: a shard is finished when its index exists.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from apa_lightning.errors import InputError
+
+AUDIO_EXTENSIONS = ("flac", "wav", "ogg", "mp3")
+"""The only audio members that are ever decoded; the metadata member ends in `json`."""
+
+INDEX_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a shard: its data is `size` bytes from `offset`; `sha256` is "" where it is not known."""
+
+    key: str
+    name: str
+    offset: int
+    size: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What a shard holds: `bytes` is the tar's size, `samples` the number of different keys."""
+
+    shard: str
+    bytes: int
+    samples: int
+    members: tuple[Member, ...]
+
+
+def index_path(shard: str | Path) -> Path:
+    """`out/train-000000.tar` -> `out/train-000000.index.json`."""
+    return Path(shard).with_suffix(".index.json")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary neighbour of `path` for writing; sync it and rename it over `path` when the block ends well.
+
+    When the block raises, or the disk is full, the temporary file goes and an older `path` stays whole. The name of
+    the temporary file is fixed, so a killed run leaves at most one behind, and the next run takes it over.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system offers it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_index(shard: Path, index: ShardIndex) -> None:
+    """Write the index beside its shard, atomically."""
+    with atomic_file(index_path(shard)) as file:
+        file.write(json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
+
+
+def read_index(shard: Path) -> ShardIndex | None:
+    """The index beside a local shard, or None where there is none.
+
+    Raises:
+        InputError: The file is there and is no index of this shard.
+    """
+    path = index_path(shard)
+    return parse_index(path.read_bytes(), str(path), shard.name) if path.is_file() else None
+
+
+def parse_index(text: bytes, path: str, shard_name: str) -> ShardIndex:
+    """The index of `shard_name` from its file's bytes; `path` names it in errors.
+
+    Raises:
+        InputError: The bytes are no index of this shard.
+    """
+    try:
+        index = _from_json(json.loads(text))
+        if index.shard != shard_name:
+            raise ValueError(f"it belongs to '{index.shard}'")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(
+            f"'{path}' is no index of '{shard_name}': {error}. Remove it, or write the shard again."
+        ) from None
+    return index
+
+
+def _from_json(data: Any) -> ShardIndex:
+    if not isinstance(data, dict) or data.get("format") != INDEX_FORMAT:
+        raise ValueError(f'it has no "format": {INDEX_FORMAT}')
+    members = tuple(
+        Member(str(m["key"]), str(m["name"]), int(m["offset"]), int(m["size"]), str(m["sha256"]))
+        for m in data["members"]
+    )
+    for member in members:
+        if member.offset < 0 or member.size < 0 or not member.name.startswith(member.key + "."):
+            raise ValueError(f"member '{member.name}' has an impossible key, offset or size")
+        if len(bytes.fromhex(member.sha256)) not in (0, 32):
+            raise ValueError(f"member '{member.name}' has no SHA-256")
+    return ShardIndex(str(data["shard"]), int(data["bytes"]), int(data["samples"]), members)
