@@ -3,10 +3,11 @@
 import errno
 import importlib
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,23 +26,61 @@ TOOLS = {
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
+#: Classes whose knobs ``--help`` lists: those of base.yaml and the edit tasks. Any other is named by ``class_path``.
+SHOWN = {
+    "fit": {"model": "apa_lightning.module.AudioPromptModule", "data": "datamodules.audioset.AudioSetDataModule"},
+    "predict": {"model": "apa_lightning.module.AudioPromptModule", "data": "datamodules.edits.EditsDataModule"},
+}
+PROGRAM = "python -m apa_lightning"
+
+
+USER_ERRORS = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class Parser(LightningArgumentParser):
+    """LightningArgumentParser with one-line usage and errors, and help that lists the knobs of the usual classes."""
+
+    shown: Mapping[str, str] = {}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the user's mistake in one message and exit with 2."""
+        print(f"error: {_root_message(ex) or _shortened(message)}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def format_help(self) -> str:
+        knobs = ArgumentParser(add_help=False, usage="")
+        for key, path in self.shown.items():
+            knobs.add_class_arguments(_import(path), key)
+        return super().format_help() + (knobs.format_help().split("\n", 1)[1] if self.shown else "")
+
+
 class CLI(LightningCLI):
     """LightningCLI whose model and data are chosen by ``class_path``, plus the commands of :data:`TOOLS`."""
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**{"parser_mode": "omegaconf+", "description": __doc__, **kwargs})
+
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
+        for name, sub in self._subcommand_parsers.items():
+            sub.shown = SHOWN.get(name, SHOWN["fit"])
+            sub.usage = f"{PROGRAM} {name} --config FILE [--config OVERLAY ...] [--model.KNOB VALUE] [--data.KNOB VALUE] [--trainer.KNOB VALUE]"
         for name, path in TOOLS.items():
             function = _import(path)
             summary = (function.__doc__ or "").strip().splitlines()[0]
-            tool = ArgumentParser(description=summary, parser_mode="omegaconf+")
+            tool = Parser(description=summary, parser_mode="omegaconf+")
             tool.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
             tool.add_function_arguments(function, as_group=False)
             parser._subcommands_action.add_subcommand(name, tool, help=summary)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # Editing results go to files; keeping them would hold every waveform in memory.
+        # Edits go to files; keeping them would hold every waveform in memory.
         if "return_predictions" in parser.get_defaults():
             parser.set_defaults({"return_predictions": False})
+
+    def _set_seed(self) -> None:
+        if self.subcommand not in TOOLS:
+            super()._set_seed()
 
     def instantiate_classes(self) -> None:
         if self.subcommand not in TOOLS:
@@ -67,20 +106,38 @@ def main(args: Sequence[str] | None = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            parser_kwargs={"parser_mode": "omegaconf+", **{
-                name: {"parser_mode": "omegaconf+"} for name in ("fit", "validate", "test", "predict")}},
+            parser_class=Parser,
+            parser_kwargs={"prog": PROGRAM},
             save_config_kwargs={"overwrite": True},
             load_from_checkpoint_support=False,
             args=None if args is None else list(args),
         )
-    except (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        sys.exit(_fail(str(error)))
+    except (*USER_ERRORS, ValueError) as error:
+        if (message := _root_message(error)) is None:
+            raise
+        sys.exit(_fail(message))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
             raise
         sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder."))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _root_message(error: BaseException | None) -> str | None:
+    """The message of the :class:`InputError` or missing file that jsonargparse wrapped into its own."""
+    while error is not None:
+        if isinstance(error, USER_ERRORS):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _shortened(message: str) -> str:
+    """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
+    noise = re.compile(r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>")
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
 
 
 def _fail(message: str) -> int:

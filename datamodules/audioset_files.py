@@ -42,16 +42,16 @@ def read_segments(path: Path) -> list[Segment]:
     """
     segments: list[Segment] = []
     bad: list[str] = []
-    with _open_text(path) as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         try:
-            for line in file:
+            for number, line in enumerate(file, start=1):  # line by line, so that a stray quote spoils one line only
                 row = next(csv.reader([line], skipinitialspace=True), [])
                 if not row or row[0].startswith("#"):
                     continue
                 try:
                     segments.append(_to_segment(row))
                 except ValueError as error:
-                    bad.append(f"line {file.line_number}: {error}")
+                    bad.append(f"line {number}: {error}")
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"'{path}' is no segment list: {error}.") from None
     if bad:
@@ -60,28 +60,6 @@ def read_segments(path: Path) -> list[Segment]:
     if not segments:
         raise InputError(f"'{path}' lists no segments.")
     return segments
-
-
-class _open_text:
-    """A text file that counts its lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, encoding="utf-8-sig", newline="")
-        self.line_number = 0
-
-    def __enter__(self) -> "_open_text":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __iter__(self) -> "_open_text":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._file)
-        self.line_number += 1
-        return line
 
 
 def _to_segment(row: Sequence[str]) -> Segment:
@@ -197,7 +175,7 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[tuple[Path | 
         if own:
             found.append((files[own[0]], ""))
         elif taken := [stem for stem in forms if stem in files]:
-            found.append((None, f"'{files[taken[0]].name}' fits several segments of this video; put the start in its name"))
+            found.append((None, f"'{files[taken[0]].name}' fits several segments; put the start in seconds in its name"))
         elif other := [others[stem] for stem in forms if stem in others]:
             found.append((None, f"'{other[0].name}' is there; convert it to one of {', '.join(AUDIO_EXTENSIONS)}"))
         else:

@@ -5,11 +5,12 @@ import hashlib
 import io
 import json
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,12 @@ def make_shards(
         raise InputError(f"--name: '{name}' may hold only letters, digits, - and _.")
     if not 4000 <= sample_rate <= 384_000:
         raise InputError(f"--sample_rate is {sample_rate}; it must be between 4000 and 384000.")
-    for option, value, least in (("--workers", workers, 0), ("--min_seconds", min_seconds, 0.0)):
+    for option, value, least in (
+        ("--workers", workers, 0),
+        ("--min_seconds", min_seconds, 0.0),
+        ("--max_bytes", max_bytes, 1),
+        ("--max_samples", max_samples, 1),
+    ):
         if value < least:
             raise InputError(f"{option} is {value}; it must be at least {least}.")
     chosen, names = _select(segments, class_labels, ontology, branch, labels)
@@ -139,7 +145,11 @@ def make_shards(
                 _Task(path, segment.end - segment.start, flac, sample_rate, min_seconds) if path else why
                 for segment, (path, why) in zip(chosen, matched, strict=True)
             ]
-            _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
+            try:
+                _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
+            except KeyboardInterrupt:
+                print(f"\nStopped with {run.shards} shards finished. The same command goes on.", file=sys.stderr)
+                raise SystemExit(130) from None
         run.print_report()
         if not run.samples:
             raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
@@ -156,7 +166,10 @@ def _select(
         raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
     tree = Ontology(ontology) if ontology else None
     names = {**(tree.names if tree else {}), **(read_class_labels(class_labels) if class_labels else {})}
-    chosen = list({segment.key: segment for segment in reversed(read_segments(segments))}.values())[::-1]
+    unique: dict[str, Segment] = {}
+    for segment in read_segments(segments):
+        unique.setdefault(segment.key, segment)
+    chosen = list(unique.values())
     wanted = []
     if tree is not None and branch is not None:
         wanted.append(tree.branch(branch))
@@ -247,13 +260,17 @@ class _Run:
             return
         try:
             saved = json.loads(report.read_bytes())
+            if saved["shards"] == 0:
+                return
             changed = [key for key in settings if saved["settings"].get(key) != settings[key]]
             self.next, self.shards, self.samples, self.bytes, self.complete = (
                 saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
             )
             self.problems = [Problem(**problem) for problem in saved["problems"]]
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"'{report}' is damaged ({error}). Choose another --out or set --overwrite=true.") from None
+            raise InputError(
+                f"'{report}' is damaged ({error}). Choose another --out, or set --overwrite=true."
+            ) from None
         if changed:
             raise InputError(
                 f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
@@ -265,6 +282,13 @@ class _Run:
 
     def shard(self, number: int) -> Path:
         return self.out / f"{self.name}-{number:06d}.tar"
+
+    def advance(self, next: int, samples: int, problems: list[Problem], *shards: Path) -> None:
+        """Note that everything before segment `next` is in finished shards, of which these are new."""
+        self.next, self.samples, self.problems = next, samples, list(problems)
+        self.shards += len(shards)
+        self.bytes += sum(shard.stat().st_size for shard in shards)
+        self.save()
 
     def save(self, complete: bool = False) -> None:
         self.complete = complete
@@ -318,42 +342,34 @@ def _write(
     max_samples: int,
 ) -> None:
     """Write all segments from `run.next` on."""
-    first = run.next
+    run.save()
+    first, samples, problems = run.next, run.samples, list(run.problems)
     pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
-    writer = ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True)
-    before, problems = run.shards, list(run.problems)
-    written = run.samples
     bar = tqdm(total=len(segments), initial=first, unit="clip", desc=run.name, smoothing=0.05)
-
-    def shards_finished(segment: int, samples: int) -> None:
-        for shard in writer.shards[run.shards - before :]:
-            run.bytes += shard.stat().st_size
-            run.shards += 1
-            run.next, run.samples, run.problems = segment, samples, list(problems)
-        if not run.complete and run.next == segment:
-            run.save()
-
-    with bar, writer:
-        results = _in_order(tasks[first:], workers)
-        for number, (segment, result) in enumerate(zip(segments[first:], results, strict=True), start=first):
+    with (
+        bar,
+        closing(_in_order(tasks[first:], workers)) as results,
+        ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True) as writer,
+    ):
+        for number, result in enumerate(results, start=first):
+            segment, task = segments[number], tasks[number]
             known = [names[mid] for mid in segment.mids if mid in names]
             if result[0] is not None and not known:
                 result = (None, "broken", f"no name is known for its labels {', '.join(segment.mids)}")
             if result[0] is None:
-                task = tasks[number]
                 file = str(task.path) if isinstance(task, _Task) else ""
                 problems.append(Problem(segment.key, file, result[1], result[2]))
             else:
                 fields = {"labels": known, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
+                finished = len(writer.shards)
                 writer.write(segment.key, result[0], result[1], fields)
-                if len(writer.shards) > run.shards - before:
-                    shards_finished(number, written)  # without this clip, which begins the next shard
-                written += 1
+                if len(writer.shards) > finished:  # this clip begins a shard, and all before it are safe
+                    run.advance(number, samples, problems, writer.shards[-1])
+                samples += 1
             bar.update()
+        finished = len(writer.shards)
         writer.close()
-        run.problems = problems
-        shards_finished(len(segments), written)
-        run.next, run.samples, run.problems = len(segments), written, problems
+        run.advance(len(segments), samples, problems, *writer.shards[finished:])
         run.finish()
 
 
@@ -370,5 +386,7 @@ def _only_one(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is writing these shards ('{path}' is locked). Wait for it.") from None
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -119,5 +119,6 @@ class Quarantine:
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self.split} data: {text}{self.where()}", QuarantineWarning, stacklevel=3)
 
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The end of a message: where the report lies."""
         return f" Report: '{self.report}'." if self.report else ""

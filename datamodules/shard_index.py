@@ -51,11 +51,12 @@ def index_path(shard: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, outdates: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of `path` for writing; sync it and rename it over `path` when the block ends well.
 
     When the block raises, or the disk is full, the temporary file goes and an older `path` stays whole. The name of
-    the temporary file is fixed, so a killed run leaves at most one behind, and the next run takes it over.
+    the temporary file is fixed, so a killed run leaves at most one behind, and the next run takes it over. A file
+    that the new one `outdates` is removed just before the renaming.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -63,6 +64,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if outdates is not None:
+            outdates.unlink(missing_ok=True)
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to report

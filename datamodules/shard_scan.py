@@ -23,10 +23,12 @@ def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
     with _open(shard) as file:
         size = file.seek(0, 2)
         index = read_index(shard)
-        if index is None:
-            yield from group_members(str(shard), _walk(shard, file, size))
-        else:
-            yield from _from_index(shard, index, file, size)
+        empty = True
+        for item in _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size)):
+            empty = False
+            yield item
+        if empty:
+            raise InputError(f"shard '{shard}' holds no samples. Write it again, or leave it out.")
 
 
 def _open(shard: Path) -> BinaryIO:

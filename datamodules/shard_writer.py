@@ -139,7 +139,7 @@ class _OpenShard:
         self.samples = 0
         self._members: list[Member] = []
         self._stack = ExitStack()
-        self._file = self._stack.enter_context(atomic_file(path))
+        self._file = self._stack.enter_context(atomic_file(path, outdates=index_path(path)))
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def bytes_with(self, files: Any) -> int:
@@ -167,7 +167,6 @@ class _OpenShard:
         with self._stack:
             self._tar.close()
             size = self._file.tell()
-            index_path(self.path).unlink(missing_ok=True)  # an older shard's index must not describe the new one
         write_index(self.path, ShardIndex(self.path.name, size, self.samples, tuple(self._members)))
 
     def discard(self) -> None:

@@ -2,7 +2,9 @@
 
 import glob
 import itertools
+import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,11 +71,13 @@ def identity(url: str) -> str:
 
 
 def _braces(setting: str, name: str) -> list[str]:
+    # braceexpand makes a list of each range before it begins, so the ranges are counted first.
+    ranges = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", name)]
     try:
-        expanded = list(itertools.islice(braceexpand.braceexpand(name), _MOST + 1))
+        expanded = list(itertools.islice(braceexpand.braceexpand(name), _MOST)) if math.prod(ranges) <= _MOST else []
     except (braceexpand.UnbalancedBracesError, ValueError) as error:
         raise InputError(f"{setting}: the braces of '{name}' cannot be expanded: {error}.") from None
-    if len(expanded) > _MOST:
+    if not expanded or len(expanded) == _MOST:
         raise InputError(f"{setting}: '{name}' expands to more than {_MOST} shards.")
     return expanded
 

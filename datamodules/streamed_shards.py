@@ -14,7 +14,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from torch.utils.data import IterableDataset, get_worker_info
-from webdataset import filters, gopen, tariterators
+from webdataset import filters, tariterators
+from webdataset.gopen import gopen_curl, gopen_pipe
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
@@ -151,9 +152,9 @@ def open_stream(url: str) -> IO[bytes]:
     """
     scheme = url.partition(":")[0] if ":" in url else ""
     if scheme == "pipe":
-        return gopen.gopen_pipe(url)
+        return gopen_pipe(url)
     if scheme in ("http", "https"):
-        return gopen.gopen_curl(url)
+        return gopen_curl(url)
     return open(url, "rb")
 
 

@@ -57,7 +57,7 @@ def _voiced(chord: Chord, tonic: int, bounds: tuple[int, int], before: list[int]
     low, high = bounds
     bass = fold(tonic + chord.pitches[0], (low, low + 11))
     classes = [(tonic + p) % 12 for p in chord.pitches]
-    floor = bass + (4 if high - low < 24 else 7)
+    floor = bass + 4 if high - low < 24 else max(bass + 7, min(48, high - 14))  # Close chords are muddy down there.
     options = []
     for start in range(floor, floor + 12):
         if start % 12 in classes:

@@ -90,14 +90,15 @@ def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
         instrument = INSTRUMENTS[names[plan.turn % len(names)]]
         texture = _weighted(rng, instrument.textures)
     program = _weighted(rng, instrument.programs)
-    lead = play(rng, line, instrument, program, "double stops" if texture == "double stops" else "melody")
+    shift = octave_shift(line, instrument, rng.choices([0, 1, -1], [6, 1, 1])[0] if recipe.renditions == 1 else 0)
+    lead = play(rng, line, instrument, program, texture, shift)
     tracks = [_track("lead", program, lead, rng, line, instrument)]
     if texture == "accompanied":
         below = min(n.pitch for n in lead) + 4
         under = accompany(rng, line, instrument, recipe.seconds, below, soft=10 if instrument.sustained else 16)
-        tracks.append(_track("accompaniment", program, under, rng, line, instrument, gain=-2.0))
+        tracks.append(_track("accompaniment", program, under, rng, line, instrument, level=rng.uniform(-8, -4)))
     performance = Performance(tuple(tracks), recipe.seconds, _room(rng))
-    return Clip(performance, _metadata(recipe, plan, line, [instrument.label], octave_shift(line, instrument),
+    return Clip(performance, _metadata(recipe, plan, line, [instrument.label], shift,
                                        instrument=instrument.name, program=program, texture=texture))  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
     under = accompany(rng, line, second, recipe.seconds, below)
     tracks = (
         _track("lead", program, melody, rng, line, lead),
-        _track("accompaniment", second_program, under, rng, line, second, gain=-3.0),
+        _track("accompaniment", second_program, under, rng, line, second, level=rng.uniform(-7, -3)),
     )
     metadata = _metadata(recipe, plan, line, [lead.label, second.label], octave_shift(line, lead), instrument=lead.name,
                          accompaniment=second.name, program=program, texture="duet")  # fmt: skip
@@ -127,7 +128,7 @@ def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
 
 
 def _track(
-    name: str, program: int, notes: list[Note], rng: random.Random, line: Line, instrument: Instrument, gain: float = 0.0
+    name: str, program: int, notes: list[Note], rng: random.Random, line: Line, instrument: Instrument, level: float = 0.0
 ) -> Track:
     """A track in order of time, with phrase-long swells where the instrument can make them."""
     expression = []
@@ -138,7 +139,7 @@ def _track(
             expression += [(begin, -depth), (begin + 0.55 * (end - begin), 0.0)]
         expression.append((line.clock.seconds(line.melody.length), -depth))
     ordered = sorted(notes, key=lambda n: (n.start, n.pitch))
-    return Track(name, program, tuple(ordered), gain=gain, expression=tuple(expression))
+    return Track(name, program, tuple(ordered), level=level, expression=tuple(expression))
 
 
 def _room(rng: random.Random) -> tuple[float, float]:

@@ -39,7 +39,7 @@ class Track:
         program: General MIDI program, 0 to 127; the kit for drums.
         notes: in order of their starts.
         drums: whether pitches are percussion keys.
-        gain: decibels in the mix.
+        level: decibels at which it sounds beside the other tracks, whatever its SoundFont's own loudness.
         expression: (seconds, decibels) breakpoints over the whole clip: crescendi and phrase arches.
         drive: 0 for clean, about 1 to 8 for a distorted amplifier.
     """
@@ -48,7 +48,7 @@ class Track:
     program: int
     notes: tuple[Note, ...]
     drums: bool = False
-    gain: float = 0.0
+    level: float = 0.0
     expression: tuple[tuple[float, float], ...] = ()
     drive: float = 0.0
 

@@ -65,7 +65,7 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     band = _Band(rng, genre, line, bars, seconds)
     bass = _bass(band)
     tracks = [
-        Track("lead", rng.choice(genre.leads), _coloured(rng, line.notes), gain=genre.lead_gain, drive=genre.lead_drive),
+        Track("lead", rng.choice(genre.leads), _coloured(rng, line.notes), level=genre.levels[0] + rng.uniform(-1.5, 1.5), drive=genre.lead_drive),
         bass,
         *(_comp(band, comp, number) for number, comp in enumerate(rng.choice(genre.comps))),
         _drums(band),
@@ -91,6 +91,8 @@ def _lead(rng: random.Random, genre: Genre, tune: composing.Melody, clock: Clock
     """The melody as a performance, without what lies before the clip."""
     touch = (0.7, 0.95) if genre.name in ("reggae", "hip-hop", "disco") else (0.85, 1.0)
     notes = perform(rng, tune, clock, touch, rng.randint(84, 104), seconds) if clock.start >= 0 else _shifted(rng, tune, clock, touch, seconds)
+    if not notes:
+        return ()
     shift = min((12 * k for k in range(-3, 4)), key=lambda s: abs(sum(n.pitch for n in notes) / len(notes) + s - 70))
     return tuple(replace(n, pitch=fold(n.pitch + shift, _LEAD_RANGE)) for n in notes)
 
@@ -99,7 +101,8 @@ def _shifted(rng: random.Random, tune: composing.Melody, clock: Clock, touch: tu
     """As `perform`, for a clock that starts before the clip: played from zero, then moved and trimmed."""
     notes = perform(rng, tune, replace(clock, start=0.05), touch, rng.randint(84, 104), seconds - clock.start)
     moved = (replace(n, start=n.start + clock.start - 0.05) for n in notes)
-    return tuple(n for n in moved if 0 <= n.start < seconds - 0.1)
+    cut = (replace(n, start=max(0.0, n.start), duration=min(n.duration, n.end)) for n in moved)
+    return tuple(n for n in cut if n.duration > 0.1 and n.start < seconds - 0.1)
 
 
 def _coloured(rng: random.Random, notes: tuple[Note, ...]) -> tuple[Note, ...]:
@@ -135,7 +138,7 @@ def _drums(band: _Band) -> Track:
                 notes.append(band.note(bar * _BAR + step / 4, 0.5, DRUMS[name], loud[mark] + shade, 0.003))
     # A cymbal or open hat rings on after its stroke.
     kept = sorted((replace(n, duration=1.2) for n in notes if n), key=lambda n: (n.start, n.pitch))
-    return Track("drums", genre.kit, tuple(kept), drums=True, gain=-2.0)
+    return Track("drums", genre.kit, tuple(kept), drums=True, level=genre.levels[2] + rng.uniform(-1.5, 1.5))
 
 
 def _bass(band: _Band) -> Track:
@@ -165,8 +168,7 @@ def _bass(band: _Band) -> Track:
         for position, length, tone in chosen:
             pitch = band.key_of(tone % 100, at + position, bounds) + (12 if tone >= 100 else 0)
             notes.append(band.note(at + position, length, pitch, 104 if position == 0 else 94))
-    gain = {"reggae": 2.0, "hip-hop": 2.0, "metal": -3.0}.get(genre.name, 0.0)
-    return Track("bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), gain=gain)
+    return Track("bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=genre.levels[1] + rng.uniform(-1.5, 1.5))
 
 
 def _walk(band: _Band, at: float, bounds: tuple[int, int]) -> list[Note | None]:
@@ -204,7 +206,7 @@ def _comp(band: _Band, comp: Comp, number: int) -> Track:
                 note = band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88)
                 if note:
                     notes.append(replace(note, start=note.start + order * comp.strum))
-    return Track(f"chords {number + 1}", program, tuple(n for n in notes if n), gain=comp.gain, drive=comp.drive)
+    return Track(f"chords {number + 1}", program, tuple(n for n in notes if n), level=comp.level + rng.uniform(-1.5, 1.5), drive=comp.drive)
 
 
 def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list[int]:

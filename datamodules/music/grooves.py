@@ -18,13 +18,13 @@ class Comp:
     Attributes:
         programs: General MIDI programs to choose from. hits: (position, length) in quarters of a bar, several to choose from.
         voicing: "close" (three or four notes near middle C), "power" (root, fifth, octave), "high" or "shell".
-        gain: decibels in the mix. drive: distortion. touch: strum time in seconds between strings.
+        level: decibels in the mix. drive: distortion. strum: seconds between strings.
     """
 
     programs: tuple[int, ...]
     hits: tuple[tuple[tuple[float, float], ...], ...]
     voicing: str = "close"
-    gain: float = -5.0
+    level: float = -5.0
     drive: float = 0.0
     strum: float = 0.0
 
@@ -39,6 +39,7 @@ class Genre:
         progressions: chords as (degree, bars) rows. sevenths, dominant: see `theory.chord`.
         drums: grooves to choose from; kit: General MIDI drum kit.
         bass: a figure of `genres`; leads: General MIDI programs of the melody; densities: its rhythms.
+        levels: decibels of lead, bass and drums.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Genre:
         {"snare": "............x.xx", "tom3": ".............x.X"},
     )
     lead_drive: float = 0.0
-    lead_gain: float = 0.0
+    levels: tuple[float, float, float] = (0.0, -1.0, 0.0)
     lead_tonic: int = 60
     crash: bool = True
 
@@ -86,7 +87,7 @@ GENRES: dict[str, Genre] = {
                 (Comp((0, 0, 4), (((0, 0.5), (1.5, 0.5)), ((0.5, 0.4), (2.5, 0.9)), ((1.5, 0.4), (3.5, 0.4)), ((0, 1.5),)), "shell"),),
                 (Comp((26,), (_ALL,), "shell", -9.0, strum=0.012),),
             ),
-            (66, 56, 11, 26, 65, 0), {"lively": 2, "syncopated": 3}, (0.6, 0.67), sevenths=True, kit=32,
+            (66, 56, 11, 26, 65, 0), {"lively": 2, "syncopated": 3}, (0.6, 0.67), sevenths=True, kit=32, levels=(1.0, -1.0, -5.0),
             fills=({"snare": "........x.x.x.xx"}, {"snare": "..........xoxoX."}), crash=False, lead_tonic=62,
         ),
         Genre(
@@ -104,7 +105,7 @@ GENRES: dict[str, Genre] = {
                       "close", -11.0)),
                 (Comp((0,), (((0.5, 0.25), (1.5, 0.25), (2.5, 0.25), (3.5, 0.25)),), "high", -4.0),),
             ),
-            (22, 57, 73, 18, 66), {"syncopated": 2, "calm": 1, "plain": 1}, (0.5, 0.6), 0.5,
+            (22, 57, 73, 18, 66), {"syncopated": 2, "calm": 1, "plain": 1}, (0.5, 0.6), 0.5, levels=(-1.0, 1.0, -1.0),
             fills=({"tom1": "............xx..", "tom2": "..............xX"}, {"rim": "..........x.xx.X"}),
         ),
         Genre(
@@ -139,7 +140,7 @@ GENRES: dict[str, Genre] = {
                 ((0, 0.2), (0.5, 0.2), (0.75, 0.2), (1.25, 0.2), (1.5, 0.9), (2.5, 0.2), (2.75, 0.2), (3, 0.9)),
             ), "low power", -2.0, 4.0),
               Comp((30,), (((0, 3.9),), ((0, 1.9), (2, 1.9))), "power", -9.0, 4.0)),),
-            (30, 29), {"running": 2, "lively": 2, "calm": 1}, lead_drive=3.0, lead_gain=-3.0, lead_tonic=64,
+            (30, 29), {"running": 2, "lively": 2, "calm": 1}, lead_drive=3.0, levels=(-1.0, -3.0, 1.0), lead_tonic=64,
             fills=({"snare": "........xxxxXXXX", "kick": "........x.x.x.x."},
                    {"tom1": "........xxxx....", "tom2": "............xx..", "tom3": "..............XX", "kick": "XxxxXxxxXxxxXxxx"}),
         ),
@@ -177,7 +178,7 @@ GENRES: dict[str, Genre] = {
                 (Comp((48, 49, 50), (((0, 4.0),),), "high", -9.0), Comp((0, 11), (((0, 0.4), (1.75, 0.4), (2.5, 0.4)),), "close", -7.0)),
             ),
             (11, 73, 4, 108, 80, 0), {"syncopated": 2, "plain": 1, "calm": 2}, (0.52, 0.62), 0.5, sevenths=True, kit=25,
-            fills=({"snare": "............o.xX"}, {"hat": "............xxxx", "kick": "..............x."}), lead_gain=-5.0, crash=False,
+            fills=({"snare": "............o.xX"}, {"hat": "............xxxx", "kick": "..............x."}), levels=(-3.0, 1.0, 0.0), crash=False,
         ),
         Genre(
             "disco", "Disco", (110, 128), {"minor": 3, "dorian": 3, "major": 1},

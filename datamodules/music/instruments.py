@@ -46,14 +46,19 @@ INSTRUMENTS: dict[str, Instrument] = {
 }  # fmt: skip
 
 
-def octave_shift(line: Line, instrument: Instrument) -> int:
-    """Semitones (whole octaves) that bring a line nearest to the instrument's centre and wholly into its range."""
+def octave_shift(line: Line, instrument: Instrument, away: int = 0) -> int:
+    """Semitones (whole octaves) that bring a line wholly into the instrument's range and nearest to its centre.
+
+    Args:
+        away: octaves from there, for another register; ignored where the line would leave the range.
+    """
     pitches = [note.pitch for note in line.notes]
     low, high = instrument.range
     mean = sum(pitches) / len(pitches)
     shifts = [12 * k for k in range(-5, 6)]
     inside = [s for s in shifts if min(pitches) + s >= low and max(pitches) + s <= high]
-    return min(inside or shifts, key=lambda s: (abs(mean + s - instrument.centre), s))
+    best = min(inside or shifts, key=lambda s: (abs(mean + s - instrument.centre), s))
+    return best + 12 * away if best + 12 * away in inside else best
 
 
 def fold(pitch: int, bounds: tuple[int, int]) -> int:
@@ -65,17 +70,19 @@ def fold(pitch: int, bounds: tuple[int, int]) -> int:
     return pitch
 
 
-def play(rng: random.Random, line: Line, instrument: Instrument, program: int, texture: str = "melody") -> list[Note]:
+def play(
+    rng: random.Random, line: Line, instrument: Instrument, program: int, texture: str = "melody", shift: int | None = None
+) -> list[Note]:
     """A line as a player of the instrument plays it: same melody, same timing, the instrument's own technique.
 
     Args:
         rng: chooses ornaments. line: what is played. program: one of `instrument.programs`; pizzicato knows no vibrato.
-        texture: "double stops" adds a second voice below.
+        texture: "double stops" adds a second voice below. shift: semitones, by default those of `octave_shift`.
 
     Returns:
         Notes inside the instrument's range.
     """
-    shift = octave_shift(line, instrument)
+    shift = octave_shift(line, instrument) if shift is None else shift
     notes = [replace(n, pitch=fold(n.pitch + shift, instrument.range)) for n in line.notes]
     if texture == "double stops":
         notes = _second_voice(rng, line, notes, instrument)

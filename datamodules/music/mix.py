@@ -10,7 +10,7 @@ from datamodules.music.sampler import OVERSAMPLING, render_track
 from datamodules.music.soundfont import SoundFont
 
 SAMPLE_RATE = 16_000
-_PEAK = 0.89  # -1 dBFS: lossy codecs overshoot a little.
+_PEAK = 0.79  # -2 dBFS: lossy codecs overshoot by up to 1.7 dB.
 _FADE_IN, _FADE_OUT = 0.005, 0.12
 
 
@@ -21,7 +21,7 @@ def mix(performance: Performance, soundfont: SoundFont, rng: random.Random) -> n
         performance: what sounds. soundfont: on what. rng: draws the level.
 
     Returns:
-        float64 (seconds * 16000,), mono: root mean square of -28 to -14 dBFS as far as a peak of -1 dBFS allows,
+        float64 (seconds * 16000,), mono: root mean square of -28 to -14 dBFS as far as a peak of -2 dBFS allows,
         without offset, faded in and out so that neither end clicks.
     """
     from scipy.signal import resample_poly
@@ -37,7 +37,7 @@ def mix(performance: Performance, soundfont: SoundFont, rng: random.Random) -> n
 
 
 def levelled(audio: np.ndarray, decibels: float) -> np.ndarray:
-    """The audio at a root mean square of `decibels` dBFS, or as near to it as a peak of -1 dBFS allows."""
+    """The audio at a root mean square of `decibels` dBFS, or as near to it as a peak of -2 dBFS allows."""
     level, peak = np.sqrt(np.mean(audio**2)), np.abs(audio).max()
     if peak == 0:
         return audio

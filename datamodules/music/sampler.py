@@ -24,7 +24,8 @@ def render_track(soundfont: sf.SoundFont, track: Track, seconds: float, sample_r
         sample_rate: Hz of the result before oversampling.
 
     Returns:
-        float64 (seconds * sample_rate * OVERSAMPLING,), the track's gain and expression applied.
+        float64 (seconds * sample_rate * OVERSAMPLING,): where it sounds, its root mean square is the track's level
+        (0 dB is 0.1); expression and drive are applied.
     """
     rate = sample_rate * OVERSAMPLING
     out = np.zeros(round(seconds * rate))
@@ -38,7 +39,15 @@ def render_track(soundfont: sf.SoundFont, track: Track, seconds: float, sample_r
         out *= 10 ** (np.interp(np.arange(len(out)) / rate, times, decibels) / 20)
     if track.drive:
         out = _amplifier(out, track.drive)
-    return out * 10 ** (track.gain / 20)
+    return out * (0.1 * 10 ** (track.level / 20) / (_loudness(out, rate) + 1e-12))
+
+
+def _loudness(audio: np.ndarray, rate: int) -> float:
+    """Root mean square over the 50 ms frames that are less than 30 dB below the loudest."""
+    size = rate // 20
+    frames = audio[: len(audio) // size * size].reshape(-1, size)
+    power = np.mean(frames**2, axis=1) if len(frames) else np.mean(audio**2, keepdims=True)
+    return float(np.sqrt(np.mean(power[power >= power.max() * 1e-3])))
 
 
 def _voices(soundfont: sf.SoundFont, track: Track, seconds: float) -> list[tuple[Note, sf.Region, float]]:
@@ -71,7 +80,7 @@ def _play(sample: sf.Sample, region: sf.Region, note: Note, rate: int, limit: fl
     audio *= volume[: len(audio)]
     if note.swell:
         points = np.linspace(0, note.duration, len(note.swell))
-        audio *= 10 ** (np.interp(times[: len(audio)], points, note.swell) / 20)
+        audio *= np.exp(np.interp(times[: len(audio)], points, note.swell) * (np.log(10) / 20))
     tail = min(len(audio), int(0.004 * rate))  # Short samples and choked voices end without a click.
     audio[len(audio) - tail :] *= np.linspace(1, 0, tail)
     pan = np.clip(region.get(sf.PAN) / 1000 + 0.5, 0, 1) * np.pi / 2
@@ -99,10 +108,11 @@ def _read(sample: sf.Sample, region: sf.Region, note: Note, times: np.ndarray, r
     if bend is None:
         position = times * (rate * step * factor)
     else:
-        position = np.concatenate(([0.0], np.cumsum(2 ** (bend[:-1] / 1200)))) * (step * factor)
+        speed = np.exp(bend * (np.log(2) / 1200))
+        position = (np.cumsum(speed) - speed) * (step * factor)
     if looped:
-        first, last = (loop[0] - begin) * factor, (loop[1] - begin) * factor
-        position = np.where(position < last, position, first + np.mod(position - first, last - first))
+        first, cycle = (loop[0] - begin) * factor, (loop[1] - loop[0]) * factor
+        position -= cycle * np.maximum(0, np.floor((position - first) * (1 / cycle)))
     else:
         position = position[: np.searchsorted(position, len(data) - 4)]
     return _interpolate(data, position)
@@ -158,8 +168,8 @@ def _bend(region: sf.Region, note: Note, times: np.ndarray) -> np.ndarray | None
         (sf.MOD_LFO_PITCH, sf.MOD_LFO_DELAY, sf.MOD_LFO_RATE),
     ):
         if region.get(depth):
-            phase = np.maximum(0, times - _seconds(region.get(delay))) * _hertz(region.get(speed))
-            parts.append(region.get(depth) * (2 / np.pi) * np.arcsin(np.sin(2 * np.pi * phase)))
+            phase = np.maximum(0, times - _seconds(region.get(delay))) * _hertz(region.get(speed)) + 0.25
+            parts.append(region.get(depth) * (1 - 4 * np.abs(phase - np.floor(phase) - 0.5)))  # A triangle from 0 up.
     if region.get(sf.MOD_ENV_PITCH):
         parts.append(region.get(sf.MOD_ENV_PITCH) * _modulation(region, times))
     if note.vibrato:
@@ -184,7 +194,10 @@ def _volume(region: sf.Region, note: Note, times: np.ndarray, release: float) ->
     down += 100 / release * np.maximum(0, times - note.duration)
     down += 0.04 * max(0, region.get(sf.ATTENUATION))  # 0.4 of the centibels, as the hardware that files are made for.
     down += 40 * np.log10(127 / note.velocity)
-    return 10 ** (-down / 20) * np.clip((times - delay) / attack, 0, 1)
+    amplitude = np.exp(down * (-np.log(10) / 20))
+    rising = np.searchsorted(times, delay + attack)
+    amplitude[:rising] *= np.maximum(0, times[:rising] - delay) / attack
+    return amplitude
 
 
 def _modulation(region: sf.Region, times: np.ndarray) -> np.ndarray:

@@ -1,0 +1,265 @@
+"""The output folder of bulk editing: what is done, what is in progress, and nothing lost whatever breaks when.
+
+`results.jsonl` holds one line per finished edit, appended after its audio file is whole; the newest line of an id counts.
+Every process that edits into the folder, of one run or of several, first *claims* a batch: a lock that the system
+gives back when the process dies, and a note beside it that says which files are being made. So an audio file without a
+line is known as ours, and nothing is made twice.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from apa_lightning.audio import AudioError, atomic_path, probe_audio
+from apa_lightning.errors import InputError
+
+RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """A file's content: `sha256`, and size and time of change, which spare reading it again while they are the same."""
+
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileMark":
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+        return cls(digest, stat.st_size, stat.st_mtime_ns)
+
+    def matches(self, path: Path) -> bool:
+        """Whether `path` still holds this content."""
+        try:
+            stat = path.stat()
+            if stat.st_size != self.bytes:
+                return False
+            return stat.st_mtime_ns == self.mtime_ns or FileMark.of(path).sha256 == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept of a line of `results.jsonl`: `key` is the digest of the edit's settings, `line_start` its place."""
+
+    id: str
+    status: str
+    key: str
+    output: str
+    source: FileMark | None
+    result: FileMark | None
+    message: str
+    line_start: int
+
+
+class EditResults:
+    """The results in `folder`, which is made if need be.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.path = folder, folder / RESULTS
+        self.entries: dict[str, Entry] = {}
+        self.by_output: dict[str, Entry] = {}
+        self._read_to = 0
+        try:
+            (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+            with self._appending():
+                pass
+        except OSError as error:
+            raise InputError(f"--data.output: cannot write to {folder} ({error.strerror}). Choose another folder.") from None
+        self.refresh()
+        self.opened_at = self._read_to
+
+    # --- results.jsonl ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[int]:
+        """Hold the lock on `results.jsonl` and yield its descriptor; a last line torn by a crash is mended first."""
+        with FileLock(self.folder / CLAIMS / "results.lock", poll_interval=0.02):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                _mend_last_line(descriptor)
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line: all of it or, on a full disk, nothing; it has reached the disk when this returns."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._appending() as descriptor:
+            end = os.fstat(descriptor).st_size
+            try:
+                written = os.write(descriptor, line)
+                if written < len(line):
+                    raise OSError(28, "No space left on device", str(self.path))
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that have come since the last time, from any process."""
+        with open(self.path, "rb") as file:
+            file.seek(self._read_to)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # another process is writing it
+                try:
+                    entry = _entry(json.loads(line), self._read_to)
+                except (ValueError, KeyError, TypeError):
+                    rank_zero_warn(f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again.")
+                else:
+                    self.entries[entry.id] = entry
+                    self.by_output[entry.output] = entry
+                self._read_to += len(line)
+
+    def is_done(self, edit_id: str, key: str, source: Path) -> bool:
+        """Whether `edit_id` was made with these settings from what is in `source` now, and its file is whole."""
+        entry = self.entries.get(edit_id)
+        if entry is None or entry.status != "done" or entry.key != key:
+            return False
+        return entry.source.matches(source) and entry.result.matches(self.folder / entry.output)
+
+    def failed_since_opening(self, edit_id: str, key: str) -> bool:
+        """Whether a process has failed at this edit since this one began."""
+        entry = self.entries.get(edit_id)
+        return entry is not None and entry.status == "failed" and entry.key == key and entry.line_start >= self.opened_at
+
+    def write_table(self) -> Path:
+        """`results.csv`: the newest line of every id, for spreadsheets."""
+        latest: dict[str, dict[str, Any]] = {}
+        for line in self.path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                latest[_entry(record, 0).id] = _flat(record)
+        columns = list(dict.fromkeys(name for record in latest.values() for name in record))
+        with self._appending(), atomic_path(self.folder / TABLE) as temporary, \
+                open(temporary, "w", encoding="utf-8-sig", newline="") as file:  # the mark lets spreadsheets see UTF-8
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(latest.values())
+        return self.folder / TABLE
+
+    # --- files in the folder ----------------------------------------------------------------------------------------
+
+    def check_free(self, output: str) -> None:
+        """Raise :class:`InputError` when `output` is there and not, or no longer, what this program made."""
+        path = self.folder / output
+        if not path.exists() and not path.is_symlink():
+            return
+        entry = self.by_output.get(output)
+        if (entry is not None and entry.result is not None and entry.result.matches(path)) or output in self._in_progress():
+            return
+        if entry is None or entry.result is None:
+            raise InputError(f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
+                             "or let it be replaced: --data.overwrite true.")
+        try:
+            probe_audio(path)
+        except (AudioError, OSError):
+            return  # damaged: made again
+        raise InputError(f"output: {path} was changed after it was made. Move it, choose another --data.output, "
+                         "or let it be replaced: --data.overwrite true.")
+
+    def _in_progress(self) -> set[str]:
+        """Files that a live or a killed process was making."""
+        outputs: set[str] = set()
+        for note in (self.folder / CLAIMS).glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                outputs.update(json.loads(note.read_text()))
+        return outputs
+
+    @contextlib.contextmanager
+    def claim(self, name: str, outputs: Sequence[str], wait: bool) -> Iterator[bool]:
+        """Hold the right to make `outputs`, together known as `name`, inside the block.
+
+        Yields:
+            whether the claim is held: `False` when another process holds it and `wait` is not set.
+        """
+        note = self.folder / CLAIMS / f"{name}.json"
+        lock = FileLock(note.with_suffix(".lock"), poll_interval=0.2)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            self.refresh()
+            note.write_text(json.dumps(list(outputs)))
+            for output in outputs:
+                self._sweep(self.folder / output)
+            yield True
+            note.unlink(missing_ok=True)
+            lock_file = note.with_suffix(".lock")
+            lock_file.unlink(missing_ok=True)  # while it is held; who waits for it finds everything done
+        finally:
+            lock.release()
+
+    def _sweep(self, output: Path) -> None:
+        """Remove what a killed process left of writing `output` (see :func:`atomic_path`)."""
+        prefix, suffix = f".{output.stem}.", f".tmp{output.suffix}"
+        if output.parent.is_dir():
+            for name in os.listdir(output.parent):
+                if name.startswith(prefix) and name.endswith(suffix) and len(name) == len(prefix) + 8 + len(suffix):
+                    (output.parent / name).unlink(missing_ok=True)
+
+
+def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of a finished edit."""
+    return {"id": edit_id, "status": "done", "output": output, **details, "sha256": result.sha256, "key": key,
+            "result_file": asdict(result), "source_file": asdict(source)}
+
+
+def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of an edit that could not be made."""
+    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key}
+
+
+def _entry(record: Mapping[str, Any], line_start: int) -> Entry:
+    marks = (FileMark(**record[name]) if record["status"] == "done" else None for name in ("source_file", "result_file"))
+    return Entry(record["id"], record["status"], record["key"], record["output"], *marks, record.get("message", ""), line_start)
+
+
+def _mend_last_line(descriptor: int) -> None:
+    """Cut off a last line without its end; if it is whole but for the line break, it gets one."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    start = size
+    while start > 0 and b"\n" not in os.pread(descriptor, size - start, start):
+        start = max(0, start - 4096)
+    tail = os.pread(descriptor, size - start, start)
+    line = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        _entry(json.loads(line), 0)
+    except (ValueError, KeyError, TypeError):
+        os.ftruncate(descriptor, size - len(line))
+    else:
+        os.write(descriptor, b"\n")
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values become columns of their own (`timings.denoise`), lists become JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict) and name != "ap_scale":
+            flat.update({f"{name}.{inner}": part for inner, part in value.items()})
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list | dict) else value
+    return flat

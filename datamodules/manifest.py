@@ -1,0 +1,239 @@
+"""A manifest of edits: CSV (also with `;` or tabs) or JSONL, one edit per row, columns named as `EditRequest`'s knobs.
+
+Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id`, `output`, `negative_prompt`, `ap_scale`,
+`time_pooling`, `freq_pooling`, `guidance_scale`, `num_inference_steps`, `scheduler`, `seed`, `region_start` and
+`region_end` (seconds), `sample_rate`, `match_level`. Only `audio` is needed, and `prompt` unless a default is set; a
+missing column or key and an empty CSV cell mean the default (for `prompt`, without one: unconditional). JSONL also takes `region: [start, end]`; an `ap_scale`
+for single layers or blocks is JSON in both.
+"""
+
+import csv
+import difflib
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from apa_lightning.errors import InputError
+
+DELIMITERS = ",;\t"
+CSV_SUFFIXES, JSONL_SUFFIXES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson", ".json")
+MAX_LISTED = 100
+_DEFAULTS = {"prompt": " (--data.prompt would set one for all)"}
+
+
+@dataclass
+class Row:
+    """One line of a manifest: where it stands, typed `values` by column, and the columns whose cell is empty."""
+
+    where: str
+    values: dict[str, Any]
+    empty: frozenset[str] = frozenset()
+
+
+@dataclass
+class Problems:
+    """Everything that is wrong, gathered so that it can be mended in one go."""
+
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, where: str, message: object) -> None:
+        self.messages.append(f"{where}: {message}" if where else str(message))
+
+    def raise_any(self, source: str) -> None:
+        """Raise one :class:`InputError` that lists all problems, if there are any."""
+        if not self.messages:
+            return
+        listed = self.messages[:MAX_LISTED]
+        if len(self.messages) > MAX_LISTED:
+            listed.append(f"and {len(self.messages) - MAX_LISTED} more")
+        count = "1 problem" if len(self.messages) == 1 else f"{len(self.messages)} problems"
+        raise InputError(f"{source}: {count}; nothing was edited.\n  " + "\n  ".join(listed))
+
+
+def read_manifest(path: str | PathLike, required: Collection[str], problems: Problems) -> list[Row]:
+    """Rows of the manifest at `path`; lines that cannot be read, or lack a `required` column, go to `problems`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: neither CSV nor JSONL, not UTF-8, or without rows.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"--data.manifest: {path} does not exist. Give a CSV or JSONL file.")
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in CSV_SUFFIXES + JSONL_SUFFIXES:
+        raise InputError(f"--data.manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use --data.folder.")
+    text = _read_text(path)
+    found = len(problems.messages)
+    rows = list((_jsonl_rows if suffix in JSONL_SUFFIXES else _csv_rows)(path, text, required, problems))
+    if not rows and len(problems.messages) == found:
+        raise InputError(f"--data.manifest: {path} holds no edit. Write one per line; `audio` and `prompt` are enough.")
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: \"CSV UTF-8\").") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"--data.manifest: {path}:{line} contains zero bytes: no text file. Save it as UTF-8.")
+    return text
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def _csv_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[Row]:
+    first = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    start = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problems.add(f"{path}:{start}", f"broken CSV ({error}). Put text that holds {delimiter!r}, a quote or a line "
+                         "break in double quotes, and double the quotes inside. The lines after it were not read.")
+            return
+        where, start = f"{path}:{start}", reader.line_num + 1
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = ",".join(cell.strip() for cell in cells).rstrip(",").split(",")  # spreadsheets leave nameless columns at the end
+            _check_header(header, required, where, problems)
+            if not set(header).issuperset(required):
+                return  # said once, not for every row
+        elif len(cells) > len(header) and any(cells[len(header) :]):
+            problems.add(where, f"has {len(cells)} cells, the first line names {len(header)} columns. "
+                                f"Put text that holds {delimiter!r} in double quotes.")
+        else:
+            named = dict(zip(header, cells, strict=False))
+            yield Row(where, _typed_cells(named, where, problems), frozenset(name for name in named if not named[name].strip()))
+
+
+def _check_header(header: list[str], required: Collection[str], where: str, problems: Problems) -> None:
+    for name in header:
+        if name not in CSV_COLUMNS:
+            problems.add(where, unknown_column(name, CSV_COLUMNS))
+    for name in sorted({name for name in header if header.count(name) > 1}):
+        problems.add(where, f"column {name!r} stands there twice. Keep one.")
+    for name in required:
+        if name not in header:
+            problems.add(where, f"column {name!r} is missing{_DEFAULTS.get(name, '')}. The first line must name the columns; "
+                                f"it says {', '.join(header)}.")
+
+
+def _typed_cells(cells: dict[str, str], where: str, problems: Problems) -> dict[str, Any]:
+    """Cells as values; empty ones and unknown columns are left out."""
+    values = {}
+    for name, cell in cells.items():
+        if name not in CSV_COLUMNS or not cell.strip():
+            continue
+        try:
+            values[name] = CSV_COLUMNS[name](cell)
+        except ValueError as error:
+            problems.add(where, f"{name}: {cell!r} is {error}.")
+    return values
+
+
+def _text(cell: str) -> str:
+    return cell
+
+
+def _name(cell: str) -> str:
+    return cell.strip()
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError("no number (the decimal sign is a point: 0.5)") from None
+
+
+def _integer(cell: str) -> int:
+    number = _number(cell)  # spreadsheets write 2.0 for 2
+    if not number.is_integer():
+        raise ValueError("no whole number")
+    return int(cell) if re.fullmatch(r"\s*[+-]?\d+\s*", cell) else int(number)
+
+
+def _boolean(cell: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if cell.strip().lower() not in words:
+        raise ValueError("neither true nor false")
+    return words[cell.strip().lower()]
+
+
+def _scale(cell: str) -> Any:
+    if not cell.lstrip().startswith(("[", "{")):
+        return _number(cell)
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise ValueError('no JSON; write a number, or for example {"up": 0.5}') from None
+
+
+CSV_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "id": _name, "audio": _name, "output": _name, "prompt": _text, "negative_prompt": _text, "ap_scale": _scale,
+    "time_pooling": _integer, "freq_pooling": _integer, "guidance_scale": _number, "num_inference_steps": _integer,
+    "scheduler": _name, "seed": _integer, "region_start": _number, "region_end": _number, "sample_rate": _integer,
+    "match_level": _boolean,
+}
+COLUMNS = (*CSV_COLUMNS, "region")
+
+
+# --- JSONL ----------------------------------------------------------------------------------------------------------
+
+
+def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would break at U+2028 inside a string
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line, object_pairs_hook=_distinct)
+        except json.JSONDecodeError as error:
+            problems.add(where, f"bad JSON ({error.msg} at character {error.colno}). Write one object per line.")
+            continue
+        except (ValueError, RecursionError) as error:
+            problems.add(where, f"bad JSON ({error}).")
+            continue
+        if not isinstance(values, dict):
+            problems.add(where, 'is no JSON object. Write one per line: {"audio": "a.wav", "prompt": "..."}.')
+            continue
+        for name in values.keys() - set(COLUMNS):
+            problems.add(where, unknown_column(name, COLUMNS))
+        missing = [name for name in required if name not in values]
+        for name in missing:
+            problems.add(where, f"{name!r} is missing{_DEFAULTS.get(name, '')}.")
+        if not missing:
+            yield Row(where, {name: value for name, value in values.items() if name in COLUMNS})
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, but not one that names a key twice: Python would silently keep the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return values
+
+
+def unknown_column(name: str, known: Any) -> str:
+    """What to say about a column that is none, with the nearest one that is."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+    return f"unknown column {name!r}; {hint}"
