@@ -9,6 +9,7 @@ from typing import Literal
 import timm
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class AudioMAE(nn.Module):
             raise FileNotFoundError(f"audio_encoder: {path} holds no config.json; give a folder in timm's layout, or a weights file.")
         try:
             encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
-        except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {str(error).strip().splitlines()[0]}") from error
         return cls(encoder, loa_layers)
 

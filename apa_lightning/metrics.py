@@ -9,12 +9,12 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import librosa
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -177,16 +177,16 @@ class ClapEmbedder:
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or no CLAP.
         """
-        path = resolve_source(source, "clap")
-        parts = ("text_encoder", "feature_extractor", "tokenizer") if _is_pipeline(path) else ("", "", "")
+        path = resolve_source(source, "clap", _download)
+        parts = ("text_encoder", "feature_extractor", "tokenizer") if (path / "model_index.json").is_file() else ("", "", "")
         try:
             with no_progress_bars():
                 model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0])
                 extractor = transformers.ClapFeatureExtractor.from_pretrained(path, subfolder=parts[1])
                 tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=parts[2])
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"clap: {source} cannot be loaded as CLAP ({str(error).strip().splitlines()[0]}). Give a folder "
-                             "or a cached hub id, or leave the setting out for the backbone's own CLAP.") from error
+            raise InputError(f"clap: {source} cannot be loaded as CLAP ({str(error).strip().splitlines()[0]}). Give a CLAP or "
+                             "AudioLDM2 folder or hub id, or leave the setting out for the backbone's own CLAP.") from error
         return cls(model.to(device), extractor, tokenizer, str(source))
 
     def to(self, device: str | torch.device) -> "ClapEmbedder":
@@ -239,8 +239,11 @@ def _unit(embedding: Tensor) -> Tensor:
     return torch.nn.functional.normalize(embedding.float().cpu(), dim=-1)
 
 
-def _is_pipeline(path: Path | str) -> bool:
-    return isinstance(path, Path) and (path / "model_index.json").is_file()
+def _download(hub_id: str) -> str:
+    """The CLAP of ``hub_id``, a repository of its own or part of an AudioLDM2, without the rest."""
+    parts = [f"{part}/*" for part in ("text_encoder", "feature_extractor", "tokenizer")]
+    names = ["*config.json", "model.safetensors", "pytorch_model.bin", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+    return snapshot_download(hub_id, allow_patterns=["model_index.json", *parts, *names])
 
 
 @contextmanager

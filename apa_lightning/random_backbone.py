@@ -52,7 +52,7 @@ TINY = Architecture(
              "initializer_range": 0.2},  # the default of 0.01 would be silent
     clap={"projection_dim": 24,
           "text_config": {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 24, "intermediate_size": 32},
-          "audio_config": {"patch_embeds_hidden_size": 8, "hidden_size": 32, "depths": [1, 1], "num_attention_heads": [1, 2],
+          "audio_config": {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [1, 2],
                            "num_hidden_layers": 2}},
     t5={"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2},
     gpt2={"n_embd": 48, "n_layer": 1, "n_head": 2, "vocab_size": 64},

@@ -107,16 +107,24 @@ class AdapterEMA(L.Callback):
         weights = dict(module.adapter.named_parameters())
         if self._average and self._average.keys() != weights.keys():
             raise InputError("AdapterEMA: the average in the checkpoint belongs to another adapter.")
-        self._average = {name: self._average[name].to(weight) for name, weight in weights.items()} if self._average else {}
+        if self._average:
+            with _trainable_tensors():
+                self._average = {name: self._average[name].to(weight) for name, weight in weights.items()}
+
+
+@contextmanager
+def _trainable_tensors() -> Iterator[None]:
+    """Validation hooks run in inference mode, whose tensors could not be updated in training afterwards."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _copy(module: AudioPromptModule) -> dict[str, Tensor]:
-    # Validation hooks run in inference mode, whose tensors could not be trained on afterwards.
-    with torch.inference_mode(False), torch.no_grad():
+    with _trainable_tensors():
         return {name: weight.detach().clone() for name, weight in module.adapter.named_parameters()}
 
 
 def _fill(module: AudioPromptModule, values: dict[str, Tensor]) -> None:
-    with torch.inference_mode(False), torch.no_grad():
+    with _trainable_tensors():
         for name, weight in module.adapter.named_parameters():
             weight.copy_(values[name])

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from apa_lightning.audio import atomic_path, save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
-from callbacks.edit_plan import EditPlan, file_name
+from callbacks.validation_plan import ValidationPlan, file_name
 from callbacks.run_folder import run_folder
 from callbacks.spectrogram import save_png, spectrogram_picture
 from callbacks.validation_edits import EditsCallback, ValidationEdit
@@ -33,7 +33,7 @@ class AudioSamples(EditsCallback):
 
     every_process = False
 
-    def __init__(self, plan: EditPlan = EditPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
+    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
                  name: str = "samples"):
         super().__init__(plan, every_n_validations, during_sanity_check)
         if file_name(name) != name:
@@ -67,7 +67,7 @@ class AudioSamples(EditsCallback):
             save_audio(folder / f"{request.name}-{part}.wav", waveform, rate)
         title = f"{request.name} · step {trainer.global_step}\n“{request.prompt}”"
         if request.negative_prompt:
-            title += f"   not “{request.negative_prompt}”"
+            title += f"\nnot “{request.negative_prompt}”"
         picture = spectrogram_picture(waveforms, rate, title)
         save_png(folder / f"{request.name}.png", picture)
         for logger in trainer.loggers:

@@ -11,7 +11,7 @@ from torch import Tensor
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapEmbedder, ClapScore, ClipMean
 from apa_lightning.module import AudioPromptModule
-from callbacks.edit_plan import EditPlan, file_name
+from callbacks.validation_plan import ValidationPlan, file_name
 from callbacks.validation_edits import EditsCallback, ValidationEdit
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class EditMetrics(EditsCallback):
         name: prefix of the logged names; give two of these callbacks different names.
     """
 
-    def __init__(self, plan: EditPlan = EditPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
+    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
                  clap: str | None = None, name: str = "metrics"):
         super().__init__(plan, every_n_validations, during_sanity_check)
         if file_name(name) != name:
@@ -59,8 +59,13 @@ class EditMetrics(EditsCallback):
                 logger.experiment.add_custom_scalars(self._layout())
 
     def _layout(self) -> dict:
-        """TensorBoard keeps one layout per run, so the chart of the losses has its place here too."""
-        charts = {kind: ["Multiline", [f"^{self.name}/{kind}/{system}$" for system in SYSTEMS]] for kind in ("chroma", "clap")}
+        """TensorBoard keeps one layout per run, so the charts of the losses have their place here too."""
+        charts = {}
+        for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
+            charts[f"{kind}: all"] = ["Multiline", [f"^{self.name}/{kind}/{system}$" for system in SYSTEMS]]
+            charts[f"{kind}: edited, between {lower} and {upper}"] = [
+                "Margin", [f"{self.name}/{kind}/{system}" for system in ("edited", lower, upper)]
+            ]
         losses = {f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")}
         return {f"{self.name}: edits and their floors": charts, "validation loss for each omega": losses}
 

@@ -19,25 +19,46 @@ class LearningRate(LearningRateMonitor):
 
 
 class Throughput(L.Callback):
-    """Logs how fast training goes, over the steps since the last logged one; validation and checkpoints are not counted.
+    """Logs how fast training goes since the last logged step, without validation and checkpoints.
 
-    ``throughput/steps_per_second`` (optimizer steps), ``throughput/clips_per_second`` (all processes),
-    ``throughput/audio_hours_per_hour``, ``throughput/data_wait`` (share of the time spent waiting for a batch) and, on a
-    GPU, ``throughput/peak_memory_gib``. Lightning's own ThroughputMonitor stops with an error without a logger, counts
-    neither audio nor waiting.
+    ``throughput/steps_per_second`` (optimizer steps), ``throughput/clips_per_second`` (of all processes),
+    ``throughput/audio_hours_per_hour``, ``throughput/data_wait`` (share of the time spent waiting for batches) and, on a
+    GPU, ``throughput/peak_memory_gib``. Lightning's own ThroughputMonitor knows neither audio nor waiting.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
         self._restart(trainer)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        self._mark = time.perf_counter()
+        self._pause()
 
     def _restart(self, trainer: L.Trainer) -> None:
-        self._mark = time.perf_counter()
-        self._waited = self._worked = self._seconds = 0.0
+        self._seconds = self._waited = 0.0
         self._clips, self._step = 0, trainer.global_step
+
+    def _pause(self, *_: Any) -> None:
+        """What passes until the next batch is not training's time."""
+        self._mark: float | None = None
+
+    on_train_epoch_start = on_validation_start = on_save_checkpoint = _pause
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: AudioPromptModule, batch: dict, batch_idx: int) -> None:
         now = time.perf_counter()
-        self._waited, self._mark = self._waited + now - self._mark, now
+        if self._mark is not None:
+            self._waited += now - self._mark
+            self._seconds += now - self._mark
+        self._mark = now
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: AudioPromptModule, outputs: Any, batch: dict, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self._seconds += now - (self._mark or now)
+        self._mark = now
+        self._clips += len(batch["prompt"]) * trainer.world_size
+        steps = trainer.global_step - self._step
+        if steps == 0 or trainer.global_step % trainer.log_every_n_steps:
+            return
+        clips_per_second = self._clips / self._seconds
+        figures = {"steps_per_second": steps / self._seconds, "clips_per_second": clips_per_second,
+                   "audio_hours_per_hour": clips_per_second * pl_module.backbone.window_seconds, "data_wait": self._waited / self._seconds}
+        if pl_module.device.type == "cuda":
+            figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+        pl_module.log_dict({f"throughput/{name}": value for name, value in figures.items()}, batch_size=1)
+        self._restart(trainer)

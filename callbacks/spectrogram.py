@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 
 import librosa
 import numpy as np
@@ -14,6 +15,7 @@ from apa_lightning.audio import MelSpec, atomic_path, log_mel
 
 DECIBELS = 80.0
 TICKS = (250, 1_000, 2_000, 4_000)
+TITLE_WIDTH = 68  # characters that fit into a line
 
 
 def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title: str) -> np.ndarray:
@@ -29,20 +31,20 @@ def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title
     bins = librosa.mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
     ticks = [tick for tick in TICKS if tick < spec.f_max]
 
-    figure = Figure(figsize=(9, 1.1 + 1.75 * len(panels)), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6.6, 1.2 + 1.5 * len(panels)), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         length = len(waveforms[name]) / sample_rate
         image = axis.imshow(panel, origin="lower", aspect="auto", extent=(0, length, 0, spec.num_mels), cmap="magma",
                             vmin=loudest - DECIBELS, vmax=loudest, interpolation="nearest")
-        axis.set_title(name.replace("_", " "), loc="left", fontsize=10)
+        axis.set_title(name.replace("_", " "), loc="left", fontsize=12, pad=3)
         axis.set_yticks(np.interp(ticks, bins, np.arange(len(bins)) + 0.5), [f"{tick:g}" for tick in ticks])
         axis.set_ylabel("Hz")
     axes[-1].set_xlim(0, seconds)
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=list(axes), label="dB", pad=0.01)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle("\n".join(line for text in title.splitlines() for line in wrap(text, TITLE_WIDTH)), fontsize=12, parse_math=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -16,7 +16,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.sampling import make_scheduler
-from callbacks.edit_plan import EditPlan, HeldOutClip, PlannedEdit, own_targets
+from callbacks.validation_plan import ValidationPlan, HeldOutClip, PlannedEdit, own_targets
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class ValidationEdits:
     text alone makes of a prompt depends on no trained weight, so it is made once. All randomness is in the requests' seeds.
     """
 
-    _rooms: WeakKeyDictionary[L.LightningModule, dict[EditPlan, "ValidationEdits"]] = WeakKeyDictionary()
+    _rooms: WeakKeyDictionary[L.LightningModule, dict[ValidationPlan, "ValidationEdits"]] = WeakKeyDictionary()
 
-    def __init__(self, plan: EditPlan):
+    def __init__(self, plan: ValidationPlan):
         self.plan = plan
         self._keys: set[str] = set()
         self._kinds: Counter[str] = Counter()
@@ -49,7 +49,7 @@ class ValidationEdits:
         self._made: list[ValidationEdit] = []
 
     @classmethod
-    def shared(cls, module: AudioPromptModule, plan: EditPlan) -> "ValidationEdits":
+    def shared(cls, module: AudioPromptModule, plan: ValidationPlan) -> "ValidationEdits":
         """The room of ``module`` for ``plan``: callbacks with equal plans get the same one."""
         return cls._rooms.setdefault(module, {}).setdefault(plan, cls(plan))
 
@@ -114,7 +114,7 @@ class EditsCallback(L.Callback):
     #: Whether processes other than the first take part.
     every_process = True
 
-    def __init__(self, plan: EditPlan = EditPlan(), every_n_validations: int = 1, during_sanity_check: bool = False):
+    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False):
         if every_n_validations < 1:
             raise InputError(f"every_n_validations: {every_n_validations}; give 1 or more.")
         self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check

@@ -68,7 +68,7 @@ def plan_edits(rows: Iterable[Row], defaults: Mapping[str, Any], base: Path, out
     """
     planner = _Planner(defaults, base, output, problems)
     edits = [edit for row in rows if (edit := planner.plan(row)) is not None]
-    planner.check_collisions(edits)
+    planner.check_overwriting()
     return edits
 
 
@@ -76,23 +76,28 @@ class _Planner:
     def __init__(self, defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems):
         self.defaults, self.base, self.output, self.problems = dict(defaults), base, output, problems
         self.recordings: dict[Path, AudioInfo | str] = {}  # a recording is opened once, however many edits it has
+        self.ids: dict[str, str] = {}  # where each was first given
+        self.outputs: dict[str, str] = {}
 
     def plan(self, row: Row) -> Edit | None:
         before = len(self.problems.messages)
         values = {**self.defaults, **row.values}
         self._region(row, values)
-        audio, name = self._audio(row, values), values.pop("output", None)
         if values["prompt"] is None and "prompt" in row.empty:
             values["prompt"] = ""
+        audio, output = self._audio(row, values), values.pop("output", None)
         self._check_each(row, values)
-        if audio is None or len(self.problems.messages) > before:
+        region = values["region"] if len(self.problems.messages) == before else None
+        edit_id = values.pop("id", None)
+        if audio is None or (edit_id is None and "id" in row.values):
             return None
-        edit_id = str(values.pop("id", None) or audio.stem)
-        name = self._output(row, edit_id, name)
-        info = self._recording(row, audio, values["region"])
-        if len(self.problems.messages) > before:
+        edit_id = audio.stem if edit_id is None else str(edit_id)
+        output = self._output(row, edit_id, output)
+        info = self._recording(row, audio, region)
+        self._check_collisions(row, edit_id, output, audio)
+        if info is None or len(self.problems.messages) > before:
             return None
-        return Edit(EditRequest(**{**values, "audio": str(audio), "id": edit_id}), name, row.where, info)
+        return Edit(EditRequest(**{**values, "audio": str(audio), "id": edit_id}), output, row.where, info)
 
     def _region(self, row: Row, values: dict[str, Any]) -> None:
         """`region_start` and `region_end` become `region`."""
@@ -172,20 +177,21 @@ class _Planner:
             self.problems.add(row.where, error)
         return info
 
-    def check_collisions(self, edits: list[Edit]) -> None:
-        """No id and no output twice, and no output that is one of the recordings."""
+    def _check_collisions(self, row: Row, edit_id: str, output: str, audio: Path) -> None:
+        """No id and no output twice."""
+        place = row.where or str(audio)
+        if (other := self.ids.setdefault(edit_id, place)) != place:
+            self.problems.add(row.where, f"id: {edit_id!r} is already that of {other}. Give each edit its own id.")
+        elif output and (other := self.outputs.setdefault(output, place)) != place:
+            self.problems.add(row.where, f"output: {output!r} is already that of {other}. Give each edit its own.")
+
+    def check_overwriting(self) -> None:
+        """No output that is one of the recordings."""
         recordings = {audio.resolve(): audio for audio in self.recordings}
-        ids: dict[str, str] = {}
-        outputs: dict[str, str] = {}
-        for edit in edits:
-            place = edit.where or edit.request.audio
-            if (other := ids.setdefault(edit.id, place)) != place:
-                self.problems.add(edit.where, f"id: {edit.id!r} is already that of {other}. Give each edit its own id.")
-            elif (other := outputs.setdefault(edit.output, place)) != place:
-                self.problems.add(edit.where, f"output: {edit.output!r} is already that of {other}. Give each edit its own.")
-            if (source := recordings.get((self.output / edit.output).resolve())) is not None:
-                self.problems.add(edit.where, f"output: {self.output / edit.output} would overwrite the recording {source}. "
-                                              "Choose another output folder (--data.output) or name.")
+        for output, place in self.outputs.items():
+            if (source := recordings.get((self.output / output).resolve())) is not None:
+                self.problems.add(place, f"output: {self.output / output} would overwrite the recording {source}. "
+                                         "Choose another output folder (--data.output) or name.")
 
 
 def _check_heard(audio: Path, info: AudioInfo) -> None:

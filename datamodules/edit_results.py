@@ -8,11 +8,13 @@ line is known as ours, and nothing is made twice.
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class FileMark:
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> "FileMark":
+    def of(cls, path: str | os.PathLike) -> "FileMark":
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             stat = os.fstat(file.fileno())
@@ -75,7 +77,7 @@ class EditResults:
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / RESULTS
         self.entries: dict[str, Entry] = {}
-        self.by_output: dict[str, Entry] = {}
+        self.made: dict[str, Entry] = {}  # by output
         self._read_to = 0
         try:
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,7 @@ class EditResults:
     @contextlib.contextmanager
     def _appending(self) -> Iterator[int]:
         """Hold the lock on `results.jsonl` and yield its descriptor; a last line torn by a crash is mended first."""
-        with FileLock(self.folder / CLAIMS / "results.lock", poll_interval=0.02):
+        with FileLock(self.folder / CLAIMS / "results.lock").acquire(poll_interval=0.02):
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 _mend_last_line(descriptor)
@@ -107,7 +109,7 @@ class EditResults:
             try:
                 written = os.write(descriptor, line)
                 if written < len(line):
-                    raise OSError(28, "No space left on device", str(self.path))
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, end)
@@ -127,15 +129,16 @@ class EditResults:
                     rank_zero_warn(f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again.")
                 else:
                     self.entries[entry.id] = entry
-                    self.by_output[entry.output] = entry
+                    if entry.status == "done":
+                        self.made[entry.output] = entry
                 self._read_to += len(line)
 
-    def is_done(self, edit_id: str, key: str, source: Path) -> bool:
-        """Whether `edit_id` was made with these settings from what is in `source` now, and its file is whole."""
+    def is_done(self, edit_id: str, key: str, output: str, source: str | os.PathLike) -> bool:
+        """Whether `output` is whole and was made as `edit_id`, with these settings, from what is in `source` now."""
         entry = self.entries.get(edit_id)
-        if entry is None or entry.status != "done" or entry.key != key:
+        if entry is None or (entry.status, entry.key, entry.output) != ("done", key, output):
             return False
-        return entry.source.matches(source) and entry.result.matches(self.folder / entry.output)
+        return entry.source.matches(Path(source)) and entry.result.matches(self.folder / output)
 
     def failed_since_opening(self, edit_id: str, key: str) -> bool:
         """Whether a process has failed at this edit since this one began."""
@@ -164,10 +167,10 @@ class EditResults:
         path = self.folder / output
         if not path.exists() and not path.is_symlink():
             return
-        entry = self.by_output.get(output)
-        if (entry is not None and entry.result is not None and entry.result.matches(path)) or output in self._in_progress():
+        entry = self.made.get(output)
+        if self._is_intact(output) or any(output in outputs for outputs in self._in_progress().values()):
             return
-        if entry is None or entry.result is None:
+        if entry is None:
             raise InputError(f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
                              "or let it be replaced: --data.overwrite true.")
         try:
@@ -177,37 +180,60 @@ class EditResults:
         raise InputError(f"output: {path} was changed after it was made. Move it, choose another --data.output, "
                          "or let it be replaced: --data.overwrite true.")
 
-    def _in_progress(self) -> set[str]:
-        """Files that a live or a killed process was making."""
-        outputs: set[str] = set()
+    def _is_intact(self, output: str) -> bool:
+        """Whether `output` is there as it was made."""
+        return output in self.made and self.made[output].result.matches(self.folder / output)
+
+    def _in_progress(self) -> dict[Path, list[str]]:
+        """Notes of live or killed processes, with the files that they were making."""
+        notes = {}
         for note in (self.folder / CLAIMS).glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                outputs.update(json.loads(note.read_text()))
-        return outputs
+            with contextlib.suppress(OSError, ValueError):
+                notes[note] = json.loads(note.read_text())
+        return notes
+
+    def tidy(self) -> None:
+        """Remove the notes of killed processes as far as what they speak of has been made since, or is gone."""
+        for note, outputs in self._in_progress().items():
+            if all(self._is_intact(output) or not (self.folder / output).exists() for output in outputs):
+                with self._lock(note.stem, wait=False) as held:
+                    if held:
+                        note.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def claim(self, name: str, outputs: Sequence[str], wait: bool) -> Iterator[bool]:
-        """Hold the right to make `outputs`, together known as `name`, inside the block.
+    def claim(self, name: str, wait: bool) -> Iterator[bool]:
+        """Hold the right to make the edits together known as `name`, inside the block.
 
         Yields:
             whether the claim is held: `False` when another process holds it and `wait` is not set.
         """
+        with self._lock(name, wait) as held:
+            if held:
+                self.refresh()
+            yield held
+
+    @contextlib.contextmanager
+    def making(self, name: str, outputs: Sequence[str]) -> Iterator[None]:
+        """Inside a claim: note which files are being made, until they are; a killed process leaves the note behind."""
         note = self.folder / CLAIMS / f"{name}.json"
-        lock = FileLock(note.with_suffix(".lock"), poll_interval=0.2)
+        note.write_text(json.dumps(list(outputs)))
+        for output in outputs:
+            self._sweep(self.folder / output)
+        yield
+        note.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, wait: bool) -> Iterator[bool]:
+        path = self.folder / CLAIMS / f"{name}.lock"
+        lock = FileLock(path)
         try:
-            lock.acquire(blocking=wait)
+            lock.acquire(blocking=wait, poll_interval=0.2)
         except Timeout:
             yield False
             return
         try:
-            self.refresh()
-            note.write_text(json.dumps(list(outputs)))
-            for output in outputs:
-                self._sweep(self.folder / output)
             yield True
-            note.unlink(missing_ok=True)
-            lock_file = note.with_suffix(".lock")
-            lock_file.unlink(missing_ok=True)  # while it is held; who waits for it finds everything done
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks at the results first
         finally:
             lock.release()
 
@@ -222,18 +248,23 @@ class EditResults:
 
 def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
     """The line of a finished edit."""
-    return {"id": edit_id, "status": "done", "output": output, **details, "sha256": result.sha256, "key": key,
-            "result_file": asdict(result), "source_file": asdict(source)}
+    marks = {**asdict(result), **{f"audio_{name}": value for name, value in asdict(source).items()}}
+    return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
 
 
 def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """The line of an edit that could not be made."""
-    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key}
+    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key, "finished": _now()}
 
 
 def _entry(record: Mapping[str, Any], line_start: int) -> Entry:
-    marks = (FileMark(**record[name]) if record["status"] == "done" else None for name in ("source_file", "result_file"))
+    names = FileMark.__dataclass_fields__
+    marks = (FileMark(*(record[prefix + name] for name in names)) if record["status"] == "done" else None for prefix in ("audio_", ""))
     return Entry(record["id"], record["status"], record["key"], record["output"], *marks, record.get("message", ""), line_start)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _mend_last_line(descriptor: int) -> None:

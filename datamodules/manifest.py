@@ -42,7 +42,9 @@ class Problems:
     messages: list[str] = field(default_factory=list)
 
     def add(self, where: str, message: object) -> None:
-        self.messages.append(f"{where}: {message}" if where else str(message))
+        text = f"{where}: {message}" if where else str(message)
+        if text not in self.messages:
+            self.messages.append(text)
 
     def raise_any(self, source: str) -> None:
         """Raise one :class:`InputError` that lists all problems, if there are any."""

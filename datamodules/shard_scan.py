@@ -96,7 +96,7 @@ def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, M
         if end > size:
             yield lost(info.offset, size, f"the tar ends inside '{info.name}'")
             return
-        if not info.isdir() and not _is_meta(info.name):
+        if not info.isdir() and not is_meta(info.name):
             regular = info.isreg() and not info.issparse()
             yield info.name, regular, Member("", info.name, info.offset_data, info.size)
     if end >= size:
@@ -105,7 +105,7 @@ def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, M
         yield lost(end, size, "no readable header")
 
 
-def _is_meta(name: str) -> bool:
+def is_meta(name: str) -> bool:
     """webdataset's own members (`__name__`) and macOS's shadow files (`._name`)."""
     last = name.rpartition("/")[2]
     return last.startswith("._") or (last.startswith("__") and last.endswith("__"))

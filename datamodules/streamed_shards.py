@@ -1,20 +1,23 @@
 """Shards that are read from front to back: http(s), `pipe:` commands, and local tars mixed with these.
 
-webdataset opens, unpacks and shuffles; the rules of `datamodules.samples` say what is delivered. What a stream cannot
+webdataset opens and shuffles; the rules of `datamodules.samples` say what is delivered. What a stream cannot
 promise, and the indexed reader can: the order depends on the number of ranks and workers, a resume inside an epoch
 reads again what that epoch has delivered, and behind a damaged header the rest of a tar is lost (and named, where an
 index stands beside the shard).
 """
 
+import contextlib
 import itertools
 import random
+import tarfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from torch.utils.data import IterableDataset, get_worker_info
-from webdataset import filters, tariterators
+from webdataset import filters
 from webdataset.gopen import gopen_curl, gopen_pipe
 
 from apa_lightning.errors import InputError
@@ -23,6 +26,7 @@ from datamodules.decoding import ExampleDecoder
 from datamodules.indexed_shards import Fetched, remarks
 from datamodules.samples import LOST, BadSample, Fault, Group, group_members
 from datamodules.shard_index import ShardIndex, parse_index, read_index
+from datamodules.shard_scan import is_meta
 
 
 class StreamedShards(IterableDataset[Fetched]):
@@ -117,32 +121,88 @@ class StreamedShards(IterableDataset[Fetched]):
 
 
 def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
-    """All samples of one shard, and a `Fault` for each that its index promises and that did not come."""
+    """All samples of one shard, and a `Fault` for each that its index promises and that did not come.
+
+    Without an index a damaged shard gives one `Fault` for all that may be missing.
+    """
     seen: set[str] = set()
+    stream: IO[bytes] | None = None
+    index: ShardIndex | None = None
     trouble = ""
     try:
         index = _index_of(url)
         stream = open_stream(url)
-    except (OSError, ValueError) as error:
-        yield Fault(url, "", "shard cannot be read", str(error))
-        return
-    with stream:
-        try:
-            members = tariterators.tar_file_iterator(stream, skip_meta=r"(.*/)?(\._|__[^/]*__$)")
-            for item in group_members(url, ((m["fname"], True, m["data"]) for m in members)):
+        for item in group_members(url, _members(url, stream)):
+            if item.key:
                 seen.add(item.key)
                 yield item
-            # A tar reader takes a damaged header for the end. What follows the real end is only zeros.
-            if any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
-                trouble = "a header in the middle cannot be read"
-        except Exception as error:  # tarfile, curl and the command raise what they like; the shard ends here
-            trouble = f"{type(error).__name__}: {error}"
+            else:
+                trouble = item.detail
+        if not trouble:
+            stream.close()  # raises where curl or the command failed
+    except (OSError, ValueError) as error:
+        trouble = trouble or str(error)
+    finally:
+        _abandon(stream)
+    reason = LOST if seen else "shard cannot be read"
     if index is not None:
         for key in dict.fromkeys(m.key for m in index.members):
             if key not in seen:
-                yield Fault(url, key, LOST, trouble)
+                yield Fault(url, key, reason, trouble)
     elif trouble:
-        yield Fault(url, "", LOST, trouble)
+        yield Fault(url, "", reason, trouble)
+
+
+def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | Fault]:
+    """Members of a tar, as webdataset's `tar_file_iterator` gives them, but without its silences.
+
+    That one leaves out links and devices, and it takes a header that cannot be read for the end of the tar. Here a
+    last `Fault` says when the tar does not end as it should.
+    """
+    tail = _Tail(stream)
+    try:
+        tar = tarfile.open(fileobj=tail, mode="r|")  # type: ignore[arg-type]
+        for info in tar:
+            tar.members = []  # or they pile up in memory
+            if not info.isdir() and not is_meta(info.name):
+                regular = info.isreg() and not info.issparse()
+                yield info.name, regular, tar.extractfile(info).read() if regular else b""  # type: ignore[union-attr]
+        rest = tail.since(tar.offset)
+        if not rest:
+            yield Fault(url, "", LOST, "no end mark: the tar was cut, and samples may be missing")
+        elif any(rest) or any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
+            yield Fault(url, "", LOST, f"the header at byte {tar.offset} cannot be read")
+    except (tarfile.TarError, OSError) as error:
+        yield Fault(url, "", LOST, str(error))
+
+
+class _Tail:
+    """A stream that remembers what was read last: tarfile reads ahead of what it has understood."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._position = 0
+        self._kept: deque[bytes] = deque(maxlen=4)
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._position += len(data)
+        self._kept.append(data)
+        return data
+
+    def since(self, position: int) -> bytes:
+        """What was read behind `position`."""
+        kept = b"".join(self._kept)
+        return kept[max(0, len(kept) - (self._position - position)) :] if self._position > position else b""
+
+
+def _abandon(stream: IO[bytes] | None) -> None:
+    """Close without waiting for a command that may not notice."""
+    with contextlib.suppress(Exception):
+        if stream is not None:
+            if process := getattr(stream, "proc", None):
+                process.kill()
+            stream.close()
 
 
 def open_stream(url: str) -> IO[bytes]:

@@ -32,7 +32,8 @@ def accompany(
     level = sum(n.velocity for n in line.notes) / len(line.notes) - soft
     ring = {"harp": 0.5, "piano": 0.12, "acoustic guitar": 0.25, "marimba": 0.1}.get(instrument.name, 0.0)
     roll = {"harp": 0.035, "acoustic guitar": 0.018}.get(instrument.name, 0.0)
-    notes, voicing = [], None
+    notes: list[Note] = []
+    voicing: list[int] | None = None
     for chord in line.melody.chords:
         voicing = _voiced(chord, line.melody.key.tonic, (low, high), voicing)
         for offset, length, tones, accent in figure(rng, line, chord):
@@ -61,7 +62,8 @@ def _voiced(chord: Chord, tonic: int, bounds: tuple[int, int], before: list[int]
     options = []
     for start in range(floor, floor + 12):
         if start % 12 in classes:
-            upper, pitch = [], start
+            upper: list[int] = []
+            pitch = start
             while len(upper) < 3 and pitch <= high:
                 if pitch % 12 in classes:
                     upper.append(pitch)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from datamodules.music.accompany import accompany
-from datamodules.music.events import Note, Performance, Track
+from datamodules.music.events import Note, Performance, Track, trimmed
 from datamodules.music.genres import compose_genre
 from datamodules.music.grooves import GENRES
 from datamodules.music.instruments import INSTRUMENTS, Instrument, octave_shift, play
@@ -97,7 +97,7 @@ def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
         below = min(n.pitch for n in lead) + 4
         under = accompany(rng, line, instrument, recipe.seconds, below, soft=10 if instrument.sustained else 16)
         tracks.append(_track("accompaniment", program, under, rng, line, instrument, level=rng.uniform(-8, -4)))
-    performance = Performance(tuple(tracks), recipe.seconds, _room(rng))
+    performance = Performance(tuple(trimmed(t, recipe.seconds) for t in tracks), recipe.seconds, _room(rng))
     return Clip(performance, _metadata(recipe, plan, line, [instrument.label], shift,
                                        instrument=instrument.name, program=program, texture=texture))  # fmt: skip
 
@@ -118,7 +118,7 @@ def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
     metadata = _metadata(recipe, plan, line, [lead.label, second.label], octave_shift(line, lead), instrument=lead.name,
                          accompaniment=second.name, program=program, texture="duet")  # fmt: skip
     metadata["caption"] = f"Duet, played with {second.name} accompaniment"
-    return Clip(Performance(tracks, recipe.seconds, _room(rng)), metadata)
+    return Clip(Performance(tuple(trimmed(t, recipe.seconds) for t in tracks), recipe.seconds, _room(rng)), metadata)
 
 
 def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
@@ -127,9 +127,7 @@ def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
     return Clip(performance, _metadata(recipe, plan, line, [genre.label], 0, genre=genre.name, program=performance.lead.program))
 
 
-def _track(
-    name: str, program: int, notes: list[Note], rng: random.Random, line: Line, instrument: Instrument, level: float = 0.0
-) -> Track:
+def _track(name: str, program: int, notes: list[Note], rng: random.Random, line: Line, instrument: Instrument, level: float = 0.0) -> Track:
     """A track in order of time, with phrase-long swells where the instrument can make them."""
     expression = []
     if instrument.sustained:
@@ -170,5 +168,3 @@ def _pattern(shares: tuple[float, float, float]) -> tuple[str, ...]:
         lack = [share / total * place - row.count(kind) for kind, share in zip(KINDS, shares, strict=True)]
         row.append(KINDS[lack.index(max(lack))])
     return tuple(row)
-
-

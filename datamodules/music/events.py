@@ -72,6 +72,6 @@ class Performance:
         return self.tracks[0]
 
 
-def transposed(track: Track, semitones: int) -> Track:
-    """The same track `semitones` higher."""
-    return replace(track, notes=tuple(replace(note, pitch=note.pitch + semitones) for note in track.notes))
+def trimmed(track: Track, seconds: float) -> Track:
+    """The track without notes that would start in the clip's last moments, or after it."""
+    return replace(track, notes=tuple(note for note in track.notes if note.start < seconds - 0.05))

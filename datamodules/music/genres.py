@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from datamodules.music import melody as composing
 from datamodules.music.events import Note, Performance, Track
-from datamodules.music.grooves import DRUMS, Comp, Genre
+from datamodules.music.grooves import BASS_FIGURES, DRUMS, Comp, Genre
 from datamodules.music.instruments import fold
 from datamodules.music.line import Clock, Line, perform
 from datamodules.music.theory import METRES, Chord, Key, chord
@@ -55,9 +55,8 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     bars = max(4, int(seconds * tempo / 60 / _BAR) + 2)
     bars += -bars % 4
     harmony = _progression(rng, genre, key, bars)
-    tune = composing.write(
-        rng, key, METRES["4/4"], bars, genre.densities, harmony, leaps=0.3, tonic=genre.lead_tonic + (key.tonic - genre.lead_tonic) % 12
-    )
+    tonic = genre.lead_tonic + (key.tonic - genre.lead_tonic) % 12
+    tune = composing.write(rng, key, METRES["4/4"], bars, genre.densities, harmony, leaps=0.3, tonic=tonic)
     swing = rng.uniform(*genre.swing)
     begin = rng.choice([0.02, 0.02, -rng.choice([1, 2, 3]) * 60 / tempo])  # Some clips begin inside a bar.
     clock = Clock(tempo, begin + (tune.pickup * 60 / tempo if begin > 0 else 0), tune.length, swing=swing, unit=genre.swing_unit)
@@ -65,7 +64,7 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     band = _Band(rng, genre, line, bars, seconds)
     bass = _bass(band)
     tracks = [
-        Track("lead", rng.choice(genre.leads), _coloured(rng, line.notes), level=genre.levels[0] + rng.uniform(-1.5, 1.5), drive=genre.lead_drive),
+        _lead_track(rng, genre, line),
         bass,
         *(_comp(band, comp, number) for number, comp in enumerate(rng.choice(genre.comps))),
         _drums(band),
@@ -90,11 +89,29 @@ def _progression(rng: random.Random, genre: Genre, key: Key, bars: int) -> list[
 def _lead(rng: random.Random, genre: Genre, tune: composing.Melody, clock: Clock, seconds: float) -> tuple[Note, ...]:
     """The melody as a performance, without what lies before the clip."""
     touch = (0.7, 0.95) if genre.name in ("reggae", "hip-hop", "disco") else (0.85, 1.0)
-    notes = perform(rng, tune, clock, touch, rng.randint(84, 104), seconds) if clock.start >= 0 else _shifted(rng, tune, clock, touch, seconds)
+    if clock.start >= 0:
+        notes = perform(rng, tune, clock, touch, rng.randint(84, 104), seconds)
+    else:
+        notes = _shifted(rng, tune, clock, touch, seconds)
     if not notes:
         return ()
     shift = min((12 * k for k in range(-3, 4)), key=lambda s: abs(sum(n.pitch for n in notes) / len(notes) + s - 70))
     return tuple(replace(n, pitch=fold(n.pitch + shift, _LEAD_RANGE)) for n in notes)
+
+
+def _lead_track(rng: random.Random, genre: Genre, line: Line) -> Track:
+    """The melody on one of the genre's instruments: vibrato on long notes and now and then a scoop from below."""
+    scoop = ((0.0, -150.0), (0.09, 0.0))
+    notes = tuple(
+        replace(n, vibrato=14.0 if n.duration > 0.4 else 0.0, glide=scoop if n.duration > 0.3 and rng.random() < 0.15 else ())
+        for n in line.notes
+    )
+    return Track("lead", rng.choice(genre.leads), notes, level=_level(rng, genre.levels[0]), drive=genre.lead_drive)
+
+
+def _level(rng: random.Random, decibels: float) -> float:
+    """A mixing engineer's hand is never quite the same."""
+    return decibels + rng.uniform(-1.5, 1.5)
 
 
 def _shifted(rng: random.Random, tune: composing.Melody, clock: Clock, touch: tuple[float, float], seconds: float) -> tuple[Note, ...]:
@@ -103,15 +120,6 @@ def _shifted(rng: random.Random, tune: composing.Melody, clock: Clock, touch: tu
     moved = (replace(n, start=n.start + clock.start - 0.05) for n in notes)
     cut = (replace(n, start=max(0.0, n.start), duration=min(n.duration, n.end)) for n in moved)
     return tuple(n for n in cut if n.duration > 0.1 and n.start < seconds - 0.1)
-
-
-def _coloured(rng: random.Random, notes: tuple[Note, ...]) -> tuple[Note, ...]:
-    """Vibrato on long notes and now and then a scoop from below."""
-    scoop = ((0.0, -150.0), (0.09, 0.0))
-    return tuple(
-        replace(n, vibrato=14.0 if n.duration > 0.4 else 0.0, glide=scoop if n.duration > 0.3 and rng.random() < 0.15 else ())
-        for n in notes
-    )
 
 
 def _drums(band: _Band) -> Track:
@@ -138,26 +146,15 @@ def _drums(band: _Band) -> Track:
                 notes.append(band.note(bar * _BAR + step / 4, 0.5, DRUMS[name], loud[mark] + shade, 0.003))
     # A cymbal or open hat rings on after its stroke.
     kept = sorted((replace(n, duration=1.2) for n in notes if n), key=lambda n: (n.start, n.pitch))
-    return Track("drums", genre.kit, tuple(kept), drums=True, level=genre.levels[2] + rng.uniform(-1.5, 1.5))
+    return Track("drums", genre.kit, tuple(kept), drums=True, level=_level(rng, genre.levels[2]))
 
 
 def _bass(band: _Band) -> Track:
     """The bass part in the genre's figure."""
     rng, genre = band.rng, band.genre
     figure = rng.choice(genre.bass)
-    patterns: dict[str, list[list[tuple[float, float, int]]]] = {
-        "reggae": [[(0, 0.8, 0), (1, 0.4, 0), (1.5, 0.4, 2), (2.5, 0.4, 0), (3, 0.8, 1)], [(0.5, 0.4, 0), (1, 0.9, 0), (2.5, 0.4, 2), (3, 0.4, 1), (3.5, 0.4, 0)],
-                   [(0, 1.4, 0), (1.5, 0.4, 0), (2, 0.4, 1), (2.5, 0.9, 2)]],
-        "eighths": [[(i / 2, 0.42, 0) for i in range(8)], [(i / 2, 0.42, 0 if i < 6 else 2) for i in range(8)],
-                    [(0, 0.9, 0), (1, 0.4, 0), (1.5, 0.4, 0), (2, 0.9, 0), (3, 0.4, 2), (3.5, 0.4, 0)]],
-        "pop": [[(0, 1.4, 0), (1.5, 0.4, 0), (2, 1.4, 0), (3.5, 0.4, 2)], [(0, 0.7, 0), (0.75, 0.7, 0), (1.5, 0.9, 0), (2.5, 0.4, 0), (3, 0.9, 2)]],
-        "sub": [[(0, 1.2, 0), (2.5, 1.2, 0)], [(0, 0.7, 0), (0.75, 0.6, 0), (2.5, 0.7, 2), (3.25, 0.7, 0)], [(0, 2.2, 0), (2.5, 0.4, 0), (3, 0.8, 2)]],
-        "octaves": [[(i / 2, 0.4, 0 if i % 2 == 0 else 100) for i in range(8)],
-                    [(b + o, 0.22, t) for b in range(4) for o, t in ((0, 0), (0.5, 100), (0.75, 100))]],
-        "root fifth": [[(0, 0.9, 0), (2, 0.9, 2)], [(0, 0.9, 0), (2, 0.9, 2), (3.5, 0.4, 1)]],
-    }  # fmt: skip
     bounds = (28, 43)
-    chosen = rng.choice(patterns[figure]) if figure in patterns else []
+    chosen = rng.choice(BASS_FIGURES[figure]) if figure in BASS_FIGURES else ()
     notes = []
     for bar in range(band.bars):
         at = bar * _BAR
@@ -168,7 +165,7 @@ def _bass(band: _Band) -> Track:
         for position, length, tone in chosen:
             pitch = band.key_of(tone % 100, at + position, bounds) + (12 if tone >= 100 else 0)
             notes.append(band.note(at + position, length, pitch, 104 if position == 0 else 94))
-    return Track("bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=genre.levels[1] + rng.uniform(-1.5, 1.5))
+    return Track("bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=_level(rng, genre.levels[1]))
 
 
 def _walk(band: _Band, at: float, bounds: tuple[int, int]) -> list[Note | None]:
@@ -206,7 +203,7 @@ def _comp(band: _Band, comp: Comp, number: int) -> Track:
                 note = band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88)
                 if note:
                     notes.append(replace(note, start=note.start + order * comp.strum))
-    return Track(f"chords {number + 1}", program, tuple(n for n in notes if n), level=comp.level + rng.uniform(-1.5, 1.5), drive=comp.drive)
+    return Track(f"chords {number + 1}", program, tuple(n for n in notes if n), level=_level(band.rng, comp.level), drive=comp.drive)
 
 
 def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list[int]:
@@ -224,7 +221,8 @@ def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list
     options = []
     for start in range(floor, floor + 12):
         if start % 12 in classes:
-            voices, pitch = [], start
+            voices: list[int] = []
+            pitch = start
             while len(voices) < (4 if kind == "close" else 3):
                 if pitch % 12 in classes:
                     voices.append(pitch)

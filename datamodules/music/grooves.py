@@ -68,15 +68,49 @@ class Genre:
     crash: bool = True
 
 
+# Bars of bass: (position, length, chord tone; 100 is the root an octave up). "walking" and "follow" are played by `genres`.
+BASS_FIGURES: dict[str, tuple[tuple[tuple[float, float, int], ...], ...]] = {
+    "reggae": (
+        ((0, 0.8, 0), (1, 0.4, 0), (1.5, 0.4, 2), (2.5, 0.4, 0), (3, 0.8, 1)),
+        ((0.5, 0.4, 0), (1, 0.9, 0), (2.5, 0.4, 2), (3, 0.4, 1), (3.5, 0.4, 0)),
+        ((0, 1.4, 0), (1.5, 0.4, 0), (2, 0.4, 1), (2.5, 0.9, 2)),
+    ),
+    "eighths": (
+        tuple((i / 2, 0.42, 0) for i in range(8)),
+        tuple((i / 2, 0.42, 0 if i < 6 else 2) for i in range(8)),
+        ((0, 0.9, 0), (1, 0.4, 0), (1.5, 0.4, 0), (2, 0.9, 0), (3, 0.4, 2), (3.5, 0.4, 0)),
+    ),
+    "pop": (
+        ((0, 1.4, 0), (1.5, 0.4, 0), (2, 1.4, 0), (3.5, 0.4, 2)),
+        ((0, 0.7, 0), (0.75, 0.7, 0), (1.5, 0.9, 0), (2.5, 0.4, 0), (3, 0.9, 2)),
+    ),
+    "sub": (
+        ((0, 1.2, 0), (2.5, 1.2, 0)),
+        ((0, 0.7, 0), (0.75, 0.6, 0), (2.5, 0.7, 2), (3.25, 0.7, 0)),
+        ((0, 2.2, 0), (2.5, 0.4, 0), (3, 0.8, 2)),
+    ),
+    "octaves": (
+        tuple((i / 2, 0.4, 0 if i % 2 == 0 else 100) for i in range(8)),
+        tuple((beat + at, 0.22, tone) for beat in range(4) for at, tone in ((0, 0), (0.5, 100), (0.75, 100))),
+    ),
+    "root fifth": (((0, 0.9, 0), (2, 0.9, 2)), ((0, 0.9, 0), (2, 0.9, 2), (3.5, 0.4, 1))),
+}
+
 _EIGHTHS = tuple((i / 2, 0.4) for i in range(8))
 _ALL = tuple((float(i), 0.9) for i in range(4))
+
+
+def _rows(text: str) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """Progressions from text: "0 6 3:2 | 0 4" is two of them, scale steps with their bars (1 where none are given)."""
+    return tuple(tuple((int(step.split(":")[0]), float(step.partition(":")[2] or 1)) for step in row.split()) for row in text.split("|"))
+
 
 GENRES: dict[str, Genre] = {
     g.name: g
     for g in (
         Genre(
             "jazz", "Jazz", (118, 216), {"major": 3, "minor": 2, "dorian": 1, "blues": 1},
-            (((1, 1), (4, 1), (0, 2)), ((0, 1), (5, 1), (1, 1), (4, 1)), ((1, 0.5), (4, 0.5), (0, 1)), ((0, 2), (3, 1), (4, 1))),
+            _rows("1 4 0:2 | 0 5 1 4 | 1:0.5 4:0.5 0 | 0:2 3 4"),
             (
                 {"ride": "x...X.x.x...X.x.", "pedal": "....x.......x...", "kick": "o.......o.....o."},
                 {"ride": "x...X.xox...X.x.", "pedal": "....x.......x...", "snare": "......o.......o.", "kick": "o...o...o...o..."},
@@ -92,7 +126,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "reggae", "Reggae", (66, 88), {"minor": 2, "dorian": 1, "major": 2, "mixolydian": 1},
-            (((0, 1), (3, 1)), ((0, 1), (4, 1)), ((0, 1), (6, 1)), ((0, 1), (3, 1), (0, 1), (4, 1)), ((0, 1), (5, 1), (3, 1), (4, 1))),
+            _rows("0 3 | 0 4 | 0 6 | 0 3 0 4 | 0 5 3 4"),
             (
                 {"kick": "........X.......", "rim": "........X.......", "hat": "x.o.x.o.x.o.x.o."},
                 {"kick": "........X.......", "snare": "........X.......", "hat": "x.xox.xox.xox.xo", "rim": "......o........o"},
@@ -110,7 +144,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "rock", "Rock music", (104, 156), {"mixolydian": 2, "minor": 2, "major": 2, "minor pentatonic": 1},
-            (((0, 1), (6, 1), (3, 1), (0, 1)), ((0, 1), (4, 1), (5, 1), (3, 1)), ((0, 2), (3, 1), (4, 1)), ((0, 1), (5, 1), (6, 1), (0, 1))),
+            _rows("0 6 3 0 | 0 4 5 3 | 0:2 3 4 | 0 5 6 0"),
             (
                 {"kick": "X.......X.x.....", "snare": "....X.......X...", "hat": "x.x.x.x.x.x.x.x."},
                 {"kick": "X.....x.X.......", "snare": "....X.......X...", "ride": "x.x.x.x.x.x.x.x."},
@@ -126,7 +160,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "metal", "Heavy metal", (128, 190), {"phrygian": 3, "minor": 3},
-            (((0, 2), (1, 1), (0, 1)), ((0, 1), (5, 1), (6, 1), (0, 1)), ((0, 2), (5, 1), (6, 1)), ((0, 3), (1, 1)), ((0, 1), (1, 1), (2, 1), (1, 1))),
+            _rows("0:2 1 0 | 0 5 6 0 | 0:2 5 6 | 0:3 1 | 0 1 2 1"),
             (
                 {"kick": "XxxxXxxxXxxxXxxx", "snare": "....X.......X...", "crash": "x...............", "ride": "x...x...x...x..."},
                 {"kick": "X.xxX.xxX.xxX.xx", "snare": "....X.......X...", "hat": "x...x...x...x..."},
@@ -146,7 +180,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "pop", "Pop music", (92, 128), {"major": 4, "minor": 1, "major pentatonic": 1},
-            (((0, 1), (4, 1), (5, 1), (3, 1)), ((5, 1), (3, 1), (0, 1), (4, 1)), ((0, 1), (5, 1), (3, 1), (4, 1)), ((3, 1), (4, 1), (5, 1), (0, 1))),
+            _rows("0 4 5 3 | 5 3 0 4 | 0 5 3 4 | 3 4 5 0"),
             (
                 {"kick": "X.....x.X.......", "snare": "....X.......X...", "clap": "....x.......x...", "hat": "x.x.x.x.x.x.x.x."},
                 {"kick": "X..x..x.X..x....", "clap": "....X.......X...", "hat": "xoxoxoxoxoxoxoxo", "shaker": "o.o.o.o.o.o.o.o."},
@@ -165,7 +199,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "hip-hop", "Hip hop music", (78, 98), {"minor": 3, "dorian": 2, "minor pentatonic": 1, "phrygian": 0.5},
-            (((0, 2), (5, 2)), ((0, 1), (3, 1)), ((0, 1), (6, 1)), ((0, 2),), ((0, 1), (2, 1), (5, 1), (4, 1))),
+            _rows("0:2 5:2 | 0 3 | 0 6 | 0:2 | 0 2 5 4"),
             (
                 {"kick": "X.....x...X.....", "snare": "....X.......X...", "hat": "x.x.x.x.x.x.x.x."},
                 {"kick": "X..x......X..x..", "snare": "....X..o.o..X...", "hat": "x.xox.xox.xox.xo"},
@@ -178,19 +212,22 @@ GENRES: dict[str, Genre] = {
                 (Comp((48, 49, 50), (((0, 4.0),),), "high", -9.0), Comp((0, 11), (((0, 0.4), (1.75, 0.4), (2.5, 0.4)),), "close", -7.0)),
             ),
             (11, 73, 4, 108, 80, 0), {"syncopated": 2, "plain": 1, "calm": 2}, (0.52, 0.62), 0.5, sevenths=True, kit=25,
-            fills=({"snare": "............o.xX"}, {"hat": "............xxxx", "kick": "..............x."}), levels=(-3.0, 1.0, 0.0), crash=False,
+            fills=({"snare": "............o.xX"}, {"hat": "............xxxx", "kick": "..............x."}),
+            levels=(-3.0, 1.0, 0.0), crash=False,
         ),
         Genre(
             "disco", "Disco", (110, 128), {"minor": 3, "dorian": 3, "major": 1},
-            (((0, 1), (3, 1)), ((0, 2), (3, 1), (4, 1)), ((0, 1), (5, 1), (3, 1), (4, 1)), ((0, 1), (6, 1), (5, 1), (4, 1)), ((0, 2), (6, 2))),
+            _rows("0 3 | 0:2 3 4 | 0 5 3 4 | 0 6 5 4 | 0:2 6:2"),
             (
                 {"kick": "X...X...X...X...", "snare": "....X.......X...", "hat": "x...x...x...x...", "open": "..X...X...X...X."},
                 {"kick": "X...X...X...X...", "clap": "....X.......X...", "hat": "xx.xxx.xxx.xxx.x", "open": "..X...X...X...X."},
-                {"kick": "X...X...X...X...", "snare": "....X.......X..o", "open": "..X...X...X...X.", "cowbell": "x..x..x.x..x..x.", "tambourine": "oooooooooooooooo"},
+                {"kick": "X...X...X...X...", "snare": "....X.......X..o", "open": "..X...X...X...X.", "cowbell": "x..x..x.x..x..x.",
+                 "tambourine": "oooooooooooooooo"},
             ),
             ("octaves",), (33, 36, 38),
             (
-                (Comp((27, 28), (tuple((i / 4, 0.15) for i in (0, 2, 3, 5, 6, 8, 10, 11, 13, 14)), tuple((i / 4, 0.15) for i in (2, 3, 6, 7, 10, 11, 14, 15))),
+                (Comp((27, 28), (tuple((i / 4, 0.15) for i in (0, 2, 3, 5, 6, 8, 10, 11, 13, 14)),
+                       tuple((i / 4, 0.15) for i in (2, 3, 6, 7, 10, 11, 14, 15))),
                       "high", -7.0, strum=0.005),
                  Comp((48, 49), (((0, 3.9),), ((0, 1.4), (1.5, 2.4))), "high", -9.0)),
                 (Comp((7, 4), (((0, 0.3), (0.75, 0.3), (1.5, 0.3), (2.5, 0.3), (3.25, 0.3)),), "close", -7.0),
@@ -200,7 +237,7 @@ GENRES: dict[str, Genre] = {
         ),
         Genre(
             "country", "Country", (96, 148), {"major": 3, "major pentatonic": 3, "mixolydian": 1},
-            (((0, 2), (3, 1), (0, 1)), ((0, 1), (3, 1), (4, 1), (0, 1)), ((0, 2), (4, 2)), ((3, 1), (0, 1), (4, 1), (0, 1)), ((0, 1), (4, 1), (0, 1), (4, 1))),
+            _rows("0:2 3 0 | 0 3 4 0 | 0:2 4:2 | 3 0 4 0 | 0 4 0 4"),
             (
                 {"kick": "X.......X.......", "snare": "xoxoXoxoxoxoXoxo"},
                 {"kick": "X.......X.......", "rim": "....X.......X...", "hat": "x.x.x.x.x.x.x.x."},

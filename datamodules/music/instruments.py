@@ -118,9 +118,7 @@ def _bowed(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
         glide = ((0.0, -100.0 * max(-3, min(3, leap))), (rng.uniform(0.05, 0.11), 0.0))
         slides = abs(leap) >= 3 and long and rng.random() < 0.2
         swell = (-5.0, 0.0, 1.0, -2.0) if note.duration > 0.7 else (-2.0, 0.0, -1.0) if long else ()
-        played += _trilled(
-            rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05
-        )
+        played += _trilled(rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05)
         previous = note
     return played
 

@@ -133,6 +133,7 @@ class _Writer:
         self.chords = chords
         self.notes: list[MelodyNote] = []
         self.sections: dict[str, list[_Motif]] = {}
+        self.starts: dict[str, int] = {}
         size = len(key.scale)
         # A tune's range in scale steps: about an octave and a third, lying above or around its tonic.
         self.low = -rng.choice([0, 1, size // 2, size // 2])
@@ -143,7 +144,6 @@ class _Writer:
         """Writes one phrase; a section that comes back begins as it began before."""
         if section not in self.sections:
             self.sections[section] = self._material(max(1, bars - 1))
-            self.starts = getattr(self, "starts", {})
             self.starts[section] = self.degree if section == "a" else self.degree + self.rng.choice([1, 2, 3])
         material = self.sections[section]
         self.degree = self.starts[section]
@@ -183,7 +183,8 @@ class _Writer:
         rhythm = self.rng.choice(CELLS[self.metre.name][density])
         count = sum(length > 0 for length in rhythm)
         direction = self.rng.choice([1, 1, -1])
-        steps, turn = [], self.rng.randint(count // 2, count)
+        steps: list[int] = []
+        turn = self.rng.randint(count // 2, count)
         for index in range(1, count):
             heading = direction if index < turn else -direction
             size = self.rng.choice([2, 2, 3, 4]) if self.rng.random() < self.leaps and rhythm[0] > 0.25 else 1

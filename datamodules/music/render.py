@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -181,9 +182,7 @@ def _shards(out: Path, clips: int, validation: float, capacity: int) -> list[_Sh
     return shards
 
 
-def _remember(
-    out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int
-) -> None:
+def _remember(out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int) -> None:
     """Writes the settings beside the shards, or refuses a folder that was begun with other ones."""
     settings = {
         **asdict(recipe), "shares": list(recipe.shares), "clips": clips, "validation": validation,
@@ -239,6 +238,11 @@ def _rendered(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, bytes
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise InputError(
+            "workers: a rendering process was killed, most likely for lack of memory. Finished shards are kept; "
+            f"run again with fewer than {workers} workers."
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

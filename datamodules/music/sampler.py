@@ -4,6 +4,7 @@ Voices are computed at twice the output rate, so that what folds back lies above
 """
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def render_track(soundfont: sf.SoundFont, track: Track, seconds: float, sample_r
     out = np.zeros(round(seconds * rate))
     for note, region, stop in _voices(soundfont, track, seconds):
         at = round(note.start * rate)
-        voice = _play(soundfont.sample(region.sample), region, note, rate, min(stop, seconds) - note.start)
+        voice = _play(soundfont, region, note, rate, min(stop, seconds) - note.start)
         voice = voice[: max(0, len(out) - at)]
         out[at : at + len(voice)] += voice
     if track.expression:
@@ -52,7 +53,8 @@ def _loudness(audio: np.ndarray, rate: int) -> float:
 
 def _voices(soundfont: sf.SoundFont, track: Track, seconds: float) -> list[tuple[Note, sf.Region, float]]:
     """(note, region, second at which it is choked): a hi-hat that closes silences the open one of its class."""
-    voices, last = [], {}
+    voices: list[tuple[Note, sf.Region, float]] = []
+    last: dict[float, int] = {}
     for note in sorted(track.notes, key=lambda note: (note.start, note.pitch)):
         if note.start >= seconds:
             break
@@ -67,7 +69,7 @@ def _voices(soundfont: sf.SoundFont, track: Track, seconds: float) -> list[tuple
     return voices
 
 
-def _play(sample: sf.Sample, region: sf.Region, note: Note, rate: int, limit: float) -> np.ndarray:
+def _play(soundfont: sf.SoundFont, region: sf.Region, note: Note, rate: int, limit: float) -> np.ndarray:
     """One voice at `rate`, at most `limit` seconds long."""
     release = min(_seconds(region.get(sf.RELEASE)), _MAX_RELEASE)
     count = int(min(note.duration + release * _SILENT_DB / 100, limit) * rate)
@@ -75,7 +77,7 @@ def _play(sample: sf.Sample, region: sf.Region, note: Note, rate: int, limit: fl
         return np.zeros(0)
     times = np.arange(count) / rate
     volume = _volume(region, note, times, release)
-    audio = _read(sample, region, note, times, rate)
+    audio = _read(soundfont, region, note, times, rate)
     audio = _filter(audio, region, note, times, rate)[: len(volume)]
     audio *= volume[: len(audio)]
     if note.swell:
@@ -87,22 +89,22 @@ def _play(sample: sf.Sample, region: sf.Region, note: Note, rate: int, limit: fl
     return audio * (np.cos(pan) + np.sin(pan)) / np.sqrt(2)
 
 
-def _read(sample: sf.Sample, region: sf.Region, note: Note, times: np.ndarray, rate: int) -> np.ndarray:
+def _read(soundfont: sf.SoundFont, region: sf.Region, note: Note, times: np.ndarray, rate: int) -> np.ndarray:
     """The sample at the note's pitch, looped as long as `times` needs (shorter where it ends before)."""
+    sample = soundfont.sample(region.sample)
     root = region.get(sf.ROOT_KEY) if 0 <= region.get(sf.ROOT_KEY) < 128 else sample.root
     cents = (note.pitch - root) * region.get(sf.SCALE_TUNING) + region.get(sf.COARSE_TUNE) * 100
     cents += region.get(sf.FINE_TUNE) + sample.correction
     step = 2 ** (cents / 1200) * sample.rate / rate
     octaves = max(0, int(np.ceil(np.log2(step / 1.5))))
-    looped = bool(region.get(sf.SAMPLE_MODES) & 1)
-    begin = region.get(sf.START) + 32768 * region.get(sf.START_COARSE)
+    begin = _offset(region, sf.START, sf.START_COARSE)
+    stop = len(sample.data) + _offset(region, sf.END, sf.END_COARSE)
     loop = (
-        sample.loop_start + region.get(sf.LOOP_START) + 32768 * region.get(sf.LOOP_START_COARSE),
-        sample.loop_end + region.get(sf.LOOP_END) + 32768 * region.get(sf.LOOP_END_COARSE),
+        sample.loop_start + _offset(region, sf.LOOP_START, sf.LOOP_START_COARSE),
+        sample.loop_end + _offset(region, sf.LOOP_END, sf.LOOP_END_COARSE),
     )
-    stop = len(sample.data) + region.get(sf.END) + 32768 * region.get(sf.END_COARSE)
-    looped = looped and 0 <= loop[0] < loop[1] <= len(sample.data)
-    data = _Band(sample, begin, stop, loop if looped else None, octaves).data
+    looped = bool(int(region.get(sf.SAMPLE_MODES)) & 1) and 0 <= loop[0] < loop[1] <= len(sample.data)
+    data = _piece(soundfont, region.sample, begin, stop, loop if looped else None, octaves)
     factor = 2.0**-octaves
     bend = _bend(region, note, times)
     if bend is None:
@@ -118,28 +120,16 @@ def _read(sample: sf.Sample, region: sf.Region, note: Note, times: np.ndarray, r
     return _interpolate(data, position)
 
 
-class _Band:
-    """A sample's data, loop unrolled, decimated by octaves; one object per distinct piece and process."""
+@lru_cache(maxsize=2_000)
+def _piece(soundfont: sf.SoundFont, number: int, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int) -> np.ndarray:
+    """A sample ready to be read at any step below 1.5.
 
-    _known: dict[tuple, "_Band"] = {}
-
-    def __new__(cls, sample: sf.Sample, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int):
-        key = (id(sample.data), begin, stop, loop, octaves)
-        if key not in cls._known:
-            if len(cls._known) > 2_000:
-                cls._known.clear()
-            band = super().__new__(cls)
-            band.source = sample.data  # Keeps the id in the key from being reused.
-            band.data = _decimated(sample.data, begin, stop, loop, octaves)
-            cls._known[key] = band
-        return cls._known[key]
-
-
-def _decimated(data: np.ndarray, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int) -> np.ndarray:
-    """float64: one zero, the data (or attack and loop with a stretch of its repetition), zeros; 1/2**octaves as long."""
+    Returns:
+        float64: one zero, the data (or attack and loop with a stretch of its repetition), zeros; 1/2**octaves as long.
+    """
     from scipy.signal import resample_poly
 
-    data = data[max(0, begin) : stop].astype(np.float64)
+    data = soundfont.sample(number).data[max(0, begin) : stop].astype(np.float64)
     if loop is not None:
         cycle = data[loop[0] - begin : loop[1] - begin]
         repeats = 1 + (96 << octaves) // len(cycle)
@@ -162,13 +152,13 @@ def _interpolate(data: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 def _bend(region: sf.Region, note: Note, times: np.ndarray) -> np.ndarray | None:
     """Cents over time from LFOs, modulation envelope, the note's vibrato and glide; None where the pitch stands still."""
-    parts = []
-    for depth, delay, speed in (
+    parts: list[np.ndarray] = []
+    for depth, delay, frequency in (
         (sf.VIB_LFO_PITCH, sf.VIB_LFO_DELAY, sf.VIB_LFO_RATE),
         (sf.MOD_LFO_PITCH, sf.MOD_LFO_DELAY, sf.MOD_LFO_RATE),
     ):
         if region.get(depth):
-            phase = np.maximum(0, times - _seconds(region.get(delay))) * _hertz(region.get(speed)) + 0.25
+            phase = np.maximum(0, times - _seconds(region.get(delay))) * _hertz(region.get(frequency)) + 0.25
             parts.append(region.get(depth) * (1 - 4 * np.abs(phase - np.floor(phase) - 0.5)))  # A triangle from 0 up.
     if region.get(sf.MOD_ENV_PITCH):
         parts.append(region.get(sf.MOD_ENV_PITCH) * _modulation(region, times))
@@ -179,7 +169,7 @@ def _bend(region: sf.Region, note: Note, times: np.ndarray) -> np.ndarray | None
     if note.glide:
         at, cents = zip(*note.glide, strict=True)
         parts.append(np.interp(times, at, cents))
-    return sum(parts) if parts else None
+    return np.sum(parts, axis=0) if parts else None
 
 
 def _volume(region: sf.Region, note: Note, times: np.ndarray, release: float) -> np.ndarray:
@@ -193,7 +183,7 @@ def _volume(region: sf.Region, note: Note, times: np.ndarray, release: float) ->
     down = np.interp(times, [falling, falling + decay * sustain / 100], [0, sustain])
     down += 100 / release * np.maximum(0, times - note.duration)
     down += 0.04 * max(0, region.get(sf.ATTENUATION))  # 0.4 of the centibels, as the hardware that files are made for.
-    down += 40 * np.log10(127 / note.velocity)
+    down += region.get(sf.VELOCITY_DEPTH) / 24 * np.log10(127 / note.velocity)
     amplitude = np.exp(down * (-np.log(10) / 20))
     rising = np.searchsorted(times, delay + attack)
     amplitude[:rising] *= np.maximum(0, times[:rising] - delay) / attack
@@ -213,7 +203,7 @@ def _filter(audio: np.ndarray, region: sf.Region, note: Note, times: np.ndarray,
     """Two-pole low-pass whose cutoff follows the modulation envelope, and falls by up to an octave for soft notes."""
     from scipy.signal import lfilter
 
-    cutoff = region.get(sf.FILTER_CUTOFF) - 1200 * (1 - note.velocity / 127)
+    cutoff = region.get(sf.FILTER_CUTOFF) - region.get(sf.BRIGHTNESS) * (1 - note.velocity / 127)
     depth = region.get(sf.MOD_ENV_FILTER)
     highest = 1200 * np.log2(0.42 * rate / 8.176)
     if min(cutoff, cutoff + depth) >= highest or not len(audio):
@@ -225,7 +215,7 @@ def _filter(audio: np.ndarray, region: sf.Region, note: Note, times: np.ndarray,
     steps = np.round(cents / _CENTS_PER_FILTER_STEP)
     edges = [0, *(np.flatnonzero(np.diff(steps)) + 1), len(audio)]
     state = np.zeros(2)
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         b, a = _low_pass(float(steps[start]) * _CENTS_PER_FILTER_STEP, resonance, rate)
         audio[start:stop], state = lfilter(b, a, audio[start:stop], zi=state)
     return audio
@@ -249,6 +239,11 @@ def _amplifier(audio: np.ndarray, drive: float) -> np.ndarray:
     shaped = np.tanh(audio / (3 * level) * drive)
     shaped = lfilter([0.35], [1, -0.65], shaped)
     return shaped * level / (np.sqrt(np.mean(shaped**2)) + 1e-9)
+
+
+def _offset(region: sf.Region, fine: int, coarse: int) -> int:
+    """An address offset in samples."""
+    return int(region.get(fine)) + 32768 * int(region.get(coarse))
 
 
 def _seconds(timecents: float) -> float:

@@ -9,11 +9,14 @@ import io
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from apa_lightning.errors import InputError
+from datamodules.music import modulators
 
 # Generator numbers (section 8.1.2) that this reader honours.
 START, END, LOOP_START, LOOP_END, START_COARSE = 0, 1, 2, 3, 4
@@ -29,10 +32,13 @@ SCALE_TUNING, EXCLUSIVE_CLASS, ROOT_KEY = 56, 57, 58
 _DEFAULTS = {
     FILTER_CUTOFF: 13500, MOD_LFO_DELAY: -12000, VIB_LFO_DELAY: -12000, MOD_ATTACK: -12000, MOD_HOLD: -12000,
     MOD_DECAY: -12000, DELAY: -12000, ATTACK: -12000, HOLD: -12000, DECAY: -12000, RELEASE: -12000,
-    SCALE_TUNING: 100, ROOT_KEY: -1,
+    SCALE_TUNING: 100, ROOT_KEY: -1, -2: 960, -3: 1200,
 }  # fmt: skip
 # A preset's generators are added to the instrument's, except these, which only an instrument may set.
-_INSTRUMENT_ONLY = {0, 1, 2, 3, 4, 12, 45, 46, 47, 50, 54, 57, 58, KEY_RANGE, VELOCITY_RANGE, INSTRUMENT, SAMPLE}
+_INSTRUMENT_ONLY = {-1, 0, 1, 2, 3, 4, 12, 45, 46, 47, 50, 54, 57, 58, KEY_RANGE, VELOCITY_RANGE, INSTRUMENT, SAMPLE}
+_MODULATORS = -1  # Key of a zone's modulators, beside its generators.
+VELOCITY_DEPTH = -2  # Centibels that the softest note is quieter; a modulator may change it.
+BRIGHTNESS = -3  # Cents by which the softest note's filter closes; 0 where the file rules this itself.
 _MAX_BYTES = 2**32
 
 
@@ -45,10 +51,10 @@ class Region:
         sample: number of the sample in the file.
     """
 
-    settings: dict[int, int] = field(hash=False)
+    settings: dict[int, float] = field(hash=False)
     sample: int
 
-    def get(self, generator: int) -> int:
+    def get(self, generator: int) -> float:
         """The value of `generator`, or its default."""
         return self.settings.get(generator, _DEFAULTS.get(generator, 0))
 
@@ -99,8 +105,10 @@ class SoundFont:
                     position += 12  # Step into the list: its chunks have names of their own.
                     continue
                 chunks[name] = (position + 8, length)
-                position += 8 + length + length % 2
-            if not {b"smpl", b"phdr", b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr"} <= set(chunks):
+                position += 8 + length
+                file.seek(position)
+                position += length % 2 and file.read(1) == b"\0"  # Some writers forget the pad byte of odd chunks.
+            if not {b"smpl", b"phdr", b"pbag", b"pgen", b"pmod", b"inst", b"ibag", b"igen", b"imod", b"shdr"} <= set(chunks):
                 raise ValueError("chunks are missing")
             self._data_at, self._data_bytes = chunks[b"smpl"]
             if self._data_at + self._data_bytes > min(size, _MAX_BYTES):
@@ -114,14 +122,10 @@ class SoundFont:
             presets = table(b"phdr", "<20sHHHIII")
             instruments = table(b"inst", "<20sH")
             self._samples = table(b"shdr", "<20sIIIIIBbHH")
-            preset_zones = _zones(table(b"pbag", "<HH"), table(b"pgen", "<HH"))
-            instrument_zones = _zones(table(b"ibag", "<HH"), table(b"igen", "<HH"))
-        self._instruments = [
-            instrument_zones[start:stop] for (_, start), (_, stop) in zip(instruments, instruments[1:], strict=False)
-        ]
-        self._programs = {
-            (a[2], a[1]): preset_zones[a[3] : b[3]] for a, b in zip(presets, presets[1:], strict=False)
-        }  # fmt: skip
+            preset_zones = _zones(table(b"pbag", "<HH"), table(b"pgen", "<HH"), table(b"pmod", "<HHhHH"))
+            instrument_zones = _zones(table(b"ibag", "<HH"), table(b"igen", "<HH"), table(b"imod", "<HHhHH"))
+        self._instruments = [instrument_zones[start:stop] for (_, start), (_, stop) in pairwise(instruments)]
+        self._programs = {(a[2], a[1]): preset_zones[a[3] : b[3]] for a, b in pairwise(presets)}
 
     @lru_cache(maxsize=20_000)  # noqa: B019 - one SoundFont lives as long as its process
     def regions(self, program: int, key: int, velocity: int, drums: bool = False) -> tuple[Region, ...]:
@@ -146,6 +150,7 @@ class SoundFont:
                 for generator, value in preset.items():
                     if generator not in _INSTRUMENT_ONLY:
                         settings[generator] = settings.get(generator, 0) + value
+                _modulate(settings, zone[_MODULATORS] + preset[_MODULATORS], key, velocity)
                 found.append(Region(settings, zone[SAMPLE]))
         return tuple(found)
 
@@ -166,11 +171,22 @@ class SoundFont:
         return Sample(data, loop_start, loop_end, rate, root if root < 128 else 60, correction)
 
 
-def _zones(bags: list[tuple], generators: list[tuple]) -> list[dict[int, int]]:
+def _modulate(settings: dict[int, Any], found: tuple[modulators.Modulator, ...], key: int, velocity: int) -> None:
+    """Adds what velocity and key do to a region's settings."""
+    for modulator in found:
+        if modulators.identity(modulator) == modulators.VELOCITY_TO_ATTENUATION:
+            settings[VELOCITY_DEPTH] = modulator[2]
+            continue
+        if modulator[0] & 0xFF == modulators.VELOCITY and modulator[1] == FILTER_CUTOFF:
+            settings[BRIGHTNESS] = 0
+        settings[modulator[1]] = settings.get(modulator[1], 0) + modulators.offset(modulator, key, velocity)
+
+
+def _zones(bags: list[tuple], generators: list[tuple], modulations: list[tuple]) -> list[dict[int, Any]]:
     """One dictionary of generators per bag, values as signed numbers (ranges as low + 256 * high)."""
     zones = []
-    for (start, _), (stop, _) in zip(bags, bags[1:], strict=False):
-        zone = {}
+    for (start, first), (stop, last) in pairwise(bags):
+        zone: dict[int, Any] = {_MODULATORS: tuple(m[:4] for m in modulations[first:last])}
         for generator, amount in generators[start:stop]:
             unsigned = generator in (KEY_RANGE, VELOCITY_RANGE, INSTRUMENT, SAMPLE) or amount < 0x8000
             zone[generator] = amount if unsigned else amount - 0x10000
@@ -178,15 +194,12 @@ def _zones(bags: list[tuple], generators: list[tuple]) -> list[dict[int, int]]:
     return zones
 
 
-def _matching(zones: list[dict[int, int]], target: int, key: int, velocity: int) -> list[dict[int, int]]:
+def _matching(zones: list[dict[int, Any]], target: int, key: int, velocity: int) -> list[dict[int, Any]]:
     """Zones for this key and velocity, the global zone (a first one without a target) merged in."""
     common = zones[0] if zones and target not in zones[0] else {}
-    merged = ({**common, **zone} for zone in zones if target in zone)
-    return [
-        zone
-        for zone in merged
-        if _inside(zone.get(KEY_RANGE, 0x7F00), key) and _inside(zone.get(VELOCITY_RANGE, 0x7F00), velocity)
-    ]
+    shared = common.get(_MODULATORS, ())
+    merged = ({**common, **zone, _MODULATORS: modulators.merged(shared, zone[_MODULATORS])} for zone in zones if target in zone)
+    return [zone for zone in merged if _inside(zone.get(KEY_RANGE, 0x7F00), key) and _inside(zone.get(VELOCITY_RANGE, 0x7F00), velocity)]
 
 
 def _inside(bounds: int, value: int) -> bool:

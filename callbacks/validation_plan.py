@@ -39,7 +39,7 @@ class PlannedEdit:
 
 
 @dataclass(frozen=True)
-class EditPlan:
+class ValidationPlan:
     """What the validation callbacks edit, and how; the defaults are the paper's timbre transfer with fewer steps.
 
     Callbacks with equal plans share their edits, so that nothing is generated twice.

@@ -1,0 +1,170 @@
+"""Bulk editing: what `predict` edits, from a manifest or a folder of recordings."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from apa_lightning.adapter import expand_scale
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.errors import InputError
+from apa_lightning.sampling import make_scheduler
+from datamodules.edit_plan import Edit, folder_rows, plan_edits
+from datamodules.edit_queue import EditBatch, EditQueue
+from datamodules.edit_results import EditResults
+from datamodules.manifest import Problems, read_manifest
+
+
+class EditsDataModule(LightningDataModule):
+    """Recordings to edit by text with `predict`: a manifest, or a folder and one prompt.
+
+    Everything that is wrong with the input is reported at once before the first edit. Started again, `predict` makes only
+    what is missing or has other settings than before; several processes share the work, whether of one run or not.
+    The knobs below are defaults that a manifest's line can override; theirs are the paper's for timbre transfer.
+
+    Args:
+        manifest: CSV or JSONL file with one edit per line (see `datamodules.manifest`).
+        folder: Folder of recordings (.wav, .flac, .ogg, .mp3), all edited with `prompt`; instead of a manifest.
+        recursive: Search the folder's subfolders too; results keep the subfolders.
+        output: Folder of the results: one WAV per edit, results.jsonl and, at the end, results.csv.
+        overwrite: Replace audio files in the output folder that were not made, or were changed, since.
+        prompt: c_y, what the recordings shall become: "a recording of a violin solo"; "" means unconditional.
+        negative_prompt: c_y- of Eq. 12, what they shall not be: "a recording of the piano solo".
+        ap_scale: alpha, how strongly a recording is kept; a number, or a mapping for single blocks ({"up": 0.5}). Paper:
+            0.5, genre transfer 0.4.
+        time_pooling: omega along time (1, 2, 4 or 8): larger keeps less of the recording. Paper: 2, genre transfer 1.
+        freq_pooling: omega along frequency; null: as time_pooling.
+        guidance_scale: lambda of Eq. 12; 1 or less means no guidance. Paper: 7.5.
+        num_inference_steps: Denoising steps. Paper: 50.
+        scheduler: A diffusers scheduler that is compatible with the backbone's.
+        seed: Of the initial noise.
+        region: [start, end] in seconds: only this part is edited.
+        sample_rate: Of the results in Hz; null: the recording's.
+        match_level: Give the results the recordings' loudness (RMS).
+        batch_size: Edits with equal knobs and lengths that are denoised together: faster on a GPU. Its value can change
+            results by rounding, so keep it when a run is continued.
+
+    Raises:
+        InputError: a knob outside its range.
+    """
+
+    def __init__(
+        self,
+        manifest: str | None = None,
+        folder: str | None = None,
+        recursive: bool = False,
+        output: str = "edits",
+        overwrite: bool = False,
+        prompt: str | None = None,
+        negative_prompt: str = "",
+        ap_scale: float | list[Any] | dict[str, Any] = 0.5,
+        time_pooling: int = 2,
+        freq_pooling: int | None = None,
+        guidance_scale: float = 7.5,
+        num_inference_steps: int = 50,
+        scheduler: str = "DDIMScheduler",
+        seed: int = 0,
+        region: tuple[float, float] | None = None,
+        sample_rate: int | None = None,
+        match_level: bool = True,
+        batch_size: int = 1,
+    ):
+        super().__init__()
+        if manifest is not None and folder is not None:
+            raise InputError("Can't provide both --data.manifest and --data.folder. Choose one.")
+        if batch_size < 1:
+            raise InputError(f"--data.batch_size: {batch_size}; give 1 or more.")
+        self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
+        self.output, self.batch_size = Path(output).expanduser(), batch_size
+        self.defaults: dict[str, Any] = {
+            "prompt": prompt, "negative_prompt": negative_prompt, "ap_scale": ap_scale, "time_pooling": time_pooling,
+            "freq_pooling": freq_pooling, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps,
+            "scheduler": scheduler, "seed": seed, "region": tuple(region) if region else None, "sample_rate": sample_rate,
+            "match_level": match_level,
+        }
+        EditRequest(**{**self.defaults, "audio": "", "prompt": prompt or ""})  # refuses a bad default here, not for every line
+        self.queue: EditQueue | None = None
+
+    def read_edits(self) -> list[Edit]:
+        """The checked edits. Needs neither a model nor a Trainer.
+
+        Raises:
+            FileNotFoundError, InputError: all that is wrong with the manifest, the recordings and the outputs, at once.
+        """
+        problems = Problems()
+        if self.manifest is not None:
+            rows = read_manifest(self.manifest, ("audio",) if self.defaults["prompt"] is not None else ("audio", "prompt"), problems)
+            source, base = f"--data.manifest {self.manifest}", Path(self.manifest).parent
+        elif self.folder is not None:
+            if self.defaults["prompt"] is None:
+                raise InputError("--data.prompt: is missing; a folder of recordings needs one. Or write a manifest.")
+            rows, source, base = folder_rows(self.folder, self.recursive, self.output), f"--data.folder {self.folder}", Path()
+        else:
+            raise InputError("Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT.")
+        edits = plan_edits(rows, self.defaults, base, self.output, problems)
+        self._check_against_model(edits, problems)
+        problems.raise_any(source)
+        return edits
+
+    def setup(self, stage: str) -> None:
+        if stage != "predict":
+            raise InputError(f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path.")
+        edits = self.read_edits()
+        results = EditResults(self.output)
+        if not self.overwrite:
+            problems = Problems()
+            for edit in edits:
+                try:
+                    results.check_free(edit.output)
+                except InputError as error:
+                    problems.add(edit.where, error)
+            problems.raise_any(f"--data.output {self.output}")
+        module = self._module()
+        window_seconds = 0.0 if module is None else module.backbone.window_seconds
+        self.queue = EditQueue(edits, results, self.batch_size, window_seconds, self._identity)
+
+    def predict_dataloader(self) -> EditQueue:
+        """Not a DataLoader: there is nothing to load ahead, and Lightning's sampler would give every rank a fixed share."""
+        assert self.queue is not None
+        return self.queue
+
+    def transfer_batch_to_device(self, batch: EditBatch, device: torch.device, dataloader_idx: int) -> list[EditRequest]:
+        """Requests name files; the editor moves what it reads."""
+        return batch.requests
+
+    def path_of(self, result: EditResult) -> Path:
+        """Where `result` belongs."""
+        assert self.queue is not None
+        return self.output / self.queue.edits[result.request.id].output
+
+    def _module(self) -> Any:
+        return None if self.trainer is None else self.trainer.lightning_module
+
+    def _check_against_model(self, edits: list[Edit], problems: Problems) -> None:
+        """What only the backbone knows: its schedulers, and the blocks that an `ap_scale` may name."""
+        if (module := self._module()) is None:
+            return
+
+        def check(scheduler: str, ap_scale: Any) -> None:
+            make_scheduler(module.backbone, scheduler)
+            scales = ap_scale if isinstance(ap_scale, list | tuple) else [ap_scale]
+            if len(scales) != 1:
+                raise InputError(f"ap_scale: {len(scales)} scales for one adapter; give one number.")
+            expand_scale(scales[0], module.adapter.layer_names)
+
+        check(self.defaults["scheduler"], self.defaults["ap_scale"])
+        for edit in edits:
+            try:
+                check(edit.request.scheduler, edit.request.ap_scale)
+            except InputError as error:
+                problems.add(edit.where, error)
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the sound besides the request: a change of it makes every edit anew."""
+        module = self._module()
+        if module is None:
+            return {}
+        return {"adapter": module.adapter.digest(), "backbone": module.backbone.name, "backbone_digest": module.adapter.backbone_digest,
+                "audio_encoder": module.adapter.metadata.get("audio_encoder"), "loa_layers": module.audio_encoder.loa_layers,
+                "dropped_audio": module.dropped_audio}

@@ -1,0 +1,39 @@
+"""Shared fixtures: the tiny random backbone in a temporary cache, and real parts loaded from it once."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from apa_lightning.audio_encoder import AudioMAE
+from apa_lightning.backbone import AudioLDM2Backbone
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session(tmp_path_factory):
+    """A cache of our own, one thread (two shared cores), no network."""
+    os.environ["APA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def backbone() -> AudioLDM2Backbone:
+    """A fresh tiny backbone: tests may install adapters."""
+    return AudioLDM2Backbone.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def audio_encoder() -> AudioMAE:
+    return AudioMAE.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def eval_audio() -> list[Path]:
+    """Real recordings (``APA_EVAL_AUDIO``)."""
+    folder = Path(os.environ.get("APA_EVAL_AUDIO", Path(__file__).parents[2] / "shared" / "eval_audio"))
+    found = sorted(folder.glob("*.wav")) if folder.is_dir() else []
+    if not found:
+        pytest.skip(f"no recordings in {folder}")
+    return found

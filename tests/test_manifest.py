@@ -1,0 +1,260 @@
+"""Manifests: what they can say, and every bad line reported at once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from apa_lightning.errors import InputError
+from datamodules.edits import EditsDataModule
+
+RATE = 16_000
+
+
+def tone(path: Path, seconds: float = 1.0, frequency: float = 440.0, rate: int = RATE, **options) -> Path:
+    """Write a decaying tone."""
+    time = np.arange(round(seconds * rate)) / rate
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.4 * np.sin(2 * np.pi * frequency * time) * np.exp(-time), rate, **options)
+    return path
+
+
+@pytest.fixture()
+def here(tmp_path, monkeypatch) -> Path:
+    """A working folder with recordings, sound and broken."""
+    monkeypatch.chdir(tmp_path)
+    tone(tmp_path / "a.wav")
+    tone(tmp_path / "b.flac", 2.0)
+    tone(tmp_path / "short.wav", 0.05)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    (tmp_path / "page.wav").write_text("<html>not found</html>")
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:-9_000])
+    return tmp_path
+
+
+def read(text: str | bytes, name: str = "m.csv", **settings):
+    Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return EditsDataModule(manifest=name, **settings).read_edits()
+
+
+def complaint(text: str | bytes, name: str = "m.csv", **settings) -> str:
+    with pytest.raises(InputError) as error:
+        read(text, name, **settings)
+    assert not Path("edits").exists()
+    return str(error.value)
+
+
+# --- what they can say ----------------------------------------------------------------------------------------------
+
+
+def test_csv_says_every_knob(here):
+    (edit,) = read(
+        "id,audio,output,prompt,negative_prompt,ap_scale,time_pooling,freq_pooling,guidance_scale,num_inference_steps,scheduler,seed,"
+        "region_start,region_end,sample_rate,match_level\n"
+        'x,b.flac,sub/x.flac,"a ""warm"" violin, solo\non two lines",piano,0.7,4.0,8,3.5,20,DDPMScheduler,7,0.5,1.5,22050,no\n'
+    )
+    request = edit.request
+    assert request.prompt == 'a "warm" violin, solo\non two lines'
+    assert (edit.output, edit.where, edit.info.seconds) == ("sub/x.flac", "m.csv:2", 2.0)
+    assert (request.id, Path(request.audio), request.negative_prompt, request.ap_scale) == ("x", Path("b.flac"), "piano", 0.7)
+    assert (request.time_pooling, request.freq_pooling, request.guidance_scale, request.num_inference_steps) == (4, 8, 3.5, 20)
+    assert (request.scheduler, request.seed, request.region, request.sample_rate) == ("DDPMScheduler", 7, (0.5, 1.5), 22050)
+    assert request.match_level is False
+
+
+def test_jsonl_says_every_knob(here):
+    line = {"id": 7, "audio": str(here / "b.flac"), "prompt": "", "ap_scale": {"up": 0.5}, "time_pooling": 1, "region": [0, 1], "seed": 3}
+    (edit,) = read(json.dumps(line), "m.jsonl", time_pooling=8, guidance_scale=2.0)
+    request = edit.request
+    assert (request.id, edit.output, request.prompt, request.ap_scale, request.region) == ("7", "7.wav", "", {"up": 0.5}, (0, 1))
+    assert (request.time_pooling, request.guidance_scale) == (1, 2.0), "the line wins over the setting, the setting over the default"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("text", ["audio,prompt\na.wav,flûte\n", "audio;prompt;\r\na.wav;flûte;\r\n", "prompt\taudio\nflûte\ta.wav"])
+def test_dialects(here, text, encoding):
+    (edit,) = read(text.encode(encoding))
+    assert (edit.id, edit.request.prompt) == ("a", "flûte")
+
+
+def test_lines_are_counted_as_an_editor_does(here):
+    edits = read('audio,prompt,id\n\na.wav,"two\nlines",x\n,,\na.wav,,y\n')
+    assert [(edit.where, edit.request.prompt) for edit in edits] == [("m.csv:3", "two\nlines"), ("m.csv:6", "")]
+
+
+def test_empty_cell_is_the_setting(here):
+    edits = read("audio,id,prompt,seed\na.wav,x,,\na.wav,y,flute,5\n", prompt="harp", seed=3)
+    assert [(edit.request.prompt, edit.request.seed) for edit in edits] == [("harp", 3), ("flute", 5)]
+
+
+def test_audio_is_relative_to_the_manifest(here):
+    tone(here / "deep" / "c.wav")
+    (edit,) = read("audio,prompt\nc.wav,flute\n", "deep/m.csv")
+    assert edit.request.audio == "deep/c.wav"
+
+
+def test_folder(here):
+    clips = here / "clips"
+    for name in ("a.wav", "a.flac", "B.WAV", "sub/c.ogg", ".hidden.wav", "edits/old.wav"):
+        tone(clips / name)
+    (clips / "notes.txt").write_text("no audio")
+    flat = EditsDataModule(folder="clips", prompt="flute", output="clips/edits").read_edits()
+    deep = EditsDataModule(folder="clips", prompt="flute", output="clips/edits", recursive=True).read_edits()
+    assert [edit.output for edit in flat] == ["B.wav", "a_flac.wav", "a_wav.wav"]
+    assert [edit.output for edit in deep] == ["B.wav", "a_flac.wav", "a_wav.wav", "sub/c.wav"]
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+CSV_MISTAKES = {  # header, line -> where and what
+    "unknown column": ("audio,promt,prompt", "a.wav,x,y", "m.csv:1: unknown column 'promt'; did you mean 'prompt'?"),
+    "missing audio column": ("file,prompt", "a.wav,x", "m.csv:1: column 'audio' is missing"),
+    "missing prompt column": ("audio,seed", "a.wav,1", "m.csv:1: column 'prompt' is missing (--data.prompt"),
+    "no header": ("a.wav,make it jazz", "b.flac,x", "m.csv:1: column 'audio' is missing"),
+    "doubled column": ("audio,prompt,prompt", "a.wav,x,y", "m.csv:1: column 'prompt' stands there twice"),
+    "unquoted comma": ("audio,prompt", "a.wav,warm, violin", "m.csv:2: has 3 cells"),
+    "open quote": ("audio,prompt", 'a.wav,"violin', "m.csv:2: broken CSV"),
+    "no audio": ("audio,prompt", ",violin", "m.csv:2: audio: is missing"),
+    "missing file": ("audio,prompt", "gone.wav,x", "m.csv:2: audio: gone.wav: no such audio file"),
+    "folder as audio": ("audio,prompt", ".,x", "is a folder"),
+    "not audio": ("audio,prompt", "page.wav,x", "page.wav: not a readable audio file"),
+    "truncated": ("audio,prompt", "cut.wav,x", "cut.wav: truncated"),
+    "silent": ("audio,prompt", "silent.wav,x", "silent.wav: is digital silence"),
+    "too short": ("audio,prompt", "short.wav,x", "short.wav: lasts 0.050 s"),
+    "rate 3": ("audio,prompt,time_pooling", "a.wav,x,3", "m.csv:2: time_pooling: 3 is not a pooling rate; choose one of 1, 2, 4, 8"),
+    "rate 0": ("audio,prompt,freq_pooling", "a.wav,x,0", "m.csv:2: freq_pooling: 0 is not a pooling rate"),
+    "rate 1.5": ("audio,prompt,time_pooling", "a.wav,x,1.5", "m.csv:2: time_pooling: '1.5' is no whole number"),
+    "word": ("audio,prompt,seed", "a.wav,x,many", "m.csv:2: seed: 'many' is no number"),
+    "decimal comma": ("audio,prompt,ap_scale", 'a.wav,x,"0,5"', "m.csv:2: ap_scale: '0,5' is no number (the decimal sign is a point"),
+    "alpha NaN": ("audio,prompt,ap_scale", "a.wav,x,nan", "m.csv:2: ap_scale: nan is not a finite number"),
+    "alpha text": ("audio,prompt,ap_scale", "a.wav,x,{up", "m.csv:2: ap_scale: '{up' is no JSON"),
+    "negative lambda": ("audio,prompt,guidance_scale", "a.wav,x,-1", "m.csv:2: guidance_scale: -1.0"),
+    "0 steps": ("audio,prompt,num_inference_steps", "a.wav,x,0", "m.csv:2: num_inference_steps: 0; give 1 to 1000"),
+    "huge rate": ("audio,prompt,sample_rate", "a.wav,x,1000000", "m.csv:2: sample_rate: 1000000"),
+    "level": ("audio,prompt,match_level", "a.wav,x,loud", "m.csv:2: match_level: 'loud' is neither true nor false"),
+    "end first": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,1", "m.csv:2: region: 1.5 to 1 s"),
+    "half a region": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,", "m.csv:2: region_end: is missing"),
+    "outside": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,4", "m.csv:2: region: 1.5 to 4 s lies outside b.flac, which lasts 2.00 s"),
+    "leaves": ("audio,prompt,output", "a.wav,x,../x.wav", "m.csv:2: output: '../x.wav' leaves the output folder edits"),
+    "absolute": ("audio,prompt,output", "a.wav,x,/tmp/x.wav", "leaves the output folder"),
+    "id leaves": ("audio,prompt,id", "a.wav,x,../../x", "m.csv:2: id: '../../x' leaves the output folder"),
+    "hidden": ("audio,prompt,id", "a.wav,x,.x", "m.csv:2: id: '.x' is a hidden file"),
+    "long": ("audio,prompt,id", "a.wav,x," + "x" * 300, "is longer than 200 bytes"),
+    "format": ("audio,prompt,output", "a.wav,x,x.mp4", "m.csv:2: output: 'x.mp4' is no audio file name. Let it end in .wav or .flac"),
+    "doubled id": ("audio,prompt,id", "a.wav,x,i\na.wav,y,i", "m.csv:3: id: 'i' is already that of m.csv:2"),
+    "same stem": ("audio,prompt", "a.wav,x\na.wav,y", "m.csv:3: id: 'a' is already that of m.csv:2"),
+    "doubled output": ("audio,prompt,id,output", "a.wav,x,i,o.wav\na.wav,y,j,o.wav", "m.csv:3: output: 'o.wav' is already that of m.csv:2"),
+}
+
+
+@pytest.mark.parametrize(("header", "lines", "expected"), CSV_MISTAKES.values(), ids=CSV_MISTAKES)
+def test_csv_mistakes(here, header, lines, expected):
+    assert expected in complaint(f"{header}\n{lines}\n")
+
+
+JSONL_MISTAKES = {
+    "bad JSON": ('{"audio": "a.wav", "prompt": }', "m.jsonl:1: bad JSON (Expecting value at character 30)"),
+    "list": ('["a.wav", "x"]', "m.jsonl:1: is no JSON object"),
+    "deep": ("[" * 200_000, "m.jsonl:1: bad JSON"),
+    "long number": ('{"audio": "a.wav", "prompt": "x", "seed": ' + "9" * 5000 + "}", "m.jsonl:1: bad JSON"),
+    "doubled key": ('{"audio": "a.wav", "prompt": "x", "prompt": "y"}', "m.jsonl:1: bad JSON ('prompt' stands there twice)"),
+    "unknown": ('{"audio": "a.wav", "prompt": "x", "alpha": 1}', "m.jsonl:1: unknown column 'alpha'"),
+    "no audio": ('{"prompt": "x"}', "m.jsonl:1: 'audio' is missing"),
+    "no prompt": ('{"audio": "a.wav"}', "m.jsonl:1: 'prompt' is missing (--data.prompt"),
+    "null prompt": ('{"audio": "a.wav", "prompt": null}', "m.jsonl:1: prompt: None is no text"),
+    "number as prompt": ('{"audio": "a.wav", "prompt": 5}', "m.jsonl:1: prompt: 5 is no text"),
+    "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: audio: None is no file name"),
+    "list as audio": ('{"audio": ["a.wav"], "prompt": "x"}', "is no file name"),
+    "list as rate": ('{"audio": "a.wav", "prompt": "x", "time_pooling": [2]}', "m.jsonl:1: time_pooling: [2] is not a pooling rate"),
+    "object as seed": ('{"audio": "a.wav", "prompt": "x", "seed": {}}', "m.jsonl:1: seed: {} is no whole number"),
+    "number as scheduler": ('{"audio": "a.wav", "prompt": "x", "scheduler": 3}', "m.jsonl:1: scheduler: 3 is no name"),
+    "word as level": ('{"audio": "a.wav", "prompt": "x", "match_level": "no"}', "match_level: 'no' is neither true nor false"),
+    "region of one": ('{"audio": "a.wav", "prompt": "x", "region": [1]}', "m.jsonl:1: region: (1,)"),
+    "region as text": ('{"audio": "a.wav", "prompt": "x", "region": "0-1"}', "m.jsonl:1: region: '0-1'"),
+    "region as number": ('{"audio": "a.wav", "prompt": "x", "region": 3}', "m.jsonl:1: region: 3"),
+    "two regions": ('{"audio": "a.wav", "prompt": "x", "region": [0, 1], "region_start": 0, "region_end": 1}', "Choose one"),
+    "list as id": ('{"audio": "a.wav", "prompt": "x", "id": [1]}', "m.jsonl:1: id: [1] is no name"),
+    "number as output": ('{"audio": "a.wav", "prompt": "x", "output": 5}', "m.jsonl:1: output: 5 is no file name"),
+    "control character": ('{"audio": "a.wav", "prompt": "x", "id": "a\\nb"}', "m.jsonl:1: id: 'a\\nb.wav' is no file name"),
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), JSONL_MISTAKES.values(), ids=JSONL_MISTAKES)
+def test_jsonl_mistakes(here, line, expected):
+    assert expected in complaint(line, "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        ("", "m.csv", "m.csv holds no edit"),
+        ("audio,prompt\n\n", "m.csv", "m.csv holds no edit"),
+        ("\n\n", "m.jsonl", "m.jsonl holds no edit"),
+        ("x", "m.yaml", "neither .csv nor .jsonl"),
+        ("audio,prompt\na.wav,flûte\n".encode("latin-1"), "m.csv", "m.csv:2 is not UTF-8"),
+        ("audio,prompt\na.wav,x\n".encode("utf-16"), "m.csv", "m.csv:1 is not UTF-8"),
+        (b"audio,prompt\na.wav,\0x\n", "m.csv", "m.csv:2 contains zero bytes"),
+    ],
+)
+def test_whole_file_mistakes(here, text, name, expected):
+    assert expected in complaint(text, name)
+
+
+def test_every_mistake_is_reported_at_once(here):
+    lines = ["audio,prompt,id,seed,time_pooling,output", "a.wav,x,1,one,3,", "gone.wav,x,2,1,3,../y.wav", "a.wav,x,3,1,2,", "silent.wav,x,4,,,",
+             "a.wav,x,1,x,,"]
+    message = complaint("\n".join(lines))
+    assert message.startswith("--data.manifest m.csv: 8 problems; nothing was edited.\n")
+    for expected in ("m.csv:2: seed", "m.csv:2: time_pooling", "m.csv:3: time_pooling", "m.csv:3: output", "m.csv:3: audio: gone.wav", "m.csv:5: audio: silent.wav", "m.csv:6: seed", "m.csv:6: id"):
+        assert f"\n  {expected}" in message
+
+
+def test_thousands_of_mistakes_stay_readable(here):
+    message = complaint("audio,prompt,id\n" + "".join(f"gone.wav,x,{i}\n" for i in range(3_000)))
+    assert "3000 problems" in message
+    assert message.endswith("and 2900 more")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "./a.wav", "sub/../a.wav"])
+def test_output_never_overwrites_a_recording(here, name):
+    (here / "sub").mkdir()
+    message = complaint(f"audio,prompt,id\n{name},x,a\nb.flac,y,b\n", output=".")
+    assert "m.csv:2: output: a.wav would overwrite the recording" in message
+    (here / "edits").symlink_to(here)
+    with pytest.raises(InputError, match="would overwrite the recording"):
+        read("audio,prompt,id\nb.flac,x,a\na.wav,y,c\n")
+
+
+def test_output_through_a_link_does_not_leave(here):
+    (here / "edits").mkdir()
+    (here / "edits" / "out").symlink_to("/tmp")
+    with pytest.raises(InputError, match="leaves the output folder"):
+        read("audio,prompt,id\na.wav,x,out/a\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER"),
+        ({"manifest": "m.csv", "folder": "."}, "Can't provide both --data.manifest and --data.folder"),
+        ({"folder": "."}, "--data.prompt: is missing"),
+        ({"folder": "empty", "prompt": "x"}, "holds no .wav, .flac, .ogg, .mp3 (only its top level"),
+        ({"folder": ".", "prompt": "x"}, "4 problems"),
+        ({"folder": ".", "prompt": "x", "time_pooling": 3}, "time_pooling: 3 is not a pooling rate"),
+        ({"folder": ".", "prompt": "x", "batch_size": 0}, "--data.batch_size: 0"),
+        ({"folder": ".", "prompt": "x", "region": (2.0, 1.0)}, "region: 2 to 1 s"),
+    ],
+)
+def test_setting_mistakes(here, settings, expected):
+    (here / "empty").mkdir()
+    with pytest.raises(InputError) as error:
+        EditsDataModule(**settings).read_edits()
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{"manifest": "gone.csv"}, {"folder": "gone", "prompt": "x"}])
+def test_missing_source(here, settings):
+    with pytest.raises(FileNotFoundError, match="gone"):
+        EditsDataModule(**settings).read_edits()
