@@ -7,6 +7,7 @@ left out, counted in ``skipped`` and named in a warning; with no clip left the m
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -100,7 +101,10 @@ def _check_pairs(first: Sequence, second: Sequence, names: str) -> None:
 def chroma(waveform: Tensor, sample_rate: int) -> np.ndarray:
     """Constant-Q chromagram (12, N) of a waveform (S,): librosa's, at 16 kHz, one frame per 32 ms."""
     samples = resample(waveform.detach().float().cpu(), sample_rate, CHROMA_RATE).numpy()
-    return librosa.feature.chroma_cqt(y=samples, sr=CHROMA_RATE, hop_length=CHROMA_HOP, n_chroma=CHROMA_BINS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "n_fft=.* is too large")  # the lowest octaves of clips below 3 s
+        warnings.filterwarnings("ignore", "Trying to estimate tuning from empty")  # noise has none: 0 is taken
+        return librosa.feature.chroma_cqt(y=samples, sr=CHROMA_RATE, hop_length=CHROMA_HOP, n_chroma=CHROMA_BINS)
 
 
 def chroma_cosine(first: np.ndarray, second: np.ndarray) -> float:

@@ -44,9 +44,10 @@ class Architecture:
 
 TINY = Architecture(
     name="tiny",
-    unet={"sample_size": 256, "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": (2, 4),
-          "transformer_layers_per_block": 1, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-          "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")},
+    # Attention on the lowest of three levels alone: 64 x 4 positions instead of 128 x 8 make a step eight times faster.
+    unet={"sample_size": 256, "block_out_channels": (16, 16, 32), "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 2,
+          "transformer_layers_per_block": 1, "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+          "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D")},
     vae={"block_out_channels": (8, 16, 16), "norm_num_groups": 4, "layers_per_block": 1, "mid_block_add_attention": False},
     vocoder={"upsample_initial_channel": 32, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3]],
              "initializer_range": 0.2},  # the default of 0.01 would be silent

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
 from datamodules.captions import CaptionTemplates
@@ -19,6 +19,7 @@ from datamodules.loading import (
     SampleOrder,
     StreamReader,
     TrainLoader,
+    evaluation_plan,
     loader_options,
 )
 from datamodules.quarantine import Quarantine
@@ -61,9 +62,6 @@ class AudioSetDataModule(LightningDataModule):
     Raises:
         InputError: A setting cannot be.
     """
-
-    # Fewer validation clips than ranks: those without any wait for the others.
-    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
         self,
@@ -210,18 +208,19 @@ class AudioSetDataModule(LightningDataModule):
         if self.validation_shards is None:
             return []
         source, decode = self._sources["validation"], self._decoder(random_crop=False)
-        options = loader_options(self.num_workers)
+        wanted, options = self.validation_samples, loader_options(self.num_workers)
         if isinstance(source, SampleTable):
-            number = min(len(source), self.validation_samples or len(source))
-            chosen = [i * len(source) // number for i in range(number)][self._rank :: self._world_size]
-            dataset: Any = Subset(IndexedShards(source, decode, substitute=False), chosen)
-            length: int | None = math.ceil(len(chosen) / self.batch_size)
-        else:
-            limit = self.validation_samples
-            dataset = StreamedShards(source, decode, False, 1, self._rank, self._world_size, limit)
-            length = None
-        loader: DataLoader = DataLoader(dataset, batch_size=self.batch_size, shuffle=False, **options)
-        return EvaluationLoader(loader, self.quarantines["validation"], length)
+            if min(len(source), wanted or len(source)) < self._world_size:
+                raise InputError(
+                    f"{_PREFIX}validation_shards: fewer clips than the {self._world_size} processes, and each needs at "
+                    f"least one. Give more clips, raise {_PREFIX}validation_samples, or use fewer devices."
+                )
+            plan = evaluation_plan(len(source), wanted, self.batch_size, self._rank, self._world_size)
+            loader: DataLoader = DataLoader(IndexedShards(source, decode, False), batch_sampler=plan, **options)
+            return EvaluationLoader(loader, self.quarantines["validation"], len(plan))
+        stream = StreamedShards(source, decode, False, 1, self._rank, self._world_size, wanted)
+        loader = DataLoader(stream, batch_size=self.batch_size, **options)
+        return EvaluationLoader(loader, self.quarantines["validation"], None)
 
     def test_dataloader(self) -> EvaluationLoader | list[Any]:
         """The validation clips."""

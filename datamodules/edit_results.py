@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -78,6 +79,7 @@ class EditResults:
         self.folder, self.path = folder, folder / RESULTS
         self.entries: dict[str, Entry] = {}
         self.made: dict[str, Entry] = {}  # by output
+        self._torn: set[str] = set()  # outputs named in lines that a crash has cut
         self._read_to = 0
         try:
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ class EditResults:
         with FileLock(self.folder / CLAIMS / "results.lock").acquire(poll_interval=0.02):
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                _mend_last_line(descriptor)
+                self._torn |= _named_output(_mend_last_line(descriptor))
                 yield descriptor
             finally:
                 os.close(descriptor)
@@ -126,6 +128,7 @@ class EditResults:
                 try:
                     entry = _entry(json.loads(line), self._read_to)
                 except (ValueError, KeyError, TypeError):
+                    self._torn |= _named_output(line)
                     rank_zero_warn(f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again.")
                 else:
                     self.entries[entry.id] = entry
@@ -168,7 +171,7 @@ class EditResults:
         if not path.exists() and not path.is_symlink():
             return
         entry = self.made.get(output)
-        if self._is_intact(output) or any(output in outputs for outputs in self._in_progress().values()):
+        if self._is_intact(output) or output in self._torn or any(output in outputs for outputs in self._in_progress().values()):
             return
         if entry is None:
             raise InputError(f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
@@ -267,11 +270,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _mend_last_line(descriptor: int) -> None:
-    """Cut off a last line without its end; if it is whole but for the line break, it gets one."""
+def _mend_last_line(descriptor: int) -> bytes:
+    """Cut off and return a last line without its end; if it is whole but for the line break, it gets one."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return
+        return b""
     start = size
     while start > 0 and b"\n" not in os.pread(descriptor, size - start, start):
         start = max(0, start - 4096)
@@ -281,8 +284,18 @@ def _mend_last_line(descriptor: int) -> None:
         _entry(json.loads(line), 0)
     except (ValueError, KeyError, TypeError):
         os.ftruncate(descriptor, size - len(line))
-    else:
-        os.write(descriptor, b"\n")
+        return line
+    os.write(descriptor, b"\n")
+    return b""
+
+
+def _named_output(line: bytes) -> set[str]:
+    """The audio file that a damaged line speaks of, as far as it can still be read."""
+    found = re.match(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "done", "output": ("(?:[^"\\]|\\.)*")', line)
+    try:
+        return {json.loads(found[1])} if found else set()
+    except ValueError:
+        return set()
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

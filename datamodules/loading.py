@@ -221,13 +221,27 @@ class TrainLoader:
         self._start = _Place(epoch, batch, self._sample_at(epoch, batch), self._step_size)
         self._yielded, self._resumed = batch, False
         self._quarantine.start_epoch()
-        for loaded in self._read(epoch, batch, self._start.sample, len(self) - batch):
+        count = len(self) - batch
+        for number, loaded in enumerate(self._read(epoch, batch, self._start.sample, count), start=1):
             self._quarantine.note(loaded["faults"], loaded["seen"])
             if loaded["stop"]:
                 raise InputError(f"the training data cannot be used: {loaded['stop']}.{self._quarantine.where()}")
+            if number == count:  # before the last batch: a trainer that knows the length does not ask for more
+                self._quarantine.finish_epoch()
             self._yielded += 1
             yield loaded["batch"]
-        self._quarantine.finish_epoch()
+
+
+def evaluation_plan(samples: int, wanted: int | None, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """Batches of sample numbers for one rank: each of `wanted` samples, spread evenly over all, on one rank only.
+
+    All ranks get equally many batches, of nearly equal size, because a rank with fewer could keep the others waiting.
+    With batch_size 1 that may take a batch of 2.
+    """
+    number = min(samples, wanted or samples)
+    own = [i * samples // number for i in range(number)][rank::world_size]
+    steps = max(1, min(math.ceil(math.ceil(number / world_size) / batch_size), number // world_size))
+    return [own[len(own) * step // steps : len(own) * (step + 1) // steps] for step in range(steps)]
 
 
 class EvaluationLoader:
@@ -249,8 +263,10 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._quarantine.start_epoch()
-        for loaded in self._loader:
+        for number, loaded in enumerate(self._loader, start=1):
             self._quarantine.note(loaded["faults"], loaded["seen"])
+            if number == self._length:
+                self._quarantine.finish_epoch()
             if loaded["batch"] is not None:
                 yield loaded["batch"]
-        self._quarantine.finish_epoch()
+        self._quarantine.start_epoch()

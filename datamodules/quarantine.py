@@ -53,10 +53,9 @@ class Quarantine:
             self._stop(f"{broken} of {broken + good}")
 
     def start_epoch(self) -> None:
-        """Begin counting anew; the report goes on."""
-        self._seen = 0
-        self._counts.clear()
-        self._kept.clear()
+        """Begin counting anew; an epoch that was left early is finished first. The report goes on."""
+        if self._seen:
+            self.finish_epoch()
 
     def note(self, faults: Iterable[Fault], seen: int) -> None:
         """Take the faults of `seen` samples, delivered or not.
@@ -82,6 +81,8 @@ class Quarantine:
             if counts:
                 listed = ", ".join(f"{number} x {reason}" for reason, number in counts.most_common())
                 self._warn(f"{counts.total()} of {self._seen} {self.split} samples were {what}: {listed}.")
+            counts.clear()
+        self._seen = 0
 
     def _judge(self) -> None:
         broken = self._counts.total()

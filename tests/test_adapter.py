@@ -38,7 +38,7 @@ def test_large_architecture_has_the_published_sizes():
 
 def test_exact_key_set(backbone):
     layer = "{}.transformer_blocks.0.attn2.processor.to_{}_ip.weight"
-    modules = ["down_blocks.1.attentions.1", "mid_block.attentions.1", "up_blocks.0.attentions.1", "up_blocks.0.attentions.5"]
+    modules = ["down_blocks.2.attentions.1", "mid_block.attentions.1", "up_blocks.0.attentions.1", "up_blocks.0.attentions.5"]
     assert set(backbone.new_adapter().state_dict()) == {layer.format(module, part) for module in modules for part in "kv"}
 
 
@@ -140,7 +140,7 @@ def rewritten(path, change, **metadata):
     safetensors.torch.save_file(weights, path, metadata=header)
 
 
-FIRST = "down_blocks.1.attentions.1.transformer_blocks.0.attn2.processor.to_k_ip.weight"
+FIRST = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.processor.to_k_ip.weight"
 DAMAGES = {
     "missing layer": (lambda p: rewritten(p, lambda w: w.pop(FIRST)), f"lacks 1 of 8 weights .* first {FIRST}"),
     "extra layer": (lambda p: rewritten(p, lambda w: w.update(other=torch.ones(1))), "holds 1 weights that this backbone lacks, first other"),

@@ -125,7 +125,7 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
     character = CHARACTERS[name]
     key = Key(rng.randrange(12), _pick(rng, character.modes))
     metre = METRES[_pick(rng, character.metres)]
-    head, tail = rng.uniform(0.02, 0.25), min(rng.uniform(0.3, 2.2), seconds / 5)
+    head, tail = rng.uniform(0.02, 0.25), min(rng.uniform(0.2, 1.5), seconds / 5)
     slow = rng.uniform(0.1, 0.5) * character.rubato
     fitting = [b for b in _BARS if _within(_tempo(b * metre.bar + slow + 0.25, seconds - head - tail), character.tempo)]
     whole = bool(fitting) and rng.random() < 0.8
