@@ -9,7 +9,8 @@ trained, and the files. The adapter's state dict carries the published checkpoin
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
@@ -189,6 +190,19 @@ def set_scale(unet: nn.Module, scales: Scale | Sequence[Scale]) -> None:
     expanded = [expand_scale(scale, tuple(processors)) for scale in each]
     for name, processor in processors.items():
         processor.attention.scale = [scale[name] for scale in expanded]
+
+
+@contextmanager
+def applied(unet: nn.Module, adapters: Sequence[AudioPromptAdapter], scales: Scale | Sequence[Scale]) -> Iterator[None]:
+    """Install ``adapters`` with ``scales`` for the block, then put back what was installed: training keeps its own alpha."""
+    before = {module: module.processor for module in unet.modules() if isinstance(module, Attention)}
+    try:
+        install(unet, adapters)
+        set_scale(unet, scales)
+        yield
+    finally:
+        for module, processor in before.items():
+            module.set_processor(processor)
 
 
 def expand_scale(scale: Scale, layer_names: Sequence[str]) -> dict[str, float]:

@@ -38,7 +38,7 @@ class AudioEditor:
 
     Args:
         backbone, audio_encoder: the frozen parts.
-        adapters: they are installed into the backbone's U-Net in this order; all hear the same audio prompt.
+        adapters: applied to the backbone's U-Net during an edit; all hear the same audio prompt.
         unconditional_audio: the audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
             (published code); default: what the first adapter was trained with.
     """
@@ -146,8 +146,6 @@ class AudioEditor:
     def _edit_batch(self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [time.perf_counter()]
-        adapter_layers.install(backbone.unet, self.adapters)
-        adapter_layers.set_scale(backbone.unet, self._scales(first))
         windows = Windows(sources[0].frames, backbone.window_frames)
         waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
         guidance = self._conditions(requests, waveform, windows)
@@ -159,7 +157,8 @@ class AudioEditor:
         like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
         scheduler = make_scheduler(backbone, first.scheduler)
-        latents = denoise(backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step)
+        with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
+            latents = denoise(backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step)
         clock.append(time.perf_counter())
 
         audio = backbone.decode(latents).cpu()

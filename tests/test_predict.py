@@ -22,6 +22,7 @@ from apa_lightning.random_backbone import TINY, save_random_backbone
 from test_manifest import tone
 
 FORK = multiprocessing.get_context("fork")  # a second process without importing everything again
+IN_PAIRS = ("--data.manifest=m.csv", "--data.batch_size=2")
 EDITS = [("violin", "a.wav"), ("flute", "a.wav"), ("harp", "b.flac"), ("organ", "c.wav"), ("cello", "b.flac")]
 
 
@@ -37,13 +38,26 @@ def model(tmp_path_factory) -> list[str]:
 @pytest.fixture()
 def here(tmp_path, monkeypatch) -> Path:
     """A working folder with three recordings and a manifest of five edits."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["apa_lightning"])
-    tone(tmp_path / "a.wav", 1.0, 440, 44_100)
-    soundfile.write("b.flac", np.random.default_rng(0).normal(0, 0.05, (8_000, 2)), 16_000)
-    tone(tmp_path / "c.wav", 3.0, 220, 22_050)  # longer than the window
-    write_manifest(EDITS)
+    fill(tmp_path, monkeypatch)
     return tmp_path
+
+
+def fill(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.setattr("sys.argv", ["apa_lightning"])
+    tone(folder / "a.wav", 1.0, 440, 44_100)
+    soundfile.write("b.flac", np.random.default_rng(0).normal(0, 0.05, (8_000, 2)), 16_000)
+    tone(folder / "c.wav", 3.0, 220, 22_050)  # longer than the window
+    write_manifest(EDITS)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(model, tmp_path_factory) -> dict[str, bytes]:
+    """What one run gives that nothing disturbs, in batches of two."""
+    with pytest.MonkeyPatch.context() as patch:
+        fill(tmp_path_factory.mktemp("undisturbed"), patch)
+        main(command(model, *IN_PAIRS))
+        return audio_bytes()
 
 
 @pytest.fixture()
@@ -54,7 +68,7 @@ def predict(model) -> Callable[..., None]:
 
 def command(model: list[str], *arguments: str) -> list[str]:
     return ["predict", "--model=apa_lightning.module.AudioPromptModule", *model, "--data=datamodules.edits.EditsDataModule",
-            "--data.num_inference_steps=2", "--trainer.logger=false", "--trainer.accelerator=cpu",
+            "--data.num_inference_steps=1", "--trainer.logger=false", "--trainer.accelerator=cpu",
             "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter", *(arguments or ["--data.manifest=m.csv"])]
 
 
@@ -90,7 +104,7 @@ def test_files_records_and_summary(here, predict, capsys):
     assert "failed   0" in out
     for record, (edit, audio) in zip(records(), sorted(EDITS, key=lambda e: e[1] == "c.wav"), strict=True):
         assert (record["id"], record["status"], record["output"], record["audio"]) == (edit, "done", f"{edit}.wav", audio)
-        assert (record["prompt"], record["seed"], record["num_inference_steps"], record["ap_scale"]) == (f"{edit}, solo", 3, 2, 0.5)
+        assert (record["prompt"], record["seed"], record["num_inference_steps"], record["ap_scale"]) == (f"{edit}, solo", 3, 1, 0.5)
         source, result = soundfile.info(audio), soundfile.info(f"edits/{edit}.wav")
         assert (result.samplerate, result.frames, result.channels) == (source.samplerate, source.frames, 1)
         assert record["seconds"] == pytest.approx(source.duration, abs=1e-3)
@@ -108,7 +122,7 @@ def test_files_records_and_summary(here, predict, capsys):
 
 def test_is_the_editor(here, predict, model):
     """`predict` is `AudioEditor.edit` under a Trainer: the same samples."""
-    predict("--data.manifest=m.csv", "--data.negative_prompt=piano")
+    predict("--data.manifest=m.csv", "--data.negative_prompt=piano", "--data.num_inference_steps=2")
     editor = AudioEditor.from_pretrained(model[0].split("=")[1], audio_encoder=model[1].split("=")[1])
     result = editor.edit("a.wav", prompt="violin, solo", negative_prompt="piano", num_inference_steps=2, progress=False)
     result.save("alone.wav")
@@ -299,15 +313,13 @@ KILL_POINTS = {
 
 
 @pytest.mark.parametrize("condition", KILL_POINTS.values(), ids=KILL_POINTS)
-def test_killed_and_started_again(here, model, predict, condition):
-    predict("--data.manifest=m.csv", "--data.output=undisturbed", "--data.batch_size=2")
-    arguments = ("--data.manifest=m.csv", "--data.batch_size=2")
-    process = start(model, *arguments)
+def test_killed_and_started_again(here, model, predict, undisturbed, condition):
+    process = start(model, *IN_PAIRS)
     wait_until(condition, process)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    predict(*arguments)
-    assert audio_bytes() == audio_bytes("undisturbed")
+    predict(*IN_PAIRS)
+    assert audio_bytes() == undisturbed
     assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS), "nothing missing, nothing doubled"
     assert not list(Path("edits").rglob("*.tmp*"))
     assert {path.name for path in Path("edits/.claims").iterdir()} == {"results.lock"}
@@ -325,30 +337,35 @@ def test_terminated_run_stops_after_its_batch(here, model, predict, capsys):
     assert f"skipped  {done}" in capsys.readouterr().out
 
 
-def test_two_runs_share_one_folder(here, model, predict, capsys):
-    predict("--data.manifest=m.csv", "--data.output=undisturbed")
-    processes = [start(model) for _ in range(2)]
+def test_two_runs_share_one_folder(here, model, undisturbed):
+    processes = [start(model, *IN_PAIRS) for _ in range(2)]
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert audio_bytes() == audio_bytes("undisturbed")
+    assert audio_bytes() == undisturbed
     assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS)
 
 
-@pytest.mark.parametrize("edits", [EDITS, EDITS[:1]], ids=["uneven", "fewer than processes"])
-def test_two_ranks_make_each_edit_once(here, model, predict, edits):
-    write_manifest(edits)
-    predict("--data.manifest=m.csv", "--data.output=undisturbed")
-    ranks = [start(model, "--data.manifest=m.csv", "--trainer.strategy=ddp", "--trainer.devices=2", rank=rank) for rank in range(2)]
-    for process in ranks:
-        process.join()
-        assert process.exitcode == 0
-    assert audio_bytes() == audio_bytes("undisturbed")
-    assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in edits)
+def test_two_ranks_make_each_edit_once(here, model, undisturbed):
+    """Three batches for two ranks; then one for two, where a fixed share would leave a rank without any."""
+
+    def run_two_ranks() -> None:
+        ranks = [start(model, *IN_PAIRS, "--trainer.strategy=ddp", "--trainer.devices=2", rank=rank) for rank in range(2)]
+        for process in ranks:
+            process.join()
+            assert process.exitcode == 0
+
+    run_two_ranks()
+    assert audio_bytes() == undisturbed
+    assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS)
+    Path("edits/organ.wav").unlink()
+    run_two_ranks()
+    assert audio_bytes() == undisturbed
+    assert len(records()) == len(EDITS) + 1
 
 
 def test_real_recordings(here, predict, eval_audio):
-    predict(f"--data.folder={eval_audio[0].parent}", "--data.prompt=a recording of a violin solo", "--data.num_inference_steps=1")
+    predict(f"--data.folder={eval_audio[0].parent}", "--data.prompt=a recording of a violin solo")
     for path in eval_audio:
         source, result = soundfile.info(path), soundfile.info(f"edits/{path.stem}.wav")
         assert (result.samplerate, result.frames) == (source.samplerate, source.frames)
