@@ -37,6 +37,7 @@ class AudioMAE(nn.Module):
             raise InputError(f"loa_layers: {loa_layers!r} is unknown; choose 'last' or 'mean_last_three'.")
         self.encoder = frozen(encoder)
         self.loa_layers = loa_layers
+        self.eval()
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike = "embedded", loa_layers: LoaLayers = "last", num_heads: int | None = None):

@@ -81,6 +81,7 @@ class AudioLDM2Backbone(nn.Module):
         self.name = name
         self._prompts: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
         self._warned: set[str] = set()
+        self.eval()
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike = "embedded", dtype: torch.dtype = torch.float32) -> "AudioLDM2Backbone":

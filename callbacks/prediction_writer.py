@@ -84,7 +84,8 @@ class PredictionWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
-        if isinstance(trainer.datamodule, EditsDataModule) and trainer.is_global_zero and (queue := trainer.datamodule.queue) and queue.keys:
+        queue = trainer.datamodule.queue if isinstance(trainer.datamodule, EditsDataModule) else None
+        if queue is not None and queue.keys and trainer.is_global_zero:
             done = len(queue.skipped) + len(queue.made())
             print(f"predict: stopped; {done} of {len(queue.edits)} edits are whole in {queue.results.folder}. "
                   "The same command makes the rest.", flush=True)
@@ -107,10 +108,12 @@ def summary(queue: EditQueue, seconds: float, files: str) -> str:
     """A small table: what was made, skipped, failed or left, how long it took, and where it is."""
     made, skipped, failed = len(queue.made()), len(queue.skipped), len(queue.failures())
     left = len(queue.edits) - made - skipped - failed
-    rows = [("made", f"{made}" + (f"  ({seconds / made:.1f} s per edit)" if made else "")), ("skipped", f"{skipped}" + ("  (done before)" if skipped else "")),
-            ("failed", f"{failed}"), *([("left", f"{left}  (start the same command again)")] if left else []),
-            ("audio", f"{queue.results.folder}"), ("results", files)]
-    return "\n".join(["predict: summary", *(f"  {name:<8} {value}" for name, value in rows)])
+    rows = [
+        ("made", made, f"({seconds / made:.1f} s per edit)" if made else ""), ("skipped", skipped, "(done before)" if skipped else ""),
+        ("failed", failed, ""), *([("left", left, "(start the same command again)")] if left else []),
+        ("audio", queue.results.folder, ""), ("results", files, ""),
+    ]
+    return "\n".join(["predict: summary", *(f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows)])
 
 
 def _queue(trainer: Trainer) -> EditQueue:

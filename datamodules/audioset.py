@@ -180,18 +180,18 @@ class AudioSetDataModule(LightningDataModule):
             read: Reader = IndexedReader(
                 dataset, order, self.batch_size, self._rank, self._world_size, self.num_workers
             )
-            identity = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+            fixed = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
         else:
             per_epoch = self.samples_per_epoch or 0
             stream = StreamedShards(source, decode, True, self.shuffle_buffer, self._rank, self._world_size)
             read = StreamReader(stream, self.batch_size, self.num_workers)
-            identity = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+            fixed = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
         self._train_loader = TrainLoader(
             read,
             per_epoch,
             self.batch_size * self._world_size,
             self.quarantines["train"],
-            identity,
+            fixed,
             self._batches_done if self.trainer is not None else None,
             same_epoch=self.trainer is not None and self.trainer.overfit_batches > 0,
         )

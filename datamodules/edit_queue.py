@@ -15,7 +15,8 @@ from apa_lightning.audio import load_audio, to_mono
 from apa_lightning.edit_request import MAX_SECONDS, EditRequest, check_length, check_not_silent
 from apa_lightning.errors import InputError
 from datamodules.edit_plan import Edit
-from datamodules.edit_results import EditResults, FileMark, done_record, failed_record
+from datamodules.edit_records import FileMark, done_record, failed_record
+from datamodules.edit_results import EditResults
 
 KEY_FORMAT = 1  # raise it when the same settings begin to give another sound
 
@@ -116,13 +117,12 @@ class EditQueue:
 
     def failures(self) -> dict[str, str]:
         """Message by id of what failed during this run."""
-        entries = self.results.entries
-        return {i: entries[i].message for i in self.edits if i in self.keys and self.results.failed_since_opening(i, self.keys[i])}
+        return {i: self.results.entries[i].message for i, key in self.keys.items() if self.results.failed_since_opening(i, key)}
 
     def made(self) -> list[str]:
         """Ids of what was made since this run began, by all its processes."""
-        entries = self.results.entries
-        return [i for i in self.edits if i not in self.skipped and i in entries and (entries[i].status, entries[i].key) == ("done", self.keys.get(i))]
+        found = ((i, self.results.entries.get(i)) for i in self.keys if i not in self.skipped)
+        return [i for i, entry in found if entry is not None and (entry.status, entry.key) == ("done", self.keys[i])]
 
     def _open(self, batch: list[Edit]) -> bool:
         return not all(self.is_settled(edit.id) for edit in batch)

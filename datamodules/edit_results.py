@@ -9,13 +9,9 @@ line is known as ours, and nothing is made twice.
 import contextlib
 import csv
 import errno
-import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +20,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from apa_lightning.audio import AudioError, atomic_path, probe_audio
 from apa_lightning.errors import InputError
+from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry
 
 RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"
-
-
-@dataclass(frozen=True, slots=True)
-class FileMark:
-    """A file's content: `sha256`, and size and time of change, which spare reading it again while they are the same."""
-
-    sha256: str
-    bytes: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: str | os.PathLike) -> "FileMark":
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            stat = os.fstat(file.fileno())
-        return cls(digest, stat.st_size, stat.st_mtime_ns)
-
-    def matches(self, path: Path) -> bool:
-        """Whether `path` still holds this content."""
-        try:
-            stat = path.stat()
-            if stat.st_size != self.bytes:
-                return False
-            return stat.st_mtime_ns == self.mtime_ns or FileMark.of(path).sha256 == self.sha256
-        except OSError:
-            return False
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is kept of a line of `results.jsonl`: `key` is the digest of the edit's settings, `line_start` its place."""
-
-    id: str
-    status: str
-    key: str
-    output: str
-    source: FileMark | None
-    result: FileMark | None
-    message: str
-    line_start: int
 
 
 class EditResults:
@@ -98,7 +55,7 @@ class EditResults:
         with FileLock(self.folder / CLAIMS / "results.lock").acquire(poll_interval=0.02):
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                self._torn |= _named_output(_mend_last_line(descriptor))
+                self._torn |= named_output(mend_last_line(descriptor))
                 yield descriptor
             finally:
                 os.close(descriptor)
@@ -126,9 +83,9 @@ class EditResults:
                 if not line.endswith(b"\n"):
                     break  # another process is writing it
                 try:
-                    entry = _entry(json.loads(line), self._read_to)
+                    entry = read_entry(json.loads(line), self._read_to)
                 except (ValueError, KeyError, TypeError):
-                    self._torn |= _named_output(line)
+                    self._torn |= named_output(line)
                     rank_zero_warn(f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again.")
                 else:
                     self.entries[entry.id] = entry
@@ -154,7 +111,7 @@ class EditResults:
         for line in self.path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 record = json.loads(line)
-                latest[_entry(record, 0).id] = _flat(record)
+                latest[read_entry(record, 0).id] = flat(record)
         columns = list(dict.fromkeys(name for record in latest.values() for name in record))
         with self._appending(), atomic_path(self.folder / TABLE) as temporary, \
                 open(temporary, "w", encoding="utf-8-sig", newline="") as file:  # the mark lets spreadsheets see UTF-8
@@ -247,63 +204,3 @@ class EditResults:
             for name in os.listdir(output.parent):
                 if name.startswith(prefix) and name.endswith(suffix) and len(name) == len(prefix) + 8 + len(suffix):
                     (output.parent / name).unlink(missing_ok=True)
-
-
-def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of a finished edit."""
-    marks = {**asdict(result), **{f"audio_{name}": value for name, value in asdict(source).items()}}
-    return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
-
-
-def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of an edit that could not be made."""
-    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key, "finished": _now()}
-
-
-def _entry(record: Mapping[str, Any], line_start: int) -> Entry:
-    names = FileMark.__dataclass_fields__
-    marks = (FileMark(*(record[prefix + name] for name in names)) if record["status"] == "done" else None for prefix in ("audio_", ""))
-    return Entry(record["id"], record["status"], record["key"], record["output"], *marks, record.get("message", ""), line_start)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _mend_last_line(descriptor: int) -> bytes:
-    """Cut off and return a last line without its end; if it is whole but for the line break, it gets one."""
-    size = os.fstat(descriptor).st_size
-    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return b""
-    start = size
-    while start > 0 and b"\n" not in os.pread(descriptor, size - start, start):
-        start = max(0, start - 4096)
-    tail = os.pread(descriptor, size - start, start)
-    line = tail[tail.rfind(b"\n") + 1 :]
-    try:
-        _entry(json.loads(line), 0)
-    except (ValueError, KeyError, TypeError):
-        os.ftruncate(descriptor, size - len(line))
-        return line
-    os.write(descriptor, b"\n")
-    return b""
-
-
-def _named_output(line: bytes) -> set[str]:
-    """The audio file that a damaged line speaks of, as far as it can still be read."""
-    found = re.match(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "done", "output": ("(?:[^"\\]|\\.)*")', line)
-    try:
-        return {json.loads(found[1])} if found else set()
-    except ValueError:
-        return set()
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values become columns of their own (`timings.denoise`), lists become JSON."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, dict) and name != "ap_scale":
-            flat.update({f"{name}.{inner}": part for inner, part in value.items()})
-        else:
-            flat[name] = json.dumps(value) if isinstance(value, list | dict) else value
-    return flat

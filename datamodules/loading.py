@@ -241,7 +241,8 @@ def evaluation_plan(samples: int, wanted: int | None, batch_size: int, rank: int
     number = min(samples, wanted or samples)
     own = [i * samples // number for i in range(number)][rank::world_size]
     steps = max(1, min(math.ceil(math.ceil(number / world_size) / batch_size), number // world_size))
-    return [own[len(own) * step // steps : len(own) * (step + 1) // steps] for step in range(steps)]
+    ends = [-(-len(own) * step // steps) for step in range(steps + 1)]  # rounded up: the larger batches come first
+    return [own[start:end] for start, end in itertools.pairwise(ends)]
 
 
 class EvaluationLoader:

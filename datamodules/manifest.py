@@ -3,8 +3,8 @@
 Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id`, `output`, `negative_prompt`, `ap_scale`,
 `time_pooling`, `freq_pooling`, `guidance_scale`, `num_inference_steps`, `scheduler`, `seed`, `region_start` and
 `region_end` (seconds), `sample_rate`, `match_level`. Only `audio` is needed, and `prompt` unless a default is set; a
-missing column or key and an empty CSV cell mean the default (for `prompt`, without one: unconditional). JSONL also takes `region: [start, end]`; an `ap_scale`
-for single layers or blocks is JSON in both.
+missing column or key and an empty CSV cell mean the default (for `prompt`, without one: unconditional). JSONL also
+takes `region: [start, end]`; an `ap_scale` for single layers or blocks is JSON in both.
 """
 
 import csv
@@ -84,7 +84,7 @@ def _read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: \"CSV UTF-8\").") from None
+        raise InputError(f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8).") from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"--data.manifest: {path}:{line} contains zero bytes: no text file. Save it as UTF-8.")

@@ -34,6 +34,8 @@ class Quarantine:
     def __init__(self, split: str, max_broken_share: float, folder: Path | None = None, rank: int = 0) -> None:
         self.split, self.max_broken_share = split, max_broken_share
         self.report = folder and folder / f"quarantine-{split}{f'-rank{rank}' if rank else ''}.jsonl"
+        self._rank = rank
+        self._reported: set[tuple[str, str, str]] | None = None
         self.faults: dict[tuple[str, str, str], Fault] = {}
         """Everything met so far, in its order."""
         self._located_share = 0.0
@@ -44,10 +46,12 @@ class Quarantine:
     def located(self, faults: Iterable[Fault], good: int) -> None:
         """Take the faults that were found while samples were located, before anything is read.
 
+        All ranks find the same; the first one reports them.
+
         Raises:
             InputError: They alone pass the share, or no sample is left.
         """
-        broken = sum(self._add(fault) for fault in faults)
+        broken = sum(self._add(fault, report=self._rank == 0) for fault in faults)
         self._located_share = broken / max(1, broken + good)
         if good == 0 or self._located_share > self.max_broken_share:
             self._stop(f"{broken} of {broken + good}")
@@ -100,21 +104,25 @@ class Quarantine:
             f"allowed (--data.init_args.max_broken_share). Reasons: {listed}.{example}{self.where()}"
         )
 
-    def _add(self, fault: Fault) -> bool:
+    def _add(self, fault: Fault, report: bool = True) -> bool:
         """Whether it takes a sample away."""
         identity = (fault.shard, fault.key, fault.reason)
         if identity not in self.faults:
-            if all(reason != fault.reason for _, _, reason in self.faults):
+            if report and all(reason != fault.reason for _, _, reason in self.faults):
                 self._warn(f"{fault.reason}: '{fault.key}' in shard '{fault.shard}'. {fault.detail}".strip())
             self.faults[identity] = fault
-            self._write(fault)
+            if report and self.report is not None:
+                self._write(fault, identity, self.report)
         return not fault.kept
 
-    def _write(self, fault: Fault) -> None:
-        if self.report is None:
+    def _write(self, fault: Fault, identity: tuple[str, str, str], report: Path) -> None:
+        if self._reported is None:
+            self._reported = _identities(report)
+        if identity in self._reported:
             return
-        self.report.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.report, "a", encoding="utf-8") as file:
+        self._reported.add(identity)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with open(report, "a", encoding="utf-8") as file:
             file.write(json.dumps({"split": self.split, **asdict(fault)}, ensure_ascii=False) + "\n")
 
     def _warn(self, text: str) -> None:
@@ -123,3 +131,15 @@ class Quarantine:
     def where(self) -> str:
         """The end of a message: where the report lies."""
         return f" Report: '{self.report}'." if self.report else ""
+
+
+def _identities(report: Path) -> set[tuple[str, str, str]]:
+    """What an earlier run wrote into the same folder; a line that was cut short by its end is passed over."""
+    found = set()
+    for line in report.read_text(encoding="utf-8").splitlines() if report.is_file() else ():
+        try:
+            fault = json.loads(line)
+            found.add((fault["shard"], fault["key"], fault["reason"]))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found

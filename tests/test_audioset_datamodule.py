@@ -332,6 +332,15 @@ def test_without_a_trainer_a_loader_resumes_by_its_own_count(folder: Path) -> No
     assert keys(loader, 2) == whole and keys(loader, 3) != whole
 
 
+def test_epochs_that_are_left_early_begin_anew(tmp_path: Path, folder: Path) -> None:
+    model = Recorder()
+    trainer(tmp_path, limit_train_batches=2, limit_val_batches=1).fit(model, module(folder, num_workers=2))
+    data = module(folder)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    assert [batch for _, _, batch, _, _ in model.seen] == [batch for epoch in range(3) for batch in keys(loader, epoch)[:2]]
+
+
 def test_overfitting_serves_one_epoch_again_and_again(tmp_path: Path, folder: Path) -> None:
     model = Recorder()
     trainer(tmp_path, overfit_batches=2, limit_val_batches=0).fit(model, module(folder))

@@ -21,7 +21,7 @@ def tone(path: Path, seconds: float = 1.0, frequency: float = 440.0, rate: int =
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A working folder with recordings, sound and broken."""
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ CSV_MISTAKES = {  # header, line -> where and what
     "level": ("audio,prompt,match_level", "a.wav,x,loud", "m.csv:2: match_level: 'loud' is neither true nor false"),
     "end first": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,1", "m.csv:2: region: 1.5 to 1 s"),
     "half a region": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,", "m.csv:2: region_end: is missing"),
-    "outside": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,4", "m.csv:2: region: 1.5 to 4 s lies outside b.flac, which lasts 2.00 s"),
+    "outside": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,4", "m.csv:2: region: 1.5 to 4 s lies outside b.flac"),
     "leaves": ("audio,prompt,output", "a.wav,x,../x.wav", "m.csv:2: output: '../x.wav' leaves the output folder edits"),
     "absolute": ("audio,prompt,output", "a.wav,x,/tmp/x.wav", "leaves the output folder"),
     "id leaves": ("audio,prompt,id", "a.wav,x,../../x", "m.csv:2: id: '../../x' leaves the output folder"),
@@ -203,12 +203,13 @@ def test_whole_file_mistakes(here, text, name, expected):
 
 
 def test_every_mistake_is_reported_at_once(here):
-    lines = ["audio,prompt,id,seed,time_pooling,output", "a.wav,x,1,one,3,", "gone.wav,x,2,1,3,../y.wav", "a.wav,x,3,1,2,", "silent.wav,x,4,,,",
-             "a.wav,x,1,x,,"]
+    lines = ["audio,prompt,id,seed,time_pooling,output", "a.wav,x,1,one,3,", "gone.wav,x,2,1,3,../y.wav", "a.wav,x,3,1,2,",
+             "silent.wav,x,4,,,", "a.wav,x,1,x,,"]
     message = complaint("\n".join(lines))
     assert message.startswith("--data.manifest m.csv: 8 problems; nothing was edited.\n")
-    for expected in ("m.csv:2: seed", "m.csv:2: time_pooling", "m.csv:3: time_pooling", "m.csv:3: output", "m.csv:3: audio: gone.wav", "m.csv:5: audio: silent.wav", "m.csv:6: seed", "m.csv:6: id"):
-        assert f"\n  {expected}" in message
+    expected = ["m.csv:2: seed", "m.csv:2: time_pooling", "m.csv:3: time_pooling", "m.csv:3: output", "m.csv:3: audio: gone.wav",
+                "m.csv:5: audio: silent.wav", "m.csv:6: seed", "m.csv:6: id"]
+    assert all(f"\n  {mistake}" in message for mistake in expected)
 
 
 def test_thousands_of_mistakes_stay_readable(here):

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_manifest import tone
 
 from apa_lightning import AudioEditor
 from apa_lightning.cli import main
 from apa_lightning.random_backbone import TINY, save_random_backbone
-
-from test_manifest import tone
 
 FORK = multiprocessing.get_context("fork")  # a second process without importing everything again
 IN_PAIRS = ("--data.manifest=m.csv", "--data.batch_size=2")
@@ -35,7 +34,7 @@ def model(tmp_path_factory) -> list[str]:
     return [f"--model.backbone={folder}", f"--model.audio_encoder={folder}/audio_encoder"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A working folder with three recordings and a manifest of five edits."""
     fill(tmp_path, monkeypatch)
@@ -60,7 +59,7 @@ def undisturbed(model, tmp_path_factory) -> dict[str, bytes]:
         return audio_bytes()
 
 
-@pytest.fixture()
+@pytest.fixture
 def predict(model) -> Callable[..., None]:
     """Run `predict` in this process; arguments are added to the usual ones."""
     return lambda *arguments: main(command(model, *arguments))
@@ -108,7 +107,7 @@ def test_files_records_and_summary(here, predict, capsys):
         source, result = soundfile.info(audio), soundfile.info(f"edits/{edit}.wav")
         assert (result.samplerate, result.frames, result.channels) == (source.samplerate, source.frames, 1)
         assert record["seconds"] == pytest.approx(source.duration, abs=1e-3)
-        assert record["adapter_digest"] and record["backbone"] and record["finished"]
+        assert all(record[name] for name in ("adapter_digest", "backbone", "finished", "sha256"))
         assert record["timings"].keys() == {"encode", "denoise", "decode"}
         expected = soundfile.read(audio, always_2d=True)[0].mean(1)
         assert record["rms"] == pytest.approx(np.sqrt((expected**2).mean()), rel=0.01) or record["peak"] == 1.0
@@ -159,7 +158,7 @@ def test_again_makes_only_what_is_missing_or_changed(here, predict, capsys):
 
     predict("--data.manifest=m.csv", "--data.guidance_scale=3")
     assert "made     5" in capsys.readouterr().out
-    assert len(list(csv.reader(open("edits/results.csv", newline="")))) == 6
+    assert len(Path("edits/results.csv").read_text().splitlines()) == 6
 
 
 def test_another_adapter_makes_all_anew(here, predict, model, capsys):
@@ -294,7 +293,8 @@ def _quiet_main(arguments: list[str], rank: int | None) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     if rank is not None:  # as torchrun and clusters do; Lightning's own launcher would import everything anew
-        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getppid() % 20_000)}
+        port = 20_000 + os.getppid() % 20_000
+        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     main(arguments)
 
 

@@ -561,6 +561,9 @@ def test_each_fault_is_one_line_of_the_report(tmp_path: Path) -> None:
         "split": "train", "shard": "a.tar", "key": "k0", "reason": "unusable audio", "detail": "why", "kept": False,
     }  # fmt: skip
     assert [line["key"] for line in lines] == ["k0", "k1", "k2"]
+    with pytest.warns(QuarantineWarning):
+        Quarantine("train", 0.5, tmp_path / "logs", rank=1).note([fault(0), fault(3)], 10)  # a second run adds what is new
+    assert len((tmp_path / "logs" / "quarantine-train-rank1.jsonl").read_text().splitlines()) == 4
     with pytest.warns(QuarantineWarning) as caught:
         quarantine.finish_epoch()
     assert "3 of 10 train samples were skipped: 3 x unusable audio" in str(caught[0].message)

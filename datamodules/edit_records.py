@@ -1,0 +1,111 @@
+"""Lines of `results.jsonl`: what they say, how they are read back, and how a torn one is mended."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """A file's content: `sha256`, and size and time of change, which spare reading it again while they are the same."""
+
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike) -> "FileMark":
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+        return cls(digest, stat.st_size, stat.st_mtime_ns)
+
+    def matches(self, path: Path) -> bool:
+        """Whether `path` still holds this content."""
+        try:
+            stat = path.stat()
+            if stat.st_size != self.bytes:
+                return False
+            return stat.st_mtime_ns == self.mtime_ns or FileMark.of(path).sha256 == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept of a line of `results.jsonl`: `key` is the digest of the edit's settings, `line_start` its place."""
+
+    id: str
+    status: str
+    key: str
+    output: str
+    source: FileMark | None
+    result: FileMark | None
+    message: str
+    line_start: int
+
+
+def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of a finished edit."""
+    marks = {**asdict(result), **{f"audio_{name}": value for name, value in asdict(source).items()}}
+    return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
+
+
+def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of an edit that could not be made."""
+    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key, "finished": _now()}
+
+
+def read_entry(record: Mapping[str, Any], line_start: int) -> Entry:
+    names = FileMark.__dataclass_fields__
+    marks = (FileMark(*(record[prefix + name] for name in names)) if record["status"] == "done" else None for prefix in ("audio_", ""))
+    return Entry(record["id"], record["status"], record["key"], record["output"], *marks, record.get("message", ""), line_start)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def mend_last_line(descriptor: int) -> bytes:
+    """Cut off and return a last line without its end; if it is whole but for the line break, it gets one."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return b""
+    start = size
+    while start > 0 and b"\n" not in os.pread(descriptor, size - start, start):
+        start = max(0, start - 4096)
+    tail = os.pread(descriptor, size - start, start)
+    line = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        read_entry(json.loads(line), 0)
+    except (ValueError, KeyError, TypeError):
+        os.ftruncate(descriptor, size - len(line))
+        return line
+    os.write(descriptor, b"\n")
+    return b""
+
+
+def named_output(line: bytes) -> set[str]:
+    """The audio file that a damaged line speaks of, as far as it can still be read."""
+    found = re.match(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "done", "output": ("(?:[^"\\]|\\.)*")', line)
+    try:
+        return {json.loads(found[1])} if found else set()
+    except ValueError:
+        return set()
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values become columns of their own (`timings.denoise`), lists become JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict) and name != "ap_scale":
+            flat.update({f"{name}.{inner}": part for inner, part in value.items()})
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list | dict) else value
+    return flat

@@ -1,0 +1,171 @@
+"""The LightningModule: what is trained, what stays frozen, what a checkpoint holds."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader, Dataset
+
+from apa_lightning import AudioPromptModule, InputError
+from apa_lightning.adapter import set_scale
+from apa_lightning.conditioning import ConditionDropout, PoolingRates
+
+
+class Clips(Dataset):
+    """Synthetic clips of one window each."""
+
+    def __init__(self, count: int = 4, samples: int = 163_840):
+        draw = torch.Generator().manual_seed(0)
+        self.waveforms = 0.2 * torch.randn(count, samples, generator=draw)
+
+    def __len__(self):
+        return len(self.waveforms)
+
+    def __getitem__(self, index):
+        return {"key": f"clip{index}", "waveform": self.waveforms[index], "prompt": f"a recording of instrument {index}", "labels": []}
+
+
+def loader(**knobs) -> DataLoader:
+    def collate(items):
+        return {key: torch.stack([i[key] for i in items]) if key == "waveform" else [i[key] for i in items] for key in items[0]}
+
+    return DataLoader(Clips(**knobs), batch_size=2, collate_fn=collate)
+
+
+def trainer(tmp_path, **knobs) -> Trainer:
+    settings = {"max_steps": 3, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+                "accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": tmp_path, "num_sanity_val_steps": 0}
+    return Trainer(**settings | knobs)
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.values.append(float(outputs["loss"]))
+
+
+def test_training_moves_the_adapter_alone(tmp_path):
+    module = AudioPromptModule()
+    frozen = {name: value.clone() for name, value in module.state_dict().items() if not name.startswith("adapter.")}
+    before = module.adapter.digest()
+    assert {name for name, p in module.named_parameters() if p.requires_grad} == {f"adapter.{key}" for key in module.adapter.state_dict()}
+    trainer(tmp_path).fit(module, loader())
+    assert module.adapter.digest() != before
+    after = module.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in frozen.items())
+    assert not [name for name, p in module.named_parameters() if p.grad is not None and not name.startswith("adapter.")]
+    assert not [name for name, part in module.backbone.named_modules() if part.training]
+
+
+def test_the_loss_of_a_fixed_batch_falls():
+    module = AudioPromptModule(pooling_rates=PoolingRates([2]), condition_dropout=ConditionDropout(text=0, audio=0, both=0))
+    batch = {key: value[:1] for key, value in next(iter(loader())).items()}
+    optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=0.1)
+    text, grid = module.backbone.encode_text(batch["prompt"]), module.audio_encoder(batch["waveform"])
+    from apa_lightning.conditioning import audio_tokens
+    from apa_lightning.random_draws import generator_for
+
+    loa = audio_tokens(grid, torch.zeros(1, dtype=torch.bool), 2)
+    latents = module._latents(batch, generator_for("latents"))
+    losses = []
+    for _ in range(40):
+        loss = module._denoising_loss(latents, text, loa, generator_for("noise"))
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.96 * losses[0]
+    assert losses[-1] < min(losses[:10])
+
+
+def test_same_seed_same_losses_whatever_the_global_state(tmp_path):
+    def losses(seed: int, global_seed: int) -> list[float]:
+        seed_everything(global_seed)
+        record = Losses()
+        trainer(tmp_path, callbacks=[record]).fit(AudioPromptModule(seed=seed), loader())
+        return record.values
+
+    first = losses(0, 1)
+    assert losses(0, 2) == first
+    assert losses(1, 1) != first
+
+
+def test_an_edit_in_between_leaves_training_as_it_was(tmp_path):
+    class EditInBetween(Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            module.editor().edit((Clips().waveforms[0], 16_000), prompt="x", num_inference_steps=1, ap_scale=0.1, progress=False)
+
+    def losses(*callbacks) -> list[float]:
+        record = Losses()
+        trainer(tmp_path, callbacks=[record, *callbacks]).fit(AudioPromptModule(), loader())
+        return record.values
+
+    assert losses(EditInBetween()) == losses()
+
+
+def test_every_choice_of_the_paper_against_code_table_trains(tmp_path):
+    for settings in [{"condition_dropout": ConditionDropout(scheme="independent")}, {"dropped_audio": "zero_fbank"}, {"loa_layers": "mean_last_three"},
+                     {"gradient_checkpointing": True}, {"pooling_rates": PoolingRates([4])}]:
+        module = AudioPromptModule(**settings)
+        trainer(tmp_path, max_steps=1).fit(module, loader())
+        for name, value in settings.items():
+            if name in ("dropped_audio", "loa_layers"):
+                assert module.adapter.metadata[name] == value
+
+
+def test_half_precision_training(tmp_path):
+    module = AudioPromptModule(half_backbone=True)
+    trainer(tmp_path, max_steps=2, precision="bf16-mixed").fit(module, loader())
+    assert module.backbone.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in module.adapter.parameters())
+
+
+def test_validation_logs_matched_and_shuffled_losses(tmp_path):
+    module = AudioPromptModule(pooling_rates=PoolingRates([1, 8]))
+    results = [trainer(tmp_path).validate(module, loader(), verbose=False)[0] for _ in range(2)]
+    assert set(results[0]) == {"val/loss", *(f"val/loss_{kind}_omega_{omega}" for kind in ("matched", "shuffled") for omega in (1, 8))}
+    assert results[0] == results[1]  # the draws repeat
+
+
+def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
+    module = AudioPromptModule()
+    run = trainer(tmp_path)
+    run.fit(module, loader())
+    path = tmp_path / "a.ckpt"
+    run.save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    assert set(content["state_dict"]) == {f"adapter.{key}" for key in module.adapter.state_dict()}
+    assert path.stat().st_size < 20 * sum(p.numel() for p in module.adapter.parameters()) + 100_000
+
+    fresh = AudioPromptModule()
+    trainer(tmp_path).validate(fresh, loader(), ckpt_path=path, verbose=False)
+    assert fresh.adapter.digest() == module.adapter.digest()
+
+    for change, message in [(lambda s: s.pop(next(iter(s))), "Missing key"), (lambda s: s.update({"adapter.other": torch.ones(1)}), "Unexpected key")]:
+        damaged = torch.load(path, weights_only=True)
+        change(damaged["state_dict"])
+        torch.save(damaged, tmp_path / "damaged.ckpt")
+        with pytest.raises(RuntimeError, match=message):
+            trainer(tmp_path).validate(AudioPromptModule(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False)
+
+
+def test_wrong_parts_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"data\.audio_length_in_s: clips of 5\.00 s do not fit"):
+        trainer(tmp_path).fit(AudioPromptModule(), loader(samples=80_000))
+    with pytest.raises(FileNotFoundError, match="adapter: nowhere"):
+        AudioPromptModule(adapter="nowhere.safetensors")
+
+
+def test_training_starts_from_an_adapter_file(tmp_path, backbone):
+    adapter = backbone.new_adapter()
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.mul_(2)
+    adapter.export_published(tmp_path / "pytorch_model.bin")
+    module = AudioPromptModule(adapter=str(tmp_path / "pytorch_model.bin"))
+    assert module.adapter.digest() == adapter.digest()
+    assert module.dropped_audio == "zero_fbank"  # the published code's convention comes with its checkpoint
+    assert module.editor().unconditional_audio == "zero_fbank"
+    set_scale(module.backbone.unet, 0.5)
