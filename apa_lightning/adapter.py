@@ -160,7 +160,7 @@ class _Processor:
 
 def install(unet: nn.Module, adapters: Sequence[AudioPromptAdapter]) -> None:
     """Put ``adapters`` into ``unet``, each with scale 1, replacing those installed before; an empty list removes all."""
-    for name, module in unet.named_modules():
+    for module in unet.modules():
         if isinstance(module, Attention) and isinstance(module.processor, _Processor):
             module.set_processor(AttnProcessor2_0())
     if not adapters:

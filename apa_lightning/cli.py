@@ -153,9 +153,11 @@ def _import(path: str) -> Any:
 def _quiet_libraries() -> None:
     """Leave to the screen what a user can act on."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
     for pattern in (
         ".*does not have many workers.*",  # a choice, documented in base.yaml
-        ".*deprecated.*diffusers.*",
+        r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
+        ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
     ):
         warnings.filterwarnings("ignore", pattern)
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")

@@ -1,5 +1,7 @@
 """The mathematics of training and guided sampling, as pure functions (AP-Adapter, arXiv 2407.16564)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ def window_weights(length: int, window: int, starts: list[int]) -> Tensor:
     """
     position = torch.arange(window, dtype=torch.float32)
     weights = torch.ones(len(starts), window)
-    for i, (left, right) in enumerate(zip(starts, starts[1:], strict=False)):
+    for i, (left, right) in enumerate(pairwise(starts)):
         ramp = left + window - right
         if ramp <= 0:
             continue

@@ -10,6 +10,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from os import PathLike
 from typing import Any, overload
 
@@ -164,7 +165,7 @@ class AudioEditor:
         audio = backbone.decode(latents).cpu()
         outputs = [source.finish(request, edited, backbone.sample_rate) for source, request, edited in zip(sources, requests, audio, strict=True)]
         clock.append(time.perf_counter())
-        seconds = [(end - start) / len(requests) for start, end in zip(clock, clock[1:], strict=False)]
+        seconds = [(end - start) / len(requests) for start, end in pairwise(clock)]
         timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
         digest = ",".join(one.digest() for one in self.adapters)
         return [EditResult(request, *output, digest, backbone.name, timings) for request, output in zip(requests, outputs, strict=True)]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from apa_lightning import adapter as adapters
-from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
 from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens

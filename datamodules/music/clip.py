@@ -37,7 +37,7 @@ class Plan:
 
     Attributes:
         kind: one of `KINDS`. turn: how many of its kind came before, so that instruments and genres take turns.
-        melody: name of the tune; clips of one name have one performance. rendition: its how manieth instrument.
+        melody: name of the tune; clips of one name have one performance. rendition: counts them.
     """
 
     split: str
@@ -90,7 +90,9 @@ def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
         instrument = INSTRUMENTS[names[plan.turn % len(names)]]
         texture = _weighted(rng, instrument.textures)
     program = _weighted(rng, instrument.programs)
-    shift = octave_shift(line, instrument, rng.choices([0, 1, -1], [6, 1, 1])[0] if recipe.renditions == 1 else 0)
+    # Now and then another register; not the lower one where the left hand plays, and never where renditions are compared.
+    away = rng.choices([0, 1, -1], [6, 1, 0 if texture == "accompanied" else 1])[0]
+    shift = octave_shift(line, instrument, away if recipe.renditions == 1 else 0)
     lead = play(rng, line, instrument, program, texture, shift)
     tracks = [_track("lead", program, lead, rng, line, instrument)]
     if texture == "accompanied":

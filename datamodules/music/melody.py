@@ -110,7 +110,7 @@ def write(
 
 @dataclass(frozen=True)
 class _Motif:
-    """One bar of material: rhythm in quarters (rests negative), scale steps between its notes, a density name."""
+    """One bar of material: rhythm in quarters (rests negative), scale steps between its notes."""
 
     rhythm: tuple[float, ...]
     steps: tuple[int, ...]
