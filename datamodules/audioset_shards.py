@@ -105,6 +105,9 @@ def make_shards(
     """
     if not name or not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):
         raise InputError(f"--name: '{name}' may hold only letters, digits, - and _.")
+    for option, path in (("--segments", segments), ("--class_labels", class_labels), ("--ontology", ontology)):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{option}: there is no file '{path}'.")
     if not 4000 <= sample_rate <= 384_000:
         raise InputError(f"--sample_rate is {sample_rate}; it must be between 4000 and 384000.")
     for option, value, least in (

@@ -328,6 +328,10 @@ def test_settings_that_cannot_be(source: Source, tmp_path: Path) -> None:
             source.run(**options)
     with pytest.raises(InputError, match="--class_labels or --ontology"):
         make_shards(source.segments, source.clips, source.out)
+    for name in ("segments", "class_labels", "ontology"):
+        paths = {"segments": source.segments, "class_labels": source.classes, name: tmp_path / "none"}
+        with pytest.raises(FileNotFoundError, match=f"--{name}: there is no file '.*none'"):
+            make_shards(clips=source.clips, out=source.out, **paths)
     with pytest.raises(FileNotFoundError, match="is no folder"):
         make_shards(source.segments, tmp_path / "none", source.out, source.classes)
     (source.clips / "a.wav").write_bytes(b"RIFF")

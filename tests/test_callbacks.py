@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from apa_lightning.adapter import adapted_layers
 from apa_lightning.audio import load_audio
+from apa_lightning.conditioning import ConditionDropout
 from apa_lightning.editing import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
@@ -65,10 +66,10 @@ def loader(items: list[dict], batch_size: int = 2) -> DataLoader:
 
 def fit(module: AudioPromptModule, folder: Path, callbacks: list, steps: int = 2, ckpt_path=None, **options) -> L.Trainer:
     window = module.backbone.window_samples
-    options = {"logger": False, "val_check_interval": 1, "check_val_every_n_epoch": None, "log_every_n_steps": 1, **options}
+    defaults = {"logger": False, "val_check_interval": 1, "check_val_every_n_epoch": None, "log_every_n_steps": 1, "num_sanity_val_steps": 0}
     trainer = L.Trainer(max_steps=steps, default_root_dir=folder, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False,
-                        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), **options)
-    trainer.fit(module, loader(clips(2, window)), loader(clips(4, window, first=10)), ckpt_path=ckpt_path)
+                        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), **defaults | options)
+    trainer.fit(module, loader(clips(2, window)), loader(clips(2, window, first=10)), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -127,13 +128,12 @@ def run(small_backbone, tmp_path_factory):
 
 def test_nothing_is_edited_twice_nor_in_the_sanity_check(run):
     _, _, edited, *_ = run
-    names = ["clip_10-to-piano", "clip_11-to-piano"]
     first, second = edited  # one call for each of the two validations, shared by both callbacks
     assert len(first) == 4
     assert [scale for _, scale in first] == [0.5, 0.5, 0, 0]
     assert [scale for _, scale in second] == [0.5, 0.5]
     assert [name for name, _ in first[:2]] == [name for name, _ in first[2:]] == [name for name, _ in second]
-    assert set(names) != {name for name, _ in second}
+    assert [name for name, _ in second] == ["clip_11-to-violin", "clip_10-to-violin"]
 
 
 def test_wav_files_pictures_and_settings_are_left_for_a_person(run):
@@ -203,7 +203,7 @@ def test_the_exported_adapter_loads_back_and_holds_the_average(run, small_backbo
     editor = AudioEditor.from_pretrained(small_backbone, path, small_backbone / "audio_encoder")
     average = next(callback for callback in trainer.callbacks if isinstance(callback, AdapterEMA)).state_dict()["average"]
     assert all(torch.equal(weight, average[name]) for name, weight in editor.adapters[0].named_parameters())
-    assert editor.adapters[0].digest() != module.adapter.digest() or torch.equal(*map(Recorder.weights, (module, module)))
+    assert not all(torch.equal(*pair) for pair in zip(editor.adapters[0].parameters(), module.adapter.parameters(), strict=True))
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"adapter"}
 
@@ -231,7 +231,7 @@ def test_a_fast_development_run_edits_but_leaves_no_file(module, tmp_path):
 
 
 def test_the_sanity_check_edits_when_asked(module, tmp_path):
-    fit(module, tmp_path, [AudioSamples(PLAN, during_sanity_check=True)], steps=1)
+    fit(module, tmp_path, [AudioSamples(PLAN, during_sanity_check=True)], steps=1, num_sanity_val_steps=1)
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step-000000", "step-000001"]
 
 
@@ -339,7 +339,7 @@ def test_a_genre_task_is_a_plan_of_its_own():
 def test_the_average_equals_its_closed_form_and_stands_in_for_validation(module, tmp_path):
     recorder, average = Recorder(), AdapterEMA(decay=0.5)
     module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=10.0)
-    fit(module, tmp_path, [average, recorder], steps=3, num_sanity_val_steps=0)
+    fit(module, tmp_path, [average, recorder], steps=3)
     decays = [2 / 11, 3 / 12, 4 / 13]
     expected = recorder.trained[0]
     for weights, decay, validated in zip(recorder.trained[1:], decays, recorder.validated, strict=True):
@@ -359,8 +359,8 @@ def test_accumulated_batches_count_as_one_update(module, tmp_path):
 
 def test_the_average_resumes_bit_exactly(small_backbone, tmp_path):
     def trained(steps: int, **options) -> AdapterEMA:
-        torch.manual_seed(0)
-        module = AudioPromptModule(backbone=str(small_backbone), audio_encoder=str(small_backbone / "audio_encoder"))
+        module = AudioPromptModule(backbone=str(small_backbone), audio_encoder=str(small_backbone / "audio_encoder"),
+                                   condition_dropout=ConditionDropout(text=0))  # prompts are then encoded in the same groups
         average = AdapterEMA(decay=0.9)
         fit(module, tmp_path, [average, ModelCheckpoint(tmp_path, filename=f"{steps}")], steps=steps, **options)
         return average
