@@ -16,14 +16,14 @@ from apa_lightning.module import AudioPromptModule
 class AdapterEMA(L.Callback):
     """Keeps ``average = d * average + (1 - d) * weights``, updated after every optimizer step.
 
-    The average takes the weights' place in validation, test and prediction, and in the exported adapter file. Training and
-    the checkpoint's adapter keep the trained weights; the average has its own place in the checkpoint (as large as the
-    adapter) and resumes exactly.
+    The average takes the weights' place in validation, test and prediction, and in the exported adapter file. Training
+    and the checkpoint's adapter keep the trained weights; the average has its own place in the checkpoint (as large as
+    the adapter) and resumes exactly.
 
     Args:
         decay: d in the long run.
-        warmup: let d rise as ``min(decay, (1 + n) / (10 + n))`` with the number n of updates, so that the average follows
-            quickly at first and short runs are not dominated by the initial weights.
+        warmup: let d rise as ``min(decay, (1 + n) / (10 + n))`` with the number n of updates, so that the average
+            follows quickly at first and short runs are not dominated by the initial weights.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True):

@@ -16,19 +16,21 @@ from callbacks.run_folder import run_folder
 class AdapterExport(L.Callback):
     """Writes the adapter file at the end of training and, by choice, on the way there.
 
-    With :class:`AdapterEMA` among the callbacks the file holds the average. Its metadata say which (``weights``: ``ema`` or
-    ``trained``), ``step`` and ``epoch``, beside what the module notes (``backbone``, ...). The file is replaced atomically,
-    and never by weights that are not finite. A fast development run writes none.
+    With :class:`AdapterEMA` among the callbacks the file holds the average. Its metadata say which (``weights``: ``ema``
+    or ``trained``), ``step`` and ``epoch``, beside what the module notes (``backbone``, ...). The file is replaced
+    atomically, and never by weights that are not finite. A fast development run writes none.
 
     Args:
-        when: ``fit_end`` only at the end of training; ``validation`` also after every validation; ``checkpoint`` also with
-            every checkpoint.
+        when: ``fit_end`` only at the end of training; ``validation`` also after every validation; ``checkpoint`` also
+            with every checkpoint.
         filename: a name ending in ``.safetensors``; ``{step}`` in it keeps one file per step.
         folder: where to; ``null`` means the run's folder.
     """
 
     def __init__(
-        self, when: Literal["fit_end", "validation", "checkpoint"] = "validation", filename: str = "adapter.safetensors",
+        self,
+        when: Literal["fit_end", "validation", "checkpoint"] = "validation",
+        filename: str = "adapter.safetensors",
         folder: str | None = None,
     ):
         if when not in ("fit_end", "validation", "checkpoint"):
@@ -66,7 +68,9 @@ class AdapterExport(L.Callback):
     def _save(self, trainer: L.Trainer, module: AudioPromptModule, **metadata: object) -> Path | None:
         path = Path(self.folder or self._run_folder) / self.filename.replace("{step}", f"{trainer.global_step:06d}")
         if not all(torch.isfinite(weight).all() for weight in module.adapter.parameters()):
-            rank_zero_warn(f"The adapter holds NaN or infinite weights at step {trainer.global_step}; {path} is left as it was.")
+            rank_zero_warn(
+                f"The adapter holds NaN or infinite weights at step {trainer.global_step}; {path} is left as it was."
+            )
             return None
         module.adapter.save(path, step=trainer.global_step, epoch=trainer.current_epoch, **metadata)
         return path

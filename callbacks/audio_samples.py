@@ -10,17 +10,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from apa_lightning.audio import atomic_path, save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
-from callbacks.validation_plan import ValidationPlan, file_name
 from callbacks.run_folder import run_folder
 from callbacks.spectrogram import save_png, spectrogram_picture
 from callbacks.validation_edits import EditsCallback, ValidationEdit
+from callbacks.validation_plan import ValidationPlan, file_name
 
 PARTS = ("source", "edited", "text_only")
 
 
 class AudioSamples(EditsCallback):
-    """Writes ``<run folder>/<name>/step-000100/CLIP-to-TARGET-{source,edited,text_only}.wav``, a spectrogram picture of the
-    three and ``edits.jsonl`` with every setting; the same goes to TensorBoard where that is the logger.
+    """Writes ``<run folder>/<name>/step-000100/CLIP-to-TARGET-{source,edited,text_only}.wav``, a spectrogram picture of
+    the three and ``edits.jsonl`` with every setting; the same goes to TensorBoard where that is the logger.
 
     Only the first process edits and writes. A fast development run edits but leaves no files.
 
@@ -33,8 +33,13 @@ class AudioSamples(EditsCallback):
 
     every_process = False
 
-    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
-                 name: str = "samples"):
+    def __init__(
+        self,
+        plan: ValidationPlan = ValidationPlan(),
+        every_n_validations: int = 1,
+        during_sanity_check: bool = False,
+        name: str = "samples",
+    ):
         super().__init__(plan, every_n_validations, during_sanity_check)
         if file_name(name) != name:
             raise InputError(f"name: {name!r} must be usable as a folder name; try {file_name(name)!r}.")
@@ -62,7 +67,9 @@ class AudioSamples(EditsCallback):
 
     def _write(self, edit: ValidationEdit, folder: Path, trainer: L.Trainer) -> None:
         request, rate = edit.edited.request, edit.edited.sample_rate
-        waveforms = dict(zip(PARTS, (edit.plan.clip.waveform, edit.edited.waveform, edit.text_only.waveform), strict=True))
+        waveforms = dict(
+            zip(PARTS, (edit.plan.clip.waveform, edit.edited.waveform, edit.text_only.waveform), strict=True)
+        )
         for part, waveform in waveforms.items():
             save_audio(folder / f"{request.name}-{part}.wav", waveform, rate)
         title = f"{request.name} · step {trainer.global_step}\n“{request.prompt}”"
@@ -74,7 +81,9 @@ class AudioSamples(EditsCallback):
             if isinstance(logger, TensorBoardLogger):
                 self._show(logger, request.name, waveforms, rate, picture, trainer.global_step)
 
-    def _show(self, logger: TensorBoardLogger, name: str, waveforms: dict, rate: int, picture: np.ndarray, step: int) -> None:
+    def _show(
+        self, logger: TensorBoardLogger, name: str, waveforms: dict, rate: int, picture: np.ndarray, step: int
+    ) -> None:
         board, tag = logger.experiment, f"{self.name}/{name}"
         for part, waveform in waveforms.items():
             if part == "edited" or tag not in self._heard:  # source and text-only never change: once is enough

@@ -11,20 +11,20 @@ from torch import Tensor
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapEmbedder, ClapScore, ClipMean
 from apa_lightning.module import AudioPromptModule
-from callbacks.validation_plan import ValidationPlan, file_name
 from callbacks.validation_edits import EditsCallback, ValidationEdit
+from callbacks.validation_plan import ValidationPlan, file_name
 
 log = logging.getLogger(__name__)
 
-#: ``no_op``: the source as if it were the edit. ``shuffled``: the edit against another clip's source, or another prompt.
+#: ``no_op``: the source as if it were the edit. ``shuffled``: the edit against another clip's source or prompt.
 SYSTEMS = ("edited", "text_only", "no_op", "shuffled")
 
 
 class EditMetrics(EditsCallback):
     """Logs ``<name>/chroma/*`` (fidelity to the source) and ``<name>/clap/*`` (match with the prompt).
 
-    Each comes for the edit, for text alone, for the untouched source and for shuffled pairs, and all four are drawn in
-    one chart of TensorBoard's custom scalars. ``<name>/chroma/edited`` and the others can be monitored by ModelCheckpoint
+    Each comes for the edit, for text alone, for the untouched source and for shuffled pairs; all four are drawn in one
+    chart of TensorBoard's custom scalars. ``<name>/chroma/edited`` and the others can be monitored by ModelCheckpoint
     and EarlyStopping. Every process edits clips of its own; the means are over all of them.
 
     Args:
@@ -35,11 +35,19 @@ class EditMetrics(EditsCallback):
         name: prefix of the logged names; give two of these callbacks different names.
     """
 
-    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False,
-                 clap: str | None = None, name: str = "metrics"):
+    def __init__(
+        self,
+        plan: ValidationPlan = ValidationPlan(),
+        every_n_validations: int = 1,
+        during_sanity_check: bool = False,
+        clap: str | None = None,
+        name: str = "metrics",
+    ):
         super().__init__(plan, every_n_validations, during_sanity_check)
         if file_name(name) != name:
-            raise InputError(f"name: {name!r} may hold letters, digits, '.', '-' and '_' only; try {file_name(name)!r}.")
+            raise InputError(
+                f"name: {name!r} may hold letters, digits, '.', '-' and '_' only; try {file_name(name)!r}."
+            )
         self.clap, self.name = clap, name
         self._embedder: ClapEmbedder | None = None
 
@@ -50,7 +58,9 @@ class EditMetrics(EditsCallback):
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if self._embedder is None and stage in ("fit", "validate"):
-            self._embedder = ClapEmbedder.from_pretrained(self.clap) if self.clap else ClapEmbedder.of(pl_module.backbone)
+            self._embedder = (
+                ClapEmbedder.from_pretrained(self.clap) if self.clap else ClapEmbedder.of(pl_module.backbone)
+            )
             log.info("%s: scores are by %s", self.name, self._embedder.name)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
@@ -64,18 +74,28 @@ class EditMetrics(EditsCallback):
         for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
             charts[f"{kind}: all"] = ["Multiline", [f"^{self.name}/{kind}/{system}$" for system in SYSTEMS]]
             charts[f"{kind}: edited, between {lower} and {upper}"] = [
-                "Margin", [f"{self.name}/{kind}/{system}" for system in ("edited", lower, upper)]
+                "Margin",
+                [f"{self.name}/{kind}/{system}" for system in ("edited", lower, upper)],
             ]
-        losses = {f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")}
+        losses = {
+            f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")
+        }
         return {f"{self.name}: edits and their floors": charts, "validation loss for each omega": losses}
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         clap = self._embedder.to(module.device)
         skipped = 0
-        for kind, make, pairs in (("chroma", ChromaSimilarity, _with_sources(edits)), ("clap", lambda: ClapScore(clap), _with_prompts(edits))):
+        for kind, make, pairs in (
+            ("chroma", ChromaSimilarity, _with_sources(edits)),
+            ("clap", lambda: ClapScore(clap), _with_prompts(edits)),
+        ):
             for system in SYSTEMS:
                 metric: ClipMean = make().to(module.device)
-                metric.update([edited for edited, _ in pairs[system]], [other for _, other in pairs[system]], module.backbone.sample_rate)
+                metric.update(
+                    [edited for edited, _ in pairs[system]],
+                    [other for _, other in pairs[system]],
+                    module.backbone.sample_rate,
+                )
                 value = metric.compute()  # meets the other processes: all come here, with clips or without
                 skipped += int(metric.skipped)
                 if not torch.isnan(value):  # as for shuffled pairs of a single clip
@@ -105,7 +125,9 @@ def _with_prompts(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tenso
     }
 
 
-def _mismatched(edits: Sequence[ValidationEdit], identity: Callable[[ValidationEdit], str]) -> list[tuple[ValidationEdit, ValidationEdit]]:
+def _mismatched(
+    edits: Sequence[ValidationEdit], identity: Callable[[ValidationEdit], str]
+) -> list[tuple[ValidationEdit, ValidationEdit]]:
     """Each edit with the next one of another identity, going round; those without any are left out."""
     pairs = []
     for i, edit in enumerate(edits):

@@ -40,14 +40,18 @@ class Throughput(L.Callback):
 
     on_train_epoch_start = on_validation_start = on_save_checkpoint = _pause
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: AudioPromptModule, batch: dict, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: AudioPromptModule, batch: dict, batch_idx: int
+    ) -> None:
         now = time.perf_counter()
         if self._mark is not None:
             self._waited += now - self._mark
             self._seconds += now - self._mark
         self._mark = now
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: AudioPromptModule, outputs: Any, batch: dict, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: AudioPromptModule, outputs: Any, batch: dict, batch_idx: int
+    ) -> None:
         now = time.perf_counter()
         self._seconds += now - (self._mark or now)
         self._mark = now
@@ -56,8 +60,12 @@ class Throughput(L.Callback):
         if steps == 0 or trainer.global_step % trainer.log_every_n_steps:
             return
         clips_per_second = self._clips / self._seconds
-        figures = {"steps_per_second": steps / self._seconds, "clips_per_second": clips_per_second,
-                   "audio_hours_per_hour": clips_per_second * pl_module.backbone.window_seconds, "data_wait": self._waited / self._seconds}
+        figures = {
+            "steps_per_second": steps / self._seconds,
+            "clips_per_second": clips_per_second,
+            "audio_hours_per_hour": clips_per_second * pl_module.backbone.window_seconds,
+            "data_wait": self._waited / self._seconds,
+        }
         if pl_module.device.type == "cuda":
             figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
         pl_module.log_dict({f"throughput/{name}": value for name, value in figures.items()}, batch_size=1)

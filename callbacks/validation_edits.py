@@ -16,7 +16,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.sampling import make_scheduler
-from callbacks.validation_plan import ValidationPlan, HeldOutClip, PlannedEdit, own_targets
+from callbacks.validation_plan import HeldOutClip, PlannedEdit, ValidationPlan, own_targets
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,11 @@ class ValidationEdits:
                 continue
             own = own_targets(names, self.plan.targets)
             kind = own[0] if own else "/".join(names)
-            rank = (not own, self._kinds[kind], len(self._keys))  # known first, then one of each kind, then as they come
+            rank = (
+                not own,
+                self._kinds[kind],
+                len(self._keys),
+            )  # known first, then one of each kind, then as they come
             self._kinds[kind] += 1
             self._candidates.append((rank, HeldOutClip(key, waveform.float().cpu().clone(), names)))
         self._candidates = sorted(self._candidates, key=lambda candidate: candidate[0])[: self.plan.num_clips]
@@ -83,7 +87,9 @@ class ValidationEdits:
         made_for = (trainer.global_step, module.adapter.digest())
         if self._made_for != made_for:
             alone = [edit.text_only for edit in self._made]
-            requests = [plan.edited for plan in self._planned] + ([] if alone else [plan.text_only for plan in self._planned])
+            requests = [plan.edited for plan in self._planned] + (
+                [] if alone else [plan.text_only for plan in self._planned]
+            )
             # Hooks run outside of the precision's autocast, which a half-precision backbone needs.
             with trainer.precision_plugin.val_step_context():
                 results = self._generate(module, requests)
@@ -114,7 +120,9 @@ class EditsCallback(L.Callback):
     #: Whether processes other than the first take part.
     every_process = True
 
-    def __init__(self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False):
+    def __init__(
+        self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False
+    ):
         if every_n_validations < 1:
             raise InputError(f"every_n_validations: {every_n_validations}; give 1 or more.")
         self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check

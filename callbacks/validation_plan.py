@@ -90,11 +90,21 @@ class ValidationPlan:
         except InputError as error:
             raise InputError(f"plan.{error}") from None
 
-    def _request(self, waveform: Tensor, sample_rate: int, name: str, prompt: str, negative: str, number: int) -> EditRequest:
+    def _request(
+        self, waveform: Tensor, sample_rate: int, name: str, prompt: str, negative: str, number: int
+    ) -> EditRequest:
         return EditRequest(
-            audio=(waveform, sample_rate), prompt=prompt, negative_prompt=negative, ap_scale=self.ap_scale, id=name,
-            time_pooling=self.time_pooling, freq_pooling=self.freq_pooling, guidance_scale=self.guidance_scale,
-            num_inference_steps=self.num_inference_steps, scheduler=self.scheduler, seed=self.seed + number,
+            audio=(waveform, sample_rate),
+            prompt=prompt,
+            negative_prompt=negative,
+            ap_scale=self.ap_scale,
+            id=name,
+            time_pooling=self.time_pooling,
+            freq_pooling=self.freq_pooling,
+            guidance_scale=self.guidance_scale,
+            num_inference_steps=self.num_inference_steps,
+            scheduler=self.scheduler,
+            seed=self.seed + number,
         )
 
     def edits(self, clips: Sequence[HeldOutClip], sample_rate: int, process: int = 0) -> list[PlannedEdit]:

@@ -172,6 +172,7 @@ class AudioSetDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
+        trainer = self.trainer
         source, decode = self._sources["train"], self._decoder(random_crop=True)
         if isinstance(source, SampleTable):
             per_epoch = self.samples_per_epoch or len(source)
@@ -192,16 +193,14 @@ class AudioSetDataModule(LightningDataModule):
             self.batch_size * self._world_size,
             self.quarantines["train"],
             fixed,
-            self._batches_done if self.trainer is not None else None,
-            same_epoch=self.trainer is not None and self.trainer.overfit_batches > 0,
+            # Lightning's own count: it knows of a batch that was handed out and not finished.
+            (lambda: trainer.fit_loop.epoch_loop.batch_progress.current.ready) if trainer else None,
+            same_epoch=bool(trainer and trainer.overfit_batches > 0),  # type: ignore[attr-defined]
         )
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
             self._resume = None
         return self._train_loader
-
-    def _batches_done(self) -> int:
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
         """Validation batches of this rank, always the same."""

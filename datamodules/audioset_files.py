@@ -175,7 +175,9 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[tuple[Path | 
         if own:
             found.append((files[own[0]], ""))
         elif taken := [stem for stem in forms if stem in files]:
-            found.append((None, f"'{files[taken[0]].name}' fits several segments; put the start in seconds in its name"))
+            found.append(
+                (None, f"'{files[taken[0]].name}' fits several segments; put the start in seconds in its name")
+            )
         elif other := [others[stem] for stem in forms if stem in others]:
             found.append((None, f"'{other[0].name}' is there; convert it to one of {', '.join(AUDIO_EXTENSIONS)}"))
         else:

@@ -1,17 +1,14 @@
 """The `shards` command: from AudioSet's own files and a folder of clips to shards with indexes."""
 
-import csv
 import hashlib
 import io
-import json
 import signal
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,20 +26,10 @@ from datamodules.audioset_files import (
     read_class_labels,
     read_segments,
 )
-from datamodules.shard_index import atomic_file, index_path
+from datamodules.shard_run import Problem, ShardRun, only_one
 from datamodules.shard_writer import ShardWriter
 
 _LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A segment that was not written: `status` is missing, short or broken."""
-
-    key: str
-    file: str
-    status: str
-    detail: str
 
 
 class _Task(NamedTuple):
@@ -126,7 +113,7 @@ def make_shards(
             f"--clips: '{clips}' has no clip of any of the {len(chosen)} segments; the first would be "
             f"'{first.ytid}.wav' or '{first.ytid}_{first.start:g}.wav'."
         )
-    settings = {
+    settings: dict[str, object] = {
         "segments": _digest(segments),
         "class_labels": class_labels and _digest(class_labels),
         "ontology": ontology and _digest(ontology),
@@ -139,8 +126,8 @@ def make_shards(
         "max_samples": max_samples,
     }
     out.mkdir(parents=True, exist_ok=True)
-    with _only_one(out / f"{name}.lock"):
-        run = _Run(out, name, settings, overwrite)
+    with only_one(out / f"{name}.lock"):
+        run = ShardRun(out, name, settings, overwrite)
         if run.complete:
             print(f"'{out}' is complete already; --overwrite=true makes it anew.")
         else:
@@ -217,7 +204,9 @@ def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
     return file.getvalue(), "flac"
 
 
-def _in_order(tasks: Iterable[_Task | str], workers: int) -> Iterator[tuple[bytes, str] | tuple[None, str, str]]:
+def _in_order(
+    tasks: Iterable[_Task | str], workers: int
+) -> Generator[tuple[bytes, str] | tuple[None, str, str], None, None]:
     """The results of all tasks, in their order, with a few ahead; a text instead of a task is a missing clip's why."""
     if workers == 0:
         yield from (encode_clip(task) if isinstance(task, _Task) else (None, "missing", task) for task in tasks)
@@ -244,99 +233,11 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-# --- the run ----------------------------------------------------------------------------------------------------------
-
-
-class _Run:
-    """What has been done in this folder; kept in `<name>-report.json`, which is replaced at each finished shard."""
-
-    def __init__(self, out: Path, name: str, settings: dict[str, object], overwrite: bool) -> None:
-        self.out, self.name, self._settings = out, name, settings
-        self.next = self.shards = self.samples = self.bytes = 0
-        """How many segments are behind, and what was made of them."""
-        self.problems: list[Problem] = []
-        self.complete = False
-        report = self.path("json")
-        if overwrite or not report.is_file():
-            if not overwrite and index_path(self.shard(0)).exists():
-                raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
-            return
-        try:
-            saved = json.loads(report.read_bytes())
-            if saved["shards"] == 0:
-                return
-            changed = [key for key in settings if saved["settings"].get(key) != settings[key]]
-            self.next, self.shards, self.samples, self.bytes, self.complete = (
-                saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
-            )
-            self.problems = [Problem(**problem) for problem in saved["problems"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"'{report}' is damaged ({error}). Choose another --out, or set --overwrite=true."
-            ) from None
-        if changed:
-            raise InputError(
-                f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
-                "--name, or set --overwrite=true."
-            )
-
-    def path(self, extension: str) -> Path:
-        return self.out / f"{self.name}-report.{extension}"
-
-    def shard(self, number: int) -> Path:
-        return self.out / f"{self.name}-{number:06d}.tar"
-
-    def advance(self, next: int, samples: int, problems: list[Problem], *shards: Path) -> None:
-        """Note that everything before segment `next` is in finished shards, of which these are new."""
-        self.next, self.samples, self.problems = next, samples, list(problems)
-        self.shards += len(shards)
-        self.bytes += sum(shard.stat().st_size for shard in shards)
-        self.save()
-
-    def save(self, complete: bool = False) -> None:
-        self.complete = complete
-        state = {
-            "complete": complete,
-            "next": self.next,
-            "shards": self.shards,
-            "samples": self.samples,
-            "bytes": self.bytes,
-            "counts": self.counts(),
-            "settings": self._settings,
-            "problems": [asdict(problem) for problem in self.problems],
-        }
-        with atomic_file(self.path("json")) as file:
-            file.write(json.dumps(state, ensure_ascii=False, indent=1).encode())
-
-    def finish(self) -> None:
-        """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
-        writer.writeheader()
-        writer.writerows(asdict(problem) for problem in self.problems)
-        with atomic_file(self.path("csv")) as file:
-            file.write(text.getvalue().encode())
-        number = self.shards
-        while self.shard(number).exists():
-            index_path(self.shard(number)).unlink(missing_ok=True)
-            self.shard(number).unlink()
-            number += 1
-        self.save(complete=True)
-
-    def counts(self) -> dict[str, int]:
-        found = Counter(problem.status for problem in self.problems)
-        return {"written": self.samples, **{status: found[status] for status in ("missing", "short", "broken")}}
-
-    def print_report(self) -> None:
-        for status, count in self.counts().items():
-            extra = f"  in {self.shards} shards, {self.bytes / 1e6:,.1f} MB" if status == "written" else ""
-            print(f"{status:>8}  {count:>9,}{extra}")
-        if self.problems:
-            print(f"Each of them is named in '{self.path('csv')}'.")
+# --- all clips --------------------------------------------------------------------------------------------------------
 
 
 def _write(
-    run: _Run,
+    run: ShardRun,
     segments: list[Segment],
     names: dict[str, str],
     tasks: list[_Task | str],
@@ -374,22 +275,3 @@ def _write(
         writer.close()
         run.advance(len(segments), samples, problems, *writer.shards[finished:])
         run.finish()
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; the system lets go of it when the process dies."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is writing these shards ('{path}' is locked). Wait for it.") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

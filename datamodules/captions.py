@@ -66,7 +66,7 @@ class CaptionTemplates:
 
 
 def lower_first(label: str) -> str:
-    """"Heavy metal" -> "heavy metal"; "Music of Latin America" and "R&B" keep their capitals.
+    """ "Heavy metal" -> "heavy metal"; "Music of Latin America" and "R&B" keep their capitals.
 
     Only the first letter is changed, and not in an acronym.
     """

@@ -13,7 +13,8 @@ from datamodules.shard_index import AUDIO_EXTENSIONS
 
 # Opened by webdataset's default decoders with pickle, or by torch.load: a sample that carries one is not trusted.
 EXECUTABLE_EXTENSIONS = frozenset(
-    "pyd pkl pickle pck p pt pth ckpt bin joblib dill npy npz ten tb so dll exe sh py".split()
+    {"pyd", "pkl", "pickle", "pck", "p", "pt", "pth", "ckpt", "bin", "joblib", "dill", "npy", "npz", "ten", "tb"}
+    | {"so", "dll", "exe", "sh", "py"}
 )
 MAX_METADATA_BYTES = 1 << 20
 
@@ -72,9 +73,7 @@ def split_name(name: str) -> tuple[str, str]:
     return str(path.with_name(stem)), extension.lower()
 
 
-def group_members(
-    shard: str, members: Iterable[tuple[str, bool, Payload] | Fault]
-) -> Iterator[Group[Payload] | Fault]:
+def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Fault]) -> Iterator[Group[Payload] | Fault]:
     """Join neighbouring members of one key to samples, in their order.
 
     Args:

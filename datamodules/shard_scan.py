@@ -24,7 +24,9 @@ def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
         size = file.seek(0, 2)
         index = read_index(shard)
         empty = True
-        for item in _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size)):
+        for item in (
+            _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size))
+        ):
             empty = False
             yield item
         if empty:
@@ -92,7 +94,7 @@ def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, M
         if not _is_zero(file, end, info.offset):
             yield lost(end, info.offset, "no readable header")
         end = tar.offset
-        tar.members = []  # or a shard's headers pile up in memory
+        tar.members = []  # type: ignore[attr-defined]  # or a shard's headers pile up in memory
         if end > size:
             yield lost(info.offset, size, f"the tar ends inside '{info.name}'")
             return

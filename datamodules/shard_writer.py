@@ -155,9 +155,7 @@ class _OpenShard:
                 info.size = len(data)
                 offset = self._tar.offset + tarfile.BLOCKSIZE
                 self._tar.addfile(info, io.BytesIO(data))
-                self._members.append(
-                    Member(key, info.name, offset, len(data), hashlib.sha256(data).hexdigest())
-                )
+                self._members.append(Member(key, info.name, offset, len(data), hashlib.sha256(data).hexdigest()))
         except BaseException:
             self.discard()
             raise

@@ -75,7 +75,7 @@ def _braces(setting: str, name: str) -> list[str]:
     ranges = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", name)]
     try:
         expanded = list(itertools.islice(braceexpand.braceexpand(name), _MOST)) if math.prod(ranges) <= _MOST else []
-    except (braceexpand.UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:  # UnbalancedBracesError is one
         raise InputError(f"{setting}: the braces of '{name}' cannot be expanded: {error}.") from None
     if not expanded or len(expanded) == _MOST:
         raise InputError(f"{setting}: '{name}' expands to more than {_MOST} shards.")

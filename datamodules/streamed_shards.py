@@ -81,9 +81,7 @@ class StreamedShards(IterableDataset[Fetched]):
                 return
             number += 1
 
-    def _once(
-        self, number: int, reader: int, readers: int
-    ) -> Iterator[tuple[dict[str, Any] | None, list[Fault]]]:
+    def _once(self, number: int, reader: int, readers: int) -> Iterator[tuple[dict[str, Any] | None, list[Fault]]]:
         """This reader's share of all shards in round `number` of the epoch: (example or None, faults)."""
         urls = list(self.urls)
         # A second round within an epoch has another order, other windows and other captions than the first.
@@ -133,11 +131,11 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
         index = _index_of(url)
         stream = open_stream(url)
         for item in group_members(url, _members(url, stream)):
-            if item.key:
+            if isinstance(item, Fault) and not item.key:
+                trouble = item.detail
+            else:
                 seen.add(item.key)
                 yield item
-            else:
-                trouble = item.detail
         if not trouble:
             stream.close()  # raises where curl or the command failed
     except (OSError, ValueError) as error:
@@ -161,17 +159,18 @@ def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | 
     """
     tail = _Tail(stream)
     try:
-        tar = tarfile.open(fileobj=tail, mode="r|")  # type: ignore[arg-type]
-        for info in tar:
-            tar.members = []  # or they pile up in memory
-            if not info.isdir() and not is_meta(info.name):
-                regular = info.isreg() and not info.issparse()
-                yield info.name, regular, tar.extractfile(info).read() if regular else b""  # type: ignore[union-attr]
-        rest = tail.since(tar.offset)
+        with tarfile.open(fileobj=tail, mode="r|") as tar:  # type: ignore[call-overload]
+            for info in tar:
+                tar.members = []  # or they pile up in memory
+                if not info.isdir() and not is_meta(info.name):
+                    regular = info.isreg() and not info.issparse()
+                    yield info.name, regular, tar.extractfile(info).read() if regular else b""
+            end = tar.offset
+        rest = tail.since(end)
         if not rest:
             yield Fault(url, "", LOST, "no end mark: the tar was cut, and samples may be missing")
         elif any(rest) or any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
-            yield Fault(url, "", LOST, f"the header at byte {tar.offset} cannot be read")
+            yield Fault(url, "", LOST, f"the header at byte {end} cannot be read")
     except (tarfile.TarError, OSError) as error:
         yield Fault(url, "", LOST, str(error))
 

@@ -164,11 +164,15 @@ def test_ranks_take_equal_steps_and_together_the_global_order(folder: Path, worl
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_validation_samples_come_once_over_all_ranks_in_equal_steps(folder: Path, world_size: int, batch_size: int) -> None:
+def test_validation_samples_come_once_over_all_ranks_in_equal_steps(
+    folder: Path, world_size: int, batch_size: int
+) -> None:
     ranks = [on_rank(module(folder, batch_size=batch_size), rank, world_size) for rank in range(world_size)]
     loaders = [data.val_dataloader() for data in ranks]
     found = [keys(loader) for loader in loaders]
-    assert sorted(key for batches in found for batch in batches for key in batch) == [f"validation{i:03d}" for i in range(50, 55)]
+    assert sorted(key for batches in found for batch in batches for key in batch) == [
+        f"validation{i:03d}" for i in range(50, 55)
+    ]
     assert len({len(batches) for batches in found} | {len(loader) for loader in loaders}) == 1
     assert max(len(batch) for batches in found for batch in batches) <= max(2, batch_size)
 
@@ -228,14 +232,20 @@ def trainer(root: Path, **options: object) -> Trainer:
 
 
 def fit(root: Path, folder: Path, model: Recorder, ckpt: Path | None = None, **options: object) -> Recorder:
-    data = {k: options.pop(k) for k in ("batch_size", "num_workers", "samples_per_epoch", "seed", "train_shards") if k in options}
+    data = {
+        k: options.pop(k)
+        for k in ("batch_size", "num_workers", "samples_per_epoch", "seed", "train_shards")
+        if k in options
+    }
     trainer(root, **options).fit(model, module(folder, **data), ckpt_path=ckpt)
     return model
 
 
 @pytest.fixture
 def every_step(tmp_path: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(tmp_path / "ckpt", "{step}", every_n_train_steps=1, save_top_k=-1, save_on_train_epoch_end=False)
+    return ModelCheckpoint(
+        tmp_path / "ckpt", "{step}", every_n_train_steps=1, save_top_k=-1, save_on_train_epoch_end=False
+    )
 
 
 @pytest.mark.parametrize("touch", [False, True])
@@ -285,7 +295,9 @@ def test_a_batch_that_was_fetched_and_not_finished_comes_again(tmp_path: Path, f
 
 
 def test_resuming_with_accumulated_gradients(tmp_path: Path, folder: Path, every_step: ModelCheckpoint) -> None:
-    whole = fit(tmp_path, folder, Recorder(), callbacks=[every_step], enable_checkpointing=True, accumulate_grad_batches=2)
+    whole = fit(
+        tmp_path, folder, Recorder(), callbacks=[every_step], enable_checkpointing=True, accumulate_grad_batches=2
+    )
     for step in (1, 2, 3, 4, 7):
         path = tmp_path / "ckpt" / f"step={step}.ckpt"
         assert fit(tmp_path, folder, Recorder(), path, accumulate_grad_batches=2).seen == whole.seen[2 * step :]
@@ -295,9 +307,23 @@ def test_resuming_with_accumulated_gradients(tmp_path: Path, folder: Path, every
 def test_resuming_with_another_batch_size_keeps_the_sample(
     tmp_path: Path, folder: Path, every_step: ModelCheckpoint, batch_size: int
 ) -> None:
-    whole = fit(tmp_path, folder, Recorder(), callbacks=[every_step], enable_checkpointing=True, samples_per_epoch=24, max_epochs=1)
+    whole = fit(
+        tmp_path,
+        folder,
+        Recorder(),
+        callbacks=[every_step],
+        enable_checkpointing=True,
+        samples_per_epoch=24,
+        max_epochs=1,
+    )
     resumed = fit(
-        tmp_path, folder, Recorder(), tmp_path / "ckpt" / "step=6.ckpt", batch_size=batch_size, samples_per_epoch=24, max_epochs=1
+        tmp_path,
+        folder,
+        Recorder(),
+        tmp_path / "ckpt" / "step=6.ckpt",
+        batch_size=batch_size,
+        samples_per_epoch=24,
+        max_epochs=1,
     )
 
     def line(model: Recorder) -> list[str]:
@@ -338,7 +364,9 @@ def test_epochs_that_are_left_early_begin_anew(tmp_path: Path, folder: Path) -> 
     data = module(folder)
     data.setup("fit")
     loader = data.train_dataloader()
-    assert [batch for _, _, batch, _, _ in model.seen] == [batch for epoch in range(3) for batch in keys(loader, epoch)[:2]]
+    assert [batch for _, _, batch, _, _ in model.seen] == [
+        batch for epoch in range(3) for batch in keys(loader, epoch)[:2]
+    ]
 
 
 def test_overfitting_serves_one_epoch_again_and_again(tmp_path: Path, folder: Path) -> None:
@@ -476,7 +504,7 @@ def test_missing_shards_are_named_before_work(folder: Path, tmp_path: Path, spli
     with pytest.raises(FileNotFoundError, match=f"--data.init_args.{split}_shards.*none.tar"):
         module(folder, **{f"{split}_shards": str(tmp_path / "none.tar")}).setup("fit")
     (tmp_path / "empty.tar").touch()
-    with pytest.raises(InputError, match="empty.tar' is empty"):
+    with pytest.raises(InputError, match=r"empty.tar' is empty"):
         module(folder, **{f"{split}_shards": str(tmp_path / "empty.tar")}).setup("fit")
 
 
@@ -491,7 +519,7 @@ def test_validation_on_training_data_is_refused(folder: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="is a training shard too"):
         module(folder, train_shards=url, validation_shards=url, samples_per_epoch=4).setup("fit")
     (copy,) = write_shards(tmp_path, 1, 1, name="copy", first=6)  # the same audio as train006 in another tar
-    with pytest.raises(InputError, match="clip 'copy006' of .* is training clip 'train006'"):
+    with pytest.raises(InputError, match=r"clip 'copy006' of .* is training clip 'train006'"):
         module(folder, validation_shards=str(copy)).setup("fit")
     module(folder, validation_shards=str(shard)).setup("validate")  # looking at training clips is no crime
 
@@ -511,12 +539,16 @@ def test_missing_embedded_shards_are_said(folder: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_fit_resumes_at_the_right_sample(tmp_path: Path, folder: Path, every_step: ModelCheckpoint, workers: int) -> None:
+def test_streamed_fit_resumes_at_the_right_sample(
+    tmp_path: Path, folder: Path, every_step: ModelCheckpoint, workers: int
+) -> None:
     """The same layout of workers, as the docstring of `streamed_shards` says."""
     shards = [f"pipe:cat {folder}/train-{i:06d}.tar" for i in range(3)]
 
     def run(ckpt: Path | None, **options: object) -> Recorder:
-        data = module(folder, train_shards=shards, allow_pipe=True, samples_per_epoch=9, shuffle_buffer=4, num_workers=workers)
+        data = module(
+            folder, train_shards=shards, allow_pipe=True, samples_per_epoch=9, shuffle_buffer=4, num_workers=workers
+        )
         model = Recorder()
         trainer(tmp_path, max_epochs=2, limit_val_batches=0, **options).fit(model, data, ckpt_path=ckpt)
         return model

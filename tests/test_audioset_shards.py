@@ -20,9 +20,18 @@ from datamodules import audioset_shards
 from datamodules.audioset_files import Ontology, Segment, match_clips, read_class_labels, read_segments
 from datamodules.audioset_shards import make_shards
 from datamodules.shard_index import read_index
+from datamodules.shard_run import only_one
 
-HEADER = "# Segments csv created Sun Mar  5 10:54:25 2017\n# num_ytids=3, num_segs=3\n# YTID, start_seconds, end_seconds, positive_labels\n"
-CLASSES = 'index,mid,display_name\n0,/m/music,"Music"\n1,/m/violin,"Violin, fiddle"\n2,/m/speech,"Speech"\n3,/t/dd1,"Male speech, man speaking"\n'
+HEADER = """# Segments csv created Sun Mar  5 10:54:25 2017
+# num_ytids=3, num_segs=3, num_unique_labels=4, num_positive_labels=5
+# YTID, start_seconds, end_seconds, positive_labels
+"""
+CLASSES = """index,mid,display_name
+0,/m/music,"Music"
+1,/m/violin,"Violin, fiddle"
+2,/m/speech,"Speech"
+3,/t/dd1,"Male speech, man speaking"
+"""
 ONTOLOGY = [
     {"id": "/m/music", "name": "Music", "child_ids": ["/m/string", "/m/music"]},  # the loop must not hang
     {"id": "/m/string", "name": "Bowed string instrument", "child_ids": ["/m/violin"]},
@@ -104,12 +113,12 @@ def test_every_bad_line_is_named(source: Source) -> None:
 def test_lists_that_are_none(source: Source, tmp_path: Path) -> None:
     for content in (b"", b"# only a comment\n", b"\xff\xfe\x00"):
         source.segments.write_bytes(content)
-        with pytest.raises(InputError, match="segments.csv"):
+        with pytest.raises(InputError, match=r"segments.csv"):
             read_segments(source.segments)
     with pytest.raises(FileNotFoundError):
         read_segments(tmp_path / "none.csv")
     source.classes.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="classes.csv"):
+    with pytest.raises(InputError, match=r"classes.csv"):
         read_class_labels(source.classes)
     for text in ("{", "[1]", '[{"id": 1}]', '{"a": 1}'):
         source.ontology.write_text(text)
@@ -121,7 +130,7 @@ def test_names_hold_commas_and_branches_hold_their_children(source: Source) -> N
     assert read_class_labels(source.classes)["/m/violin"] == "Violin, fiddle"
     tree = Ontology(source.ontology)
     assert tree.branch("music") == tree.branch("/m/music") == {"/m/music", "/m/string", "/m/violin"}
-    with pytest.raises(InputError, match="no label 'Musik'.* Similar: Music"):
+    with pytest.raises(InputError, match=r"no label 'Musik'.* Similar: Music"):
         tree.branch("Musik")
 
 
@@ -130,7 +139,10 @@ def test_names_hold_commas_and_branches_hold_their_children(source: Source) -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["v.wav", "v_30.wav", "v_30.0.flac", "v_30.000.ogg", "v_30000.mp3", "v_30_40.wav", "v_30.000_40.000.WAV", "sub/v_30000_40000.wav"],
+    [
+        "v.wav", "v_30.wav", "v_30.0.flac", "v_30.000.ogg", "v_30000.mp3", "v_30_40.wav", "v_30.000_40.000.WAV",
+        "sub/v_30000_40000.wav",
+    ],
 )  # fmt: skip
 def test_spellings_of_a_clip(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -294,6 +306,10 @@ def test_another_run_s_folder_is_refused_and_overwriting_leaves_no_old_shards(so
         source.run(max_samples=2)
     source.run(max_samples=2, overwrite=True)
     assert sorted(p.name for p in source.out.glob("*.tar")) == ["train-000000.tar", "train-000001.tar"]
+    (source.out / "train-000000.index.json").rename(source.out / "away")
+    with pytest.raises(InputError, match=r"train-000000.tar' was made and is gone"):
+        source.run(max_samples=2)
+    (source.out / "away").rename(source.out / "train-000000.index.json")
     (source.out / "train-report.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         source.run(max_samples=2)
@@ -305,7 +321,7 @@ def test_another_run_s_folder_is_refused_and_overwriting_leaves_no_old_shards(so
 def test_two_at_once_are_refused(source: Source) -> None:
     source.many(1)
     source.out.mkdir()
-    with audioset_shards._only_one(source.out / "train.lock"), pytest.raises(InputError, match="another process"):
+    with only_one(source.out / "train.lock"), pytest.raises(InputError, match="another process"):
         source.run()
     source.run()
     assert not list(source.out.glob("*.lock"))

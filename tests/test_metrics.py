@@ -61,9 +61,13 @@ def test_chroma_equals_a_computation_frame_by_frame():
     pairs = [(melody(1), melody(2)), (melody(3), melody(4, seconds=2.0))]
     expected = []
     for first, second in pairs:
-        a, b = (librosa.feature.chroma_cqt(y=wave.numpy(), sr=RATE, hop_length=512).T.tolist() for wave in (first, second))
+        a, b = (
+            librosa.feature.chroma_cqt(y=wave.numpy(), sr=RATE, hop_length=512).T.tolist() for wave in (first, second)
+        )
         cosines = [
-            sum(x * y for x, y in zip(u, v, strict=True)) / math.sqrt(sum(x * x for x in u)) / math.sqrt(sum(y * y for y in v))
+            sum(x * y for x, y in zip(u, v, strict=True))
+            / math.sqrt(sum(x * x for x in u))
+            / math.sqrt(sum(y * y for y in v))
             for u, v in zip(a, b, strict=False)
         ]
         expected.append(sum(cosines) / len(cosines))
@@ -164,11 +168,27 @@ def test_embedding_leaves_the_global_generators_alone(clap):
 
 
 def test_a_fused_clap_works_too():
-    sizes = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [1, 2], "num_hidden_layers": 2,
-             "enable_fusion": True, "fusion_type": "aff_2d", "aff_block_r": 2}
-    text = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 24, "intermediate_size": 32, "vocab_size": 300}
+    sizes = {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [1, 2],
+        "num_hidden_layers": 2,
+        "enable_fusion": True,
+        "fusion_type": "aff_2d",
+        "aff_block_r": 2,
+    }
+    text = {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "vocab_size": 300,
+    }
     config = transformers.ClapConfig(audio_config=sizes, text_config=text, projection_dim=24)
-    embedder = ClapEmbedder(transformers.ClapModel(config), transformers.ClapFeatureExtractor(truncation="fusion"), None)
+    embedder = ClapEmbedder(
+        transformers.ClapModel(config), transformers.ClapFeatureExtractor(truncation="fusion"), None
+    )
     assert embedder.audio(melody(1, seconds=12), RATE).norm() == pytest.approx(1)
 
 

@@ -1,0 +1,141 @@
+"""CLAP (Wu et al., arXiv 2211.06687): one space for audio and text, to judge edits in."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import Tensor
+
+from apa_lightning.audio import resample
+from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.errors import InputError
+from apa_lightning.sources import frozen, no_progress_bars, resolve_source
+
+#: Where an AudioLDM2 folder keeps its CLAP: model, feature extractor, tokenizer.
+PIPELINE_PARTS = ("text_encoder", "feature_extractor", "tokenizer")
+
+
+class ClapEmbedder:
+    """Unit-length audio and text embeddings of one CLAP.
+
+    A plain object on purpose: a metric or module that holds it takes over neither its weights nor its state dict, and a
+    copied metric shares it.
+
+    Args:
+        model: a ``ClapModel``; it is frozen and stays where it is.
+        feature_extractor, tokenizer: those that belong to it.
+        name: shown in reports.
+    """
+
+    def __init__(
+        self,
+        model: transformers.ClapModel,
+        feature_extractor: transformers.ClapFeatureExtractor,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        name: str = "custom",
+    ):
+        self.model, self.name = frozen(model), name
+        self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
+        # What the weights need, whatever the extractor's own file says: other channels would not fit.
+        self._truncation = "fusion" if model.config.audio_config.enable_fusion else "rand_trunc"
+
+    @classmethod
+    def of(cls, backbone: AudioLDM2Backbone) -> "ClapEmbedder":
+        """The CLAP that ``backbone`` itself reads prompts with."""
+        return cls(
+            backbone.text_encoder, backbone.feature_extractor, backbone.pipeline.tokenizer, f"CLAP of {backbone.name}"
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, device: str | torch.device = "cpu") -> "ClapEmbedder":
+        """Load a CLAP.
+
+        Args:
+            source: a CLAP folder or hub id (``laion/larger_clap_music``), an AudioLDM2 folder, or ``embedded``.
+            device: where it runs.
+
+        Raises:
+            FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or no CLAP.
+        """
+        path = resolve_source(source, "clap", _download)
+        parts = PIPELINE_PARTS if (path / "model_index.json").is_file() else ("", "", "")
+        try:
+            with no_progress_bars():
+                model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0])
+                extractor = transformers.ClapFeatureExtractor.from_pretrained(path, subfolder=parts[1])
+                tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=parts[2])
+        except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+            raise InputError(
+                f"clap: {source} cannot be loaded as CLAP ({str(error).strip().splitlines()[0]}). Give a CLAP or "
+                "AudioLDM2 folder or hub id, or leave the setting out for the backbone's own CLAP."
+            ) from error
+        return cls(model.to(device), extractor, tokenizer, str(source))
+
+    def to(self, device: str | torch.device) -> "ClapEmbedder":
+        """Move the CLAP; returns ``self``."""
+        self.model.to(device)
+        return self
+
+    def __deepcopy__(self, memo: dict) -> "ClapEmbedder":
+        return self
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that the audio branch reads (48,000); everything is resampled to it."""
+        return self.feature_extractor.sampling_rate
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings (B, D) of B texts, on the CPU."""
+        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.model.device)
+        hidden = self.model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        return _unit(self.model.text_projection(hidden.pooler_output))
+
+    @torch.no_grad()
+    def audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Embedding (D,) of one waveform (S,), on the CPU.
+
+        CLAP reads 10 s; a longer clip is covered by ``round(seconds / 10)`` evenly spaced windows whose embeddings are
+        averaged (a single window is the middle), a shorter one is repeated, as in CLAP's training.
+        """
+        samples = resample(waveform.detach().float().cpu(), sample_rate, self.sample_rate).numpy()
+        with _numpy_draws_undone():  # the extractor draws when it marks a clip as long
+            inputs = self.feature_extractor(
+                self._windows(samples), sampling_rate=self.sample_rate, truncation=self._truncation, return_tensors="pt"
+            )
+        features = inputs["input_features"].to(self.model.device, self.model.dtype)
+        longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)  # no window is
+        hidden = self.model.audio_model(input_features=features, is_longer=longer)
+        return _unit(_unit(self.model.audio_projection(hidden.pooler_output)).mean(dim=0))
+
+    def _windows(self, samples: np.ndarray) -> list[np.ndarray]:
+        size = self.feature_extractor.nb_max_samples
+        if len(samples) <= size:
+            return [samples]
+        count, spare = max(1, round(len(samples) / size)), len(samples) - size
+        starts = [spare // 2] if count == 1 else np.linspace(0, spare, count).astype(int)
+        return [samples[start : start + size] for start in starts]
+
+
+def _unit(embedding: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(embedding.float().cpu(), dim=-1)
+
+
+def _download(hub_id: str) -> str:
+    """The CLAP of ``hub_id``, a repository of its own or part of an AudioLDM2, without the rest."""
+    weights = ["model.safetensors", "pytorch_model.bin", *(f"{part}/*" for part in PIPELINE_PARTS)]
+    return snapshot_download(hub_id, allow_patterns=[*weights, "*.json", "*.txt"])
+
+
+@contextmanager
+def _numpy_draws_undone() -> Iterator[None]:
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
