@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from apa_lightning.checkpoints import check_checkpoint, last_checkpoint
 from apa_lightning.errors import InputError
 
 #: Commands that need no Trainer: plain typed functions, named by path because this package imports none of their homes.
@@ -77,6 +78,20 @@ class CLI(LightningCLI):
         # Edits go to files; keeping them would hold every waveform in memory.
         if "return_predictions" in parser.get_defaults():
             parser.set_defaults({"return_predictions": False})
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint before anything is built. Its settings are not read: those of the command line count."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and path not in ("last", "best", "hpc", "registry"):
+            check_checkpoint(path)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if arguments.get("ckpt_path") == "last":  # Lightning looks only into the new run's own, empty folder
+            arguments["ckpt_path"] = last_checkpoint(self.trainer.default_root_dir)
+        if arguments.get("ckpt_path"):
+            arguments["weights_only"] = True  # nothing in a checkpoint is ever executed
+        return arguments
 
     def _set_seed(self) -> None:
         if self.subcommand not in TOOLS:

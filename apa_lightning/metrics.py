@@ -123,8 +123,8 @@ class ChromaSimilarity(ClipMean):
     """Framewise cosine similarity of constant-Q chroma with 12 bins, averaged over frames, then over clips.
 
     Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
-    tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52, and a
-    noisy edit more, so a figure is only readable beside its shuffled pairs.
+    tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52,
+    so a figure is only readable beside that of shuffled pairs.
     """
 
     def update(self, edited: Waveforms, source: Waveforms, sample_rate: int) -> None:
@@ -140,7 +140,7 @@ class ChromaSimilarity(ClipMean):
                 self._add(i, chroma_cosine(chroma(one, sample_rate), chroma(other, sample_rate)))
 
 
-# --- CLAP -------------------------------------------------------------------------------------------------------------
+# --- CLAP -----------------------------------------------------------------------------------------------------------
 
 
 class ClapScore(ClipMean):

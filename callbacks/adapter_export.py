@@ -16,9 +16,9 @@ from callbacks.run_folder import run_folder
 class AdapterExport(L.Callback):
     """Writes the adapter file at the end of training and, by choice, on the way there.
 
-    With :class:`AdapterEMA` among the callbacks the file holds the average. Its metadata say which (``weights``: ``ema``
-    or ``trained``), ``step`` and ``epoch``, beside what the module notes (``backbone``, ...). The file is replaced
-    atomically, and never by weights that are not finite. A fast development run writes none.
+    With :class:`AdapterEMA` among the callbacks the file holds the average. Its metadata say which (``weights`` is
+    ``ema`` or ``trained``), ``step`` and ``epoch``, beside what the module notes (``backbone``, ...). The file is
+    replaced atomically, and never by weights that are not finite. A fast development run writes none.
 
     Args:
         when: ``fit_end`` only at the end of training; ``validation`` also after every validation; ``checkpoint`` also

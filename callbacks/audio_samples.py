@@ -84,9 +84,9 @@ class AudioSamples(EditsCallback):
     def _show(
         self, logger: TensorBoardLogger, name: str, waveforms: dict, rate: int, picture: np.ndarray, step: int
     ) -> None:
-        board, tag = logger.experiment, f"{self.name}/{name}"
+        board = logger.experiment
         for part, waveform in waveforms.items():
-            if part == "edited" or tag not in self._heard:  # source and text-only never change: once is enough
-                board.add_audio(f"{tag}/{part}", waveform[None], step, rate)
-        self._heard.add(tag)
-        board.add_image(tag, picture, step, dataformats="HWC")
+            if part == "edited" or name not in self._heard:  # source and text-only never change: once is enough
+                board.add_audio(f"{self.name}-{name}/{part}", waveform[None], step, rate)  # a group for each edit
+        self._heard.add(name)
+        board.add_image(f"{self.name}/{name}", picture, step, dataformats="HWC")

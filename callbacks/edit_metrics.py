@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import ChromaSimilarity, ClapEmbedder, ClapScore, ClipMean
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, ClipMean
 from apa_lightning.module import AudioPromptModule
 from callbacks.validation_edits import EditsCallback, ValidationEdit
 from callbacks.validation_plan import ValidationPlan, file_name
@@ -66,21 +67,8 @@ class EditMetrics(EditsCallback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.add_custom_scalars(self._layout())
-
-    def _layout(self) -> dict:
-        """TensorBoard keeps one layout per run, so the charts of the losses have their place here too."""
-        charts = {}
-        for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
-            charts[f"{kind}: all"] = ["Multiline", [f"^{self.name}/{kind}/{system}$" for system in SYSTEMS]]
-            charts[f"{kind}: edited, between {lower} and {upper}"] = [
-                "Margin",
-                [f"{self.name}/{kind}/{system}" for system in ("edited", lower, upper)],
-            ]
-        losses = {
-            f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")
-        }
-        return {f"{self.name}: edits and their floors": charts, "validation loss for each omega": losses}
+                names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
+                logger.experiment.add_custom_scalars(_charts(names))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         clap = self._embedder.to(module.device)
@@ -101,6 +89,23 @@ class EditMetrics(EditsCallback):
                 if not torch.isnan(value):  # as for shuffled pairs of a single clip
                     module.log(f"{self.name}/{kind}/{system}", value, batch_size=1, sync_dist=True)
         module.log(f"{self.name}/skipped", float(skipped), batch_size=1, sync_dist=True, reduce_fx="sum")
+
+
+def _charts(names: Sequence[str]) -> dict:
+    """TensorBoard's custom scalars: it keeps one layout per run, so the charts of the losses have their place here too."""
+    categories = {}
+    for name in names:
+        for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
+            everything = [f"^{name}/{kind}/{system}$" for system in SYSTEMS]
+            between = [f"{name}/{kind}/{system}" for system in ("edited", lower, upper)]
+            categories[f"{name}: {kind}"] = {
+                f"{kind} of {', '.join(SYSTEMS)}": ["Multiline", everything],
+                f"{kind} of edited, between {lower} and {upper}": ["Margin", between],
+            }
+    categories["validation loss for each omega"] = {
+        f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")
+    }
+    return categories
 
 
 def _with_sources(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tensor, Tensor]]]:

@@ -22,8 +22,8 @@ class Throughput(L.Callback):
     """Logs how fast training goes since the last logged step, without validation and checkpoints.
 
     ``throughput/steps_per_second`` (optimizer steps), ``throughput/clips_per_second`` (of all processes),
-    ``throughput/audio_hours_per_hour``, ``throughput/data_wait`` (share of the time spent waiting for batches) and, on a
-    GPU, ``throughput/peak_memory_gib``. Lightning's own ThroughputMonitor knows neither audio nor waiting.
+    ``throughput/audio_hours_per_hour``, ``throughput/data_wait`` (share of the time spent waiting for batches) and, on
+    a GPU, ``throughput/peak_memory_gib``. Lightning's own ThroughputMonitor knows neither audio nor waiting.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:

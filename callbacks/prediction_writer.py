@@ -32,14 +32,16 @@ class PredictionWriter(Callback):
         self._bar: tqdm | None = None
         self._started = 0.0
         self._failures: dict[str, str] = {}
+        self._summarised = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
         if not isinstance(trainer.datamodule, EditsDataModule):
             raise InputError("data: predict edits what datamodules.edits.EditsDataModule reads; give it as --data.class_path.")
+        _queue(trainer).has_writer = True
         trainer.predict_loop.return_predictions = False  # Lightning would keep every waveform
-        self._failures = {}
+        self._failures, self._summarised = {}, False
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -80,12 +82,13 @@ class PredictionWriter(Callback):
             queue.results.tidy()
             self._failures = queue.failures()
             table = queue.results.write_table()
+            self._summarised = True
             print(summary(queue, time.monotonic() - self._started, f"{queue.results.path}, {table.name}"), flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
         queue = trainer.datamodule.queue if isinstance(trainer.datamodule, EditsDataModule) else None
-        if queue is not None and queue.keys and trainer.is_global_zero:
+        if queue is not None and queue.keys and trainer.is_global_zero and not self._summarised:
             done = len(queue.skipped) + len(queue.made())
             print(f"predict: stopped; {done} of {len(queue.edits)} edits are whole in {queue.results.folder}. "
                   "The same command makes the rest.", flush=True)

@@ -5,10 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import lightning as L
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from apa_lightning import adapter as adapters
 from apa_lightning.edit_request import EditRequest, EditResult
@@ -34,10 +35,13 @@ class ValidationEdits:
     """Held-out clips of one plan and their edits, made once per step and weights.
 
     The clips are picked from the first validation's batches as they pass, and stay the same for the whole run. What the
-    text alone makes of a prompt depends on no trained weight, so it is made once. All randomness is in the requests' seeds.
+    text alone makes of a prompt depends on no trained weight, so it is made once. All randomness is in the requests'
+    seeds.
     """
 
-    _rooms: WeakKeyDictionary[L.LightningModule, dict[ValidationPlan, "ValidationEdits"]] = WeakKeyDictionary()
+    _rooms: ClassVar[WeakKeyDictionary[L.LightningModule, dict[ValidationPlan, "ValidationEdits"]]] = (
+        WeakKeyDictionary()
+    )
 
     def __init__(self, plan: ValidationPlan):
         self.plan = plan
@@ -114,7 +118,7 @@ class EditsCallback(L.Callback):
     Args:
         plan: what is edited, and how.
         every_n_validations: 1 means at each; the first validation always counts.
-        during_sanity_check: edit also in the sanity check before training; the clips are then picked from its few batches.
+        during_sanity_check: edit also in the sanity check before training; the clips are then picked from its batches.
     """
 
     #: Whether processes other than the first take part.
@@ -139,6 +143,11 @@ class EditsCallback(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         make_scheduler(pl_module.backbone, self.plan.scheduler)  # refuses an unusable one before training
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise InputError(
+                f"trainer.callbacks: {type(self).__name__} edits in each process by itself and cannot do so with sharded "
+                "weights. Leave it out, or use --trainer.strategy ddp."
+            )
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         if self._due(trainer):

@@ -46,7 +46,7 @@ class ValidationPlan:
 
     Attributes:
         num_clips: held-out clips per process; clips of a known target and of different ones come first.
-        targets: what clips are turned into; a clip's own label is skipped, and neighbouring clips get different targets.
+        targets: what clips are turned into; a clip's own label is skipped, and neighbours get different targets.
         targets_per_clip: how many of them for each clip.
         prompt: text of the target; ``{}`` stands for it.
         negative_prompt: ``{}`` stands for the clip's own label among the targets; empty where that is unknown.

@@ -225,6 +225,15 @@ class AudioSetDataModule(LightningDataModule):
         """The validation clips."""
         return self.val_dataloader()
 
+    def teardown(self, stage: str) -> None:
+        """End the training workers."""
+        if stage == "fit" and self._train_loader is not None:
+            self._train_loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the training workers."""
+        self.teardown("fit")
+
     # --- resuming -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

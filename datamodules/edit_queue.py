@@ -46,6 +46,7 @@ class EditQueue:
         self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity = results, identity
         self.batches = _batches(edits, batch_size, window_seconds)
+        self.has_writer = False  # a PredictionWriter says so
         self.keys: dict[str, str] = {}
         self.skipped: set[str] = set()
         self._sources: dict[str, FileMark] = {}
@@ -58,6 +59,8 @@ class EditQueue:
         return len(self.batches) + 1
 
     def __iter__(self) -> Iterator[EditBatch]:
+        if not self.has_writer:
+            raise InputError("trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter, which writes the results.")
         identity = self.identity()
         self.keys = {edit.id: _key(edit.request, identity) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
@@ -117,7 +120,7 @@ class EditQueue:
 
     def failures(self) -> dict[str, str]:
         """Message by id of what failed during this run."""
-        return {i: self.results.entries[i].message for i, key in self.keys.items() if self.results.failed_since_opening(i, key)}
+        return {i: self.results.message(i) for i, key in self.keys.items() if self.results.failed_since_opening(i, key)}
 
     def made(self) -> list[str]:
         """Ids of what was made since this run began, by all its processes."""

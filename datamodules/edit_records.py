@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -39,16 +40,13 @@ class FileMark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept of a line of `results.jsonl`: `key` is the digest of the edit's settings, `line_start` its place."""
+    """What is kept in memory of a line of `results.jsonl`: `key` is the digest of the edit's settings, `start` its place."""
 
     id: str
     status: str
     key: str
     output: str
-    source: FileMark | None
-    result: FileMark | None
-    message: str
-    line_start: int
+    start: int
 
 
 def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,10 +60,17 @@ def failed_record(edit_id: str, key: str, output: str, message: str, details: Ma
     return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key, "finished": _now()}
 
 
-def read_entry(record: Mapping[str, Any], line_start: int) -> Entry:
-    names = FileMark.__dataclass_fields__
-    marks = (FileMark(*(record[prefix + name] for name in names)) if record["status"] == "done" else None for prefix in ("audio_", ""))
-    return Entry(record["id"], record["status"], record["key"], record["output"], *marks, record.get("message", ""), line_start)
+def read_entry(record: Mapping[str, Any], start: int) -> Entry:
+    """The entry of a line. Raises `KeyError` or `TypeError` for what is no line of ours."""
+    if record["status"] == "done":
+        read_mark(record, "")
+        read_mark(record, "audio_")
+    return Entry(record["id"], sys.intern(record["status"]), record["key"], record["output"], start)
+
+
+def read_mark(record: Mapping[str, Any], prefix: str) -> FileMark:
+    """The mark of a line's result (no prefix) or source (`audio_`)."""
+    return FileMark(*(record[prefix + name] for name in FileMark.__dataclass_fields__))
 
 
 def _now() -> str:

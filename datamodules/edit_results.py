@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from apa_lightning.audio import AudioError, atomic_path, probe_audio
 from apa_lightning.errors import InputError
-from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry
+from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 
 RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"
 
@@ -98,12 +98,22 @@ class EditResults:
         entry = self.entries.get(edit_id)
         if entry is None or (entry.status, entry.key, entry.output) != ("done", key, output):
             return False
-        return entry.source.matches(Path(source)) and entry.result.matches(self.folder / output)
+        record = self._record(entry)
+        return read_mark(record, "audio_").matches(Path(source)) and read_mark(record, "").matches(self.folder / output)
 
     def failed_since_opening(self, edit_id: str, key: str) -> bool:
         """Whether a process has failed at this edit since this one began."""
         entry = self.entries.get(edit_id)
-        return entry is not None and entry.status == "failed" and entry.key == key and entry.line_start >= self.opened_at
+        return entry is not None and entry.status == "failed" and entry.key == key and entry.start >= self.opened_at
+
+    def message(self, edit_id: str) -> str:
+        """Why `edit_id` has failed."""
+        return self._record(self.entries[edit_id])["message"]
+
+    def _record(self, entry: Entry) -> dict[str, Any]:
+        with open(self.path, "rb") as file:
+            file.seek(entry.start)
+            return json.loads(file.readline())
 
     def write_table(self) -> Path:
         """`results.csv`: the newest line of every id, for spreadsheets."""
@@ -127,10 +137,9 @@ class EditResults:
         path = self.folder / output
         if not path.exists() and not path.is_symlink():
             return
-        entry = self.made.get(output)
         if self._is_intact(output) or output in self._torn or any(output in outputs for outputs in self._in_progress().values()):
             return
-        if entry is None:
+        if output not in self.made:
             raise InputError(f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
                              "or let it be replaced: --data.overwrite true.")
         try:
@@ -142,7 +151,7 @@ class EditResults:
 
     def _is_intact(self, output: str) -> bool:
         """Whether `output` is there as it was made."""
-        return output in self.made and self.made[output].result.matches(self.folder / output)
+        return output in self.made and read_mark(self._record(self.made[output]), "").matches(self.folder / output)
 
     def _in_progress(self) -> dict[Path, list[str]]:
         """Notes of live or killed processes, with the files that they were making."""

@@ -63,6 +63,8 @@ class Reader(Protocol):
 
     def __call__(self, epoch: int, batch: int, sample: int, count: int) -> Iterable[dict[str, Any]]: ...
 
+    def close(self) -> None: ...
+
 
 def loader_options(num_workers: int) -> dict[str, Any]:
     """Arguments of every `DataLoader` here."""
@@ -80,6 +82,16 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
+class _Plan:
+    """The batch sampler of a DataLoader that outlives an epoch: gives whatever batches are put into it."""
+
+    def __init__(self) -> None:
+        self.batches: Iterable[list[tuple[int, int]]] = ()
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+
 class IndexedReader:
     """Reads batches of indexed shards; only the plan of sample numbers travels to the workers, which stay alive.
 
@@ -90,18 +102,22 @@ class IndexedReader:
         self, dataset: IndexedShards, order: SampleOrder, batch_size: int, rank: int, world_size: int, num_workers: int
     ) -> None:
         self._order, self._batch_size, self._rank, self._world_size = order, batch_size, rank, world_size
-        self._plan: list[list[tuple[int, int]]] | Iterator[list[tuple[int, int]]] = []
-        self._loader: DataLoader = DataLoader(
-            dataset, batch_sampler=self, persistent_workers=num_workers > 0, **loader_options(num_workers)
-        )
+        self._dataset, self._num_workers = dataset, num_workers
+        self._plan = _Plan()
+        self._loader: DataLoader | None = None
 
     def __call__(self, epoch: int, batch: int, sample: int, count: int) -> Iterable[dict[str, Any]]:
-        self._plan = self._batches(epoch, sample, count)
+        if self._loader is None:
+            options = loader_options(self._num_workers)
+            self._loader = DataLoader(
+                self._dataset, batch_sampler=self._plan, persistent_workers=self._num_workers > 0, **options
+            )
+        self._plan.batches = self._batches(epoch, sample, count)
         return self._loader
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The DataLoader asks for its batch sampler's batches here."""
-        return iter(self._plan)
+    def close(self) -> None:
+        """Let the workers go; another call starts new ones."""
+        self._loader = None
 
     def _batches(self, epoch: int, sample: int, count: int) -> Iterator[list[tuple[int, int]]]:
         step = self._batch_size * self._world_size
@@ -119,6 +135,9 @@ class StreamReader:
     def __call__(self, epoch: int, batch: int, sample: int, count: int) -> Iterable[dict[str, Any]]:
         self._dataset.epoch = epoch  # workers start anew for each epoch and see it
         return itertools.islice(self._loader, batch, batch + count)
+
+    def close(self) -> None:
+        """Nothing to let go: workers end with their epoch."""
 
 
 @dataclass
@@ -166,6 +185,10 @@ class TrainLoader:
         self._yielded = 0
         self._start = _Place(0, 0, 0, step_size)
         self._resumed = False
+
+    def close(self) -> None:
+        """End the workers. A worker that only the garbage collector finds takes seconds to end."""
+        self._read.close()
 
     @property
     def sampler(self) -> "TrainLoader":

@@ -1,28 +1,26 @@
 """Callbacks in real fits of a tiny backbone with a window of 1.28 s."""
 
-import dataclasses
 import json
 import math
 import random
-from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from fit_tools import PLAN, build, clips, fit, loader, small_backbone
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader
 
 from apa_lightning.adapter import adapted_layers
 from apa_lightning.audio import load_audio
-from apa_lightning.conditioning import ConditionDropout, PoolingRates
 from apa_lightning.editing import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
-from apa_lightning.random_backbone import TINY, save_random_backbone
 from callbacks.adapter_ema import AdapterEMA
 from callbacks.adapter_export import AdapterExport
 from callbacks.audio_samples import AudioSamples
@@ -32,104 +30,20 @@ from callbacks.spectrogram import spectrogram_picture
 from callbacks.validation_edits import ValidationEdits
 from callbacks.validation_plan import HeldOutClip, ValidationPlan, own_targets
 
-LABELS = ("Piano", "Piano", "Violin, fiddle", "Jazz")
-PLAN = ValidationPlan(num_clips=2, num_inference_steps=1)
-
-
-@pytest.fixture(scope="module")
-def small_backbone(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("small-backbone")
-    save_random_backbone(folder, dataclasses.replace(TINY, unet={**TINY.unet, "sample_size": 32}))
-    return folder
-
-
-def build(folder: Path, **options) -> AudioPromptModule:
-    return AudioPromptModule(
-        backbone=str(folder), audio_encoder=str(folder / "audio_encoder"), pooling_rates=PoolingRates((2,)), **options
-    )
-
 
 @pytest.fixture()
-def module(small_backbone) -> AudioPromptModule:
-    return build(small_backbone)
-
-
-def clips(count: int, window: int, first: int = 0) -> list[dict]:
-    time = torch.arange(window) / 16_000
-    return [
-        {
-            "key": f"clip_{i}",
-            "waveform": 0.3 * torch.sin(2 * math.pi * 220 * 2 ** (i * 5 / 12) * time),
-            "prompt": f"tone {i}",
-            "labels": [LABELS[i % len(LABELS)]],
-        }
-        for i in range(first, first + count)
-    ]
-
-
-def loader(items: list[dict], batch_size: int = 2) -> DataLoader:
-    def collate(batch):
-        return {
-            key: torch.stack([item[key] for item in batch]) if key == "waveform" else [item[key] for item in batch]
-            for key in batch[0]
-        }
-
-    return DataLoader(items, batch_size=batch_size, collate_fn=collate)
-
-
-def fit(
-    module: AudioPromptModule, folder: Path, callbacks: list, steps: int = 2, ckpt_path=None, **options
-) -> L.Trainer:
-    window = module.backbone.window_samples
-    defaults = {
-        "logger": False,
-        "val_check_interval": 1,
-        "check_val_every_n_epoch": None,
-        "log_every_n_steps": 1,
-        "num_sanity_val_steps": 0,
-    }
-    trainer = L.Trainer(
-        max_steps=steps,
-        default_root_dir=folder,
-        accelerator="cpu",
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        **defaults | options,
-    )
-    trainer.fit(module, loader(clips(2, window)), loader(clips(2, window, first=10)), ckpt_path=ckpt_path)
-    return trainer
-
-
-class Recorder(L.Callback):
-    """Notes the adapter's weights after each step and inside each validation."""
-
-    def __init__(self):
-        self.trained, self.validated = [], []
-
-    @staticmethod
-    def weights(module) -> torch.Tensor:
-        return torch.cat([weight.detach().flatten() for weight in module.adapter.parameters()]).clone()
-
-    def on_train_start(self, trainer, pl_module):
-        self.trained.append(self.weights(pl_module))
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        self.trained.append(self.weights(pl_module))
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        self.validated.append(self.weights(pl_module))
+def module() -> AudioPromptModule:
+    return build()
 
 
 # --- everything together --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run(small_backbone, tmp_path_factory):
+def run(tmp_path_factory):
     """One fit with TensorBoard and every callback: the folder, the events, what was edited, and the module."""
     folder = tmp_path_factory.mktemp("run")
-    module = build(small_backbone)
+    module = build()
     edited, states, original = [], [], AudioEditor.edit
 
     def spy(self, requests, **options):
@@ -197,7 +111,8 @@ def test_tensorboard_holds_audio_pictures_scalars_and_the_chart(run):
     events, tags = run[1], run[1].Tags()
     assert len(tags["audio"]) == 6
     assert sorted({tag.rsplit("/", 1)[1] for tag in tags["audio"]}) == ["edited", "source", "text_only"]
-    assert all(tag.startswith("samples/clip_1") for tag in tags["audio"] + tags["images"])
+    assert all(tag.startswith("samples-clip_1") for tag in tags["audio"])
+    assert all(tag.startswith("samples/clip_1") for tag in tags["images"])
     assert len(tags["images"]) == 2
     assert [event.step for event in events.Images(tags["images"][0])] == [1, 2]
     assert {len(events.Audio(tag)) for tag in tags["audio"]} == {1, 2}  # what never changes is there once
@@ -240,14 +155,14 @@ def test_validation_edits_leave_global_randomness_and_the_training_scale_alone(r
     assert {scale for layer in layers.values() for scale in layer.processor.attention.scale} == {module.ap_scale}
 
 
-def test_the_exported_adapter_loads_back_and_holds_the_average(run, small_backbone):
+def test_the_exported_adapter_loads_back_and_holds_the_average(run):
     folder, module, trainer = run[0], run[4], run[5]
     path = folder / "adapter.safetensors"
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert (metadata["step"], metadata["weights"], metadata["ema_updates"]) == ("2", "ema", "2")
-    assert metadata["backbone"] == str(small_backbone)
-    editor = AudioEditor.from_pretrained(small_backbone, path, small_backbone / "audio_encoder")
+    assert metadata["backbone"] == str(small_backbone())
+    editor = AudioEditor.from_pretrained(small_backbone(), path, small_backbone() / "audio_encoder")
     average = next(callback for callback in trainer.callbacks if isinstance(callback, AdapterEMA)).state_dict()[
         "average"
     ]
@@ -318,8 +233,8 @@ def test_validate_alone_makes_samples_but_no_adapter_file(module, tmp_path):
     assert not (tmp_path / "adapter.safetensors").exists()
 
 
-def test_a_half_precision_backbone_edits_under_the_trainers_precision(small_backbone, tmp_path):
-    module = build(small_backbone, half_backbone=True)
+def test_a_half_precision_backbone_edits_under_the_trainers_precision(tmp_path):
+    module = build(half_backbone=True)
     trainer = fit(module, tmp_path, [EditMetrics(PLAN)], steps=1, precision="bf16-mixed")
     assert torch.isfinite(trainer.callback_metrics["metrics/clap/edited"])
 
@@ -438,112 +353,6 @@ def test_a_genre_task_is_a_plan_of_its_own():
     assert first.state_key != second.state_key
 
 
-# --- average and export ---------------------------------------------------------------------------------------------
-
-
-def test_the_average_equals_its_closed_form_and_stands_in_for_validation(module, tmp_path):
-    recorder, average = Recorder(), AdapterEMA(decay=0.5)
-    module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=10.0)
-    fit(module, tmp_path, [average, recorder], steps=3)
-    decays = [2 / 11, 3 / 12, 4 / 13]
-    expected = recorder.trained[0]
-    for weights, decay, validated in zip(recorder.trained[1:], decays, recorder.validated, strict=True):
-        expected = decay * expected + (1 - decay) * weights
-        torch.testing.assert_close(validated, expected)
-        assert not torch.equal(validated, weights)
-    assert torch.equal(Recorder.weights(module), recorder.trained[-1])  # training goes on with its own weights
-    assert average.decay_at(10_000) == 0.5
-    assert AdapterEMA(0.9, warmup=False).decay_at(1) == 0.9
-
-
-def test_accumulated_batches_count_as_one_update(module, tmp_path):
-    average = AdapterEMA()
-    fit(module, tmp_path, [average], steps=2, accumulate_grad_batches=2, val_check_interval=2)
-    assert average.updates == 2
-
-
-def test_the_average_resumes_bit_exactly(small_backbone, tmp_path):
-    def trained(steps: int, **options) -> AdapterEMA:
-        module = build(
-            small_backbone, condition_dropout=ConditionDropout(text=0, both=0)
-        )  # prompts are then encoded in the same groups
-        average = AdapterEMA(decay=0.9)
-        fit(module, tmp_path, [average, ModelCheckpoint(tmp_path, filename=f"{steps}")], steps=steps, **options)
-        return average
-
-    whole = trained(4)
-    trained(2)
-    resumed = trained(4, ckpt_path=tmp_path / "2.ckpt")
-    assert resumed.updates == whole.updates == 4
-    assert all(
-        torch.equal(resumed.state_dict()["average"][name], value)
-        for name, value in whole.state_dict()["average"].items()
-    )
-
-
-def test_a_checkpoint_in_the_middle_of_a_validation_holds_the_trained_weights(module, tmp_path):
-    recorder, average = Recorder(), AdapterEMA(decay=0.5)
-
-    class Interrupt(L.Callback):
-        def on_validation_batch_start(self, trainer, *_):
-            if trainer.global_step == 1:
-                trainer.save_checkpoint(tmp_path / "middle.ckpt")
-
-    module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=10.0)
-    fit(module, tmp_path, [average, recorder, Interrupt()], steps=1)
-    saved = torch.load(tmp_path / "middle.ckpt", weights_only=True)
-    assert torch.equal(torch.cat([value.flatten() for value in saved["state_dict"].values()]), recorder.trained[-1])
-
-
-def test_validate_uses_the_checkpoints_average(small_backbone, tmp_path):
-    module, average = build(small_backbone), AdapterEMA(decay=0.5)
-    module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=10.0)
-    fit(module, tmp_path, [average, ModelCheckpoint(tmp_path, filename="one")], steps=1)
-    recorder, fresh = Recorder(), build(small_backbone)
-    trainer = L.Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        callbacks=[AdapterEMA(), recorder],
-    )
-    trainer.validate(
-        fresh, loader(clips(2, fresh.backbone.window_samples)), ckpt_path=tmp_path / "one.ckpt", verbose=False
-    )
-    assert torch.equal(
-        recorder.validated[0], torch.cat([value.flatten() for value in average.state_dict()["average"].values()])
-    )
-    assert torch.equal(Recorder.weights(fresh), Recorder.weights(module))
-
-
-def test_the_average_of_another_adapter_is_refused(module):
-    average = AdapterEMA()
-    average.load_state_dict({"updates": 1, "average": {"other.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="another adapter"):
-        average.on_validation_start(None, module)
-
-
-@pytest.mark.parametrize(("when", "files"), [("fit_end", [2]), ("validation", [1, 2]), ("checkpoint", [1, 2])])
-def test_when_the_adapter_is_written(module, tmp_path, when, files):
-    callbacks = [AdapterExport(when, "adapter-{step}.safetensors", str(tmp_path / "out"))]
-    fit(module, tmp_path, [*callbacks, ModelCheckpoint(tmp_path, every_n_train_steps=1)], steps=2)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        f"adapter-{step:06d}.safetensors" for step in files
-    ]
-    with safe_open(tmp_path / "out" / "adapter-000002.safetensors", "pt") as file:
-        assert file.metadata()["weights"] == "trained"
-
-
-def test_a_diverged_adapter_does_not_replace_a_good_file(module, tmp_path):
-    export = AdapterExport()
-    fit(module, tmp_path, [export], steps=1)
-    good = (tmp_path / "adapter.safetensors").read_bytes()
-    next(module.adapter.parameters()).data.fill_(float("nan"))
-    with pytest.warns(UserWarning, match="NaN"):
-        assert export.export(module.trainer, module) is None
-    assert (tmp_path / "adapter.safetensors").read_bytes() == good
-
-
 # --- pictures and settings ------------------------------------------------------------------------------------------
 
 
@@ -580,8 +389,10 @@ def test_wrong_settings_are_refused_at_construction(make, message):
         make()
 
 
-def test_an_unusable_scheduler_or_clap_is_refused_before_training(module, tmp_path):
+def test_an_unusable_scheduler_strategy_or_clap_is_refused_before_training(module, tmp_path):
     with pytest.raises(InputError, match="scheduler: 'Nonsense'"):
         fit(module, tmp_path, [AudioSamples(ValidationPlan(scheduler="Nonsense"))])
+    with pytest.raises(InputError, match="sharded weights"):
+        AudioSamples().setup(SimpleNamespace(strategy=FSDPStrategy()), module, "fit")
     with pytest.raises(FileNotFoundError, match="clap"):
         fit(module, tmp_path, [EditMetrics(clap="no such folder")])

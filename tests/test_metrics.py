@@ -11,8 +11,9 @@ import torch
 import transformers
 
 from apa_lightning.audio import resample
+from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import ChromaSimilarity, ClapEmbedder, ClapScore, chroma, chroma_cosine
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, chroma, chroma_cosine
 
 RATE = 16_000
 SCALE = (0, 2, 4, 5, 7, 9, 11, 12)
@@ -206,7 +207,7 @@ def test_clap_sources_that_cannot_be_loaded(tmp_path):
         ClapEmbedder.from_pretrained("no folder")
     with pytest.raises(InputError, match="clap"):
         ClapEmbedder.from_pretrained(tmp_path)
-    with pytest.raises(InputError, match="clap.*network"):
+    with pytest.raises(InputError, match=r"clap.*network"):
         ClapEmbedder.from_pretrained("laion/not-cached")
 
 

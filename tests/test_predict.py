@@ -260,6 +260,16 @@ def test_refused_before_any_edit(here, predict, capsys, arguments, expected):
     assert not Path("edits").exists() or not audio_bytes()
 
 
+def test_wrong_parts_are_named(here, model, capsys):
+    with pytest.raises(SystemExit):
+        main(command(model, "--data.manifest=m.csv", "--trainer.callbacks=null"))
+    assert "trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter" in capsys.readouterr().err
+    arguments = [argument for argument in command(model, "--data=datamodules.audioset.AudioSetDataModule") if not argument.startswith("--data.")]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "predict edits what datamodules.edits.EditsDataModule reads" in capsys.readouterr().err
+
+
 def test_torn_and_foreign_lines_are_mended(here, predict, capsys):
     predict()
     first = audio_bytes()

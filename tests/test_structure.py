@@ -14,7 +14,7 @@ MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / ro
 #: The plan's order; a module may import from rows above it, and from its own.
 ORDER = [
     {"errors"},
-    {"audio", "pooling", "diffusion", "random_draws", "sources", "random_backbone", "embedded"},
+    {"audio", "pooling", "diffusion", "random_draws", "sources", "checkpoints", "random_backbone", "embedded"},
     {"audio_encoder", "adapter", "conditioning", "edit_request"},
     {"backbone"},
     {"metrics", "sampling", "editing", "sizes", "adapter_files"},

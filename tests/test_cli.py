@@ -1,0 +1,193 @@
+"""The real command line, on the embedded data and the tiny random backbone."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from jsonargparse import Namespace
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from apa_lightning.audio import load_audio
+from apa_lightning.cli import CLI, PROGRAM, TOOLS, main
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+#: Small enough for a test, otherwise the run of base.yaml.
+SMALL = ["--data.batch_size", "2", "--data.num_workers", "0", "--data.validation_samples", "4", "--trainer.log_every_n_steps", "1",
+         "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["apa_lightning"])
+
+
+def fit(folder: Path, *arguments: str) -> None:
+    main(["fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(folder), *arguments])
+
+
+def parsed(monkeypatch, *arguments: str) -> Namespace:
+    """What the command line would run with; nothing is built."""
+    caught: list[Namespace] = []
+
+    def stop(cli: CLI) -> None:
+        caught.append(cli.config[cli.config.subcommand])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(CLI, "before_instantiate_classes", stop)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    return caught[0]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_is_accepted(monkeypatch, config):
+    edits = config == "configs/predict.yaml" or config.startswith("configs/tasks/")
+    base = ["predict", "--config", "configs/predict.yaml"] if edits else ["fit", "--config", "configs/base.yaml"]
+    settings = parsed(monkeypatch, *base, "--config", config).as_dict()
+    for section in ("model", "data"):
+        for key, value in ((yaml.safe_load((ROOT / config).read_text()).get(section) or {}).get("init_args") or {}).items():
+            if not isinstance(value, dict) and "${" not in str(value):
+                assert settings[section]["init_args"][key] == value, key
+
+
+def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: lightning.pytorch.callbacks.Timer}]}\n")
+    settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--config", str(overlay))
+    assert settings.model.init_args.seed == settings.data.init_args.seed == 7
+    assert settings.trainer.logger.init_args.save_dir == "elsewhere"
+    assert settings.trainer.callbacks[-1].class_path.endswith("Timer")
+    assert len(settings.trainer.callbacks) == len(yaml.safe_load((ROOT / "configs/base.yaml").read_text())["trainer"]["callbacks"]) + 1
+    settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--seed_everything", "3", "--model.ap_scale", "0.5")
+    assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
+
+
+@pytest.mark.parametrize(("command", "words"), [
+    ([], ["fit", "predict", *TOOLS]), (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
+    (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]), *[([tool], ["--config"]) for tool in TOOLS],
+])
+def test_help_names_the_knobs(capsys, command, words):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert not [word for word in words if word not in text]
+
+
+def test_sizes(capsys):
+    main(["sizes"])
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for figure in ("718,012,296", "layers 32", "matrices 64", "21,626,880"):
+        assert figure in text
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A short run of base.yaml; the run's folder."""
+    root = tmp_path_factory.mktemp("runs")
+    os.chdir(ROOT)
+    main(["fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(root), "--trainer.max_steps", "4",
+          "--trainer.val_check_interval", "2"])
+    return root / "lightning_logs" / "version_0"
+
+
+def test_fit_leaves_what_the_readme_says(run):
+    assert (run / "config.yaml").is_file()
+    weights = safetensors.torch.load_file(run / "adapter.safetensors")
+    assert all(key.endswith(("to_k_ip.weight", "to_v_ip.weight")) for key in weights)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == {f"adapter.{key}" for key in weights}
+    wavs = sorted((run / "samples").glob("step-*/*.wav"))
+    assert {path.stem.rsplit("-", 1)[1] for path in wavs} == {"source", "edited", "text_only"}
+    for path in wavs:
+        waveform, rate = load_audio(path)
+        assert (rate, waveform.shape) == (16_000, (1, 163_840))
+        assert waveform.abs().max() > 0.01
+    events = EventAccumulator(str(run)).Reload()
+    tags = events.Tags()
+    assert {"train/loss", "val/loss", "val/loss_shuffled_omega_8", "metrics/chroma/edited", "metrics/clap/no_op"} <= set(tags["scalars"])
+    assert tags["audio"]
+    assert tags["images"]
+
+
+def test_the_trained_adapter_edits(run, tmp_path, capsys):
+    source = next((run / "samples").glob("step-*/*source.wav"))
+    main(["predict", "--config", "configs/predict.yaml", "--config", "configs/tasks/timbre.yaml", "--model.adapter", str(run / "adapter.safetensors"),
+          "--data.folder", str(source.parent), "--data.prompt", "a recording of a violin solo", "--data.num_inference_steps", "1",
+          "--data.output", str(tmp_path / "edits"), "--trainer.accelerator", "cpu"])
+    lines = [json.loads(line) for line in (tmp_path / "edits" / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == len(list(source.parent.glob("*.wav")))
+    with open(tmp_path / "edits" / "results.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(lines)
+    assert "made" in capsys.readouterr().out
+
+
+def test_validate_with_the_newest_checkpoint(run, capsys):
+    main(["validate", "--config", "configs/base.yaml", *SMALL, "--trainer.callbacks", "null", "--trainer.logger", "false",
+          "--trainer.default_root_dir", str(run.parents[1]), "--ckpt_path", "last"])
+    assert "val/loss" in capsys.readouterr().out
+
+
+def test_convert_adapter_files(run, tmp_path, capsys):
+    main(["adapter", "--source", str(run / "adapter.safetensors"), "--to", str(tmp_path / "pytorch_model.bin")])
+    main(["adapter", "--source", str(tmp_path / "pytorch_model.bin"), "--to", str(tmp_path / "back.safetensors")])
+    assert "4 layers" in capsys.readouterr().out
+    first, second = (safetensors.torch.load_file(path) for path in (run / "adapter.safetensors", tmp_path / "back.safetensors"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
+    """Five steps at once, and three plus two: the same weights, average and losses, bit for bit."""
+    quick = ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0", "--trainer.callbacks",
+             "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}, {class_path: callbacks.adapter_ema.AdapterEMA}]"]
+    fit(tmp_path / "whole", *quick, "--trainer.max_steps", "5")
+    fit(tmp_path / "parts", *quick, "--trainer.max_steps", "3")
+    fit(tmp_path / "parts", *quick, "--trainer.max_steps", "5", "--ckpt_path", "last")
+
+    def state(root: str, version: int) -> dict:
+        return torch.load(tmp_path / root / f"lightning_logs/version_{version}/checkpoints/last.ckpt", weights_only=True)
+
+    def losses(root: str, version: int) -> dict[int, float]:
+        events = EventAccumulator(str(tmp_path / root / f"lightning_logs/version_{version}")).Reload()
+        return {event.step: event.value for event in events.Scalars("train/loss")}
+
+    whole, parts = state("whole", 0), state("parts", 1)
+    assert whole["global_step"] == parts["global_step"] == 5
+    assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+    assert losses("parts", 0) | losses("parts", 1) == losses("whole", 0)
+    average = next(key for key in whole["callbacks"] if "AdapterEMA" in key)
+
+    def tensors(value) -> list[torch.Tensor]:
+        if isinstance(value, dict):
+            return [tensor for inner in value.values() for tensor in tensors(inner)]
+        return [value] if isinstance(value, torch.Tensor) else []
+
+    first, second = (tensors(one["callbacks"][average]) for one in (whole, parts))
+    assert first
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_two_processes(tmp_path):
+    """DDP on two CPU processes through the command line: uneven validation, one set of files, no hang."""
+    command = [sys.executable, "-m", "apa_lightning", "fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(tmp_path),
+               "--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp",
+               "--data.validation_samples", "5", "--trainer.num_sanity_val_steps", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    version = tmp_path / "lightning_logs" / "version_0"
+    assert (version / "adapter.safetensors").is_file()
+    assert not (tmp_path / "lightning_logs" / "version_1").exists()
+    events = EventAccumulator(str(version)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1]
+    assert events.Scalars("metrics/chroma/edited")
