@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from apa_lightning.audio import fbank
 from apa_lightning.errors import InputError
-from apa_lightning.sources import frozen, read_weights, resolve_source
+from apa_lightning.sources import first_line, frozen, read_weights, resolve_source
 
 LoaLayers = Literal["last", "mean_last_three"]
 # What a pretraining checkpoint holds beside the encoder: the decoder and its mask token.
@@ -60,7 +60,7 @@ class AudioMAE(nn.Module):
         try:
             encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
         except (RuntimeError, OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-            raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {str(error).strip().splitlines()[0]}") from error
+            raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {first_line(error)}") from error
         return cls(encoder, loa_layers)
 
     @property

@@ -19,7 +19,7 @@ from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
 from apa_lightning.diffusion import blend_windows, window_starts, window_weights
 from apa_lightning.errors import InputError
-from apa_lightning.sources import frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import first_line, frozen, no_progress_bars, resolve_source
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class AudioLDM2Backbone(nn.Module):
                 language_model = GPT2LMHeadModel.from_pretrained(path, subfolder="language_model", dtype=dtype)
                 pipeline = AudioLDM2Pipeline.from_pretrained(path, language_model=language_model, dtype=dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {str(error).strip().splitlines()[0]}") from error
+            raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
         return cls(pipeline, str(source))
 
     # --- sizes ------------------------------------------------------------------------------------------------------

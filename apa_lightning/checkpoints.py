@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from apa_lightning.errors import InputError
+from apa_lightning.sources import first_line
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:
@@ -35,6 +36,6 @@ def check_checkpoint(path: str | os.PathLike) -> None:
         raise InputError(f"ckpt_path: {path} holds objects other than tensors and plain values, or is damaged. "
                          "It was not executed.") from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({str(error).splitlines()[0]}).") from None
+        raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({first_line(error)}).") from None
     if not isinstance(content, dict) or not {"state_dict", "loops"} <= content.keys():
         raise InputError(f"ckpt_path: {path} is no Trainer checkpoint. For an adapter file use --model.adapter.")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
@@ -42,14 +43,13 @@ class ClapEmbedder:
         self.model, self.name = frozen(model), name
         self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
         # What the weights need, whatever the extractor's own file says: other channels would not fit.
-        self._truncation = "fusion" if model.config.audio_config.enable_fusion else "rand_trunc"
+        self._truncation = "fusion" if getattr(model.config.audio_config, "enable_fusion", False) else "rand_trunc"
 
     @classmethod
     def of(cls, backbone: AudioLDM2Backbone) -> "ClapEmbedder":
         """The CLAP that ``backbone`` itself reads prompts with."""
-        return cls(
-            backbone.text_encoder, backbone.feature_extractor, backbone.pipeline.tokenizer, f"CLAP of {backbone.name}"
-        )
+        model = cast(transformers.ClapModel, backbone.text_encoder)
+        return cls(model, backbone.feature_extractor, backbone.pipeline.tokenizer, f"CLAP of {backbone.name}")
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, device: str | torch.device = "cpu") -> "ClapEmbedder":
@@ -74,11 +74,11 @@ class ClapEmbedder:
                 f"clap: {source} cannot be loaded as CLAP ({str(error).strip().splitlines()[0]}). Give a CLAP or "
                 "AudioLDM2 folder or hub id, or leave the setting out for the backbone's own CLAP."
             ) from error
-        return cls(model.to(device), extractor, tokenizer, str(source))
+        return cls(model, extractor, tokenizer, str(source)).to(device)
 
     def to(self, device: str | torch.device) -> "ClapEmbedder":
         """Move the CLAP; returns ``self``."""
-        self.model.to(device)
+        self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
         return self
 
     def __deepcopy__(self, memo: dict) -> "ClapEmbedder":

@@ -7,8 +7,10 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -116,6 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     _quiet_libraries()
     try:
+        _check_config_files(sys.argv[1:] if args is None else list(args))
         CLI(
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -137,6 +140,20 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder."))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_config_files(args: Sequence[str]) -> None:
+    """jsonargparse says what is wrong with a configuration file, but not with which one."""
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        name, _, joined = flag.partition("=")
+        if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
+            continue
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"config: {path} is no plain YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict):
+            raise InputError(f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml.")
 
 
 def _root_message(error: BaseException | None) -> str | None:

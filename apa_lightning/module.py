@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from apa_lightning import adapter as adapters
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
@@ -80,6 +81,11 @@ class AudioPromptModule(L.LightningModule):
             self.backbone.compile_unet()
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
+        # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
+        frozen = [name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")]
+        self._ddp_params_and_buffers_to_ignore = frozen
+        kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
+        self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -101,22 +107,34 @@ class AudioPromptModule(L.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The loss for each omega with draws that repeat at every validation and nothing dropped; beside it the loss with
         the audio prompts of other items: the gap says how much the audio is listened to."""
-        size = len(batch["prompt"])
         text = self.backbone.encode_text(batch["prompt"])
         grid = self.audio_encoder(self._fitting(batch))
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
-        keep = torch.zeros(size, dtype=torch.bool)
-        losses: dict[str, Tensor] = {}
+        keep = torch.zeros(len(grid), dtype=torch.bool)
         for omega in self.pooling_rates.rates:
             loa = audio_tokens(grid, keep, omega)
-            for name, tokens in (("matched", loa), ("shuffled", loa.roll(1, dims=0)))[: min(size, 2)]:
+            for kind, tokens in (("matched", loa), ("shuffled", loa.roll(1, dims=0))):
+                if kind == "shuffled" and len(loa) == 1:
+                    continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
-                losses[f"val/loss_{name}_omega_{omega}"] = self._denoising_loss(latents, text, tokens, draw)
-        losses["val/loss"] = torch.stack([loss for name, loss in losses.items() if "matched" in name]).mean()
-        self.log_dict(losses, batch_size=size, sync_dist=True)
+                self.validation_losses[f"{kind}_omega_{omega}"].update(self._denoising_loss(latents, text, tokens, draw), len(loa))
+
+    def on_validation_epoch_end(self) -> None:
+        # Metrics of their own rather than log_dict in the step: a process whose batches lack a key would leave the others waiting.
+        losses = {name: metric.compute() for name, metric in self.validation_losses.items()}
+        for metric in self.validation_losses.values():
+            metric.reset()
+        losses = {name: loss for name, loss in losses.items() if not loss.isnan()}
+        matched = [loss for name, loss in losses.items() if name.startswith("matched")]
+        if matched:
+            self.log("val/loss", torch.stack(matched).mean(), sync_dist=True)
+        self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, sync_dist=True)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
 
     def _denoising_loss(self, latents: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator) -> Tensor:
         """Eq. 10: noise -> prediction -> mean squared error."""
@@ -143,7 +161,10 @@ class AudioPromptModule(L.LightningModule):
         return waveform
 
     def configure_optimizers(self):
-        optimizer = self.optimizer(self.adapter.parameters())
+        try:
+            optimizer = self.optimizer(self.adapter.parameters())
+        except ValueError as error:  # torch's "Invalid learning rate: -1.0"
+            raise InputError(f"model.optimizer: {error}.") from error
         if self.lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}

@@ -41,6 +41,11 @@ def no_progress_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def resolve_source(source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = "") -> Path:
     """A local folder or file for ``source``.
 
@@ -96,7 +101,7 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
         raise InputError(f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
                          "It was not executed. Ask for a safetensors file.") from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise InputError(f"{field}: {path} is damaged or no weights file ({str(error).splitlines()[0]}).") from None
+        raise InputError(f"{field}: {path} is damaged or no weights file ({first_line(error)}).") from None
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

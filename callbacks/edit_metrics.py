@@ -68,7 +68,7 @@ class EditMetrics(EditsCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
-                logger.experiment.add_custom_scalars(_charts(names))
+                logger.experiment.add_custom_scalars(_charts(names, pl_module.pooling_rates.rates))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         clap = self._embedder.to(module.device)
@@ -91,8 +91,8 @@ class EditMetrics(EditsCallback):
         module.log(f"{self.name}/skipped", float(skipped), batch_size=1, sync_dist=True, reduce_fx="sum")
 
 
-def _charts(names: Sequence[str]) -> dict:
-    """TensorBoard's custom scalars: it keeps one layout per run, so the charts of the losses have their place here too."""
+def _charts(names: Sequence[str], rates: Sequence[int]) -> dict:
+    """TensorBoard's custom scalars; it keeps one layout per run, so the losses' charts have their place here too."""
     categories = {}
     for name in names:
         for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
@@ -102,8 +102,9 @@ def _charts(names: Sequence[str]) -> dict:
                 f"{kind} of {', '.join(SYSTEMS)}": ["Multiline", everything],
                 f"{kind} of edited, between {lower} and {upper}": ["Margin", between],
             }
-    categories["validation loss for each omega"] = {
-        f"{kind} audio prompt": ["Multiline", [rf"^val/loss_{kind}_omega_\d+$"]] for kind in ("matched", "shuffled")
+    categories["validation loss with the matched and with a shuffled audio prompt"] = {
+        f"omega {omega}": ["Multiline", [f"^val/loss_{kind}_omega_{omega}$" for kind in ("matched", "shuffled")]]
+        for omega in rates
     }
     return categories
 

@@ -17,8 +17,8 @@ TERMINATED = 128 + 15
 
 
 class PredictionWriter(Callback):
-    """Writes each edit as soon as it is made: the audio file first, its line after, so a stop at any moment loses nothing
-    but the batch in work. Nothing is kept in memory. Outside of `predict` it does nothing.
+    """Writes each edit as soon as it is made: the audio file first, its line after, so a stop at any moment loses
+    nothing but the batch in work. Nothing is kept in memory. Outside of `predict` it does nothing.
 
     An edit that cannot be made (a recording that breaks in the middle, a result with NaN) is recorded as failed and the
     run goes on; at the very end :class:`InputError` names the failures, so that the command exits with 2.
@@ -30,6 +30,7 @@ class PredictionWriter(Callback):
     def __init__(self, progress: bool = True):
         self.progress = progress
         self._bar: tqdm | None = None
+        self._replaced: Any = None  # Lightning's bar, while ours is shown
         self._started = 0.0
         self._failures: dict[str, str] = {}
         self._summarised = False
@@ -38,37 +39,41 @@ class PredictionWriter(Callback):
         if stage != "predict":
             return
         if not isinstance(trainer.datamodule, EditsDataModule):
-            raise InputError("data: predict edits what datamodules.edits.EditsDataModule reads; give it as --data.class_path.")
+            raise InputError(
+                "data: predict edits what datamodules.edits.EditsDataModule reads; give it as --data.class_path."
+            )
         _queue(trainer).has_writer = True
         trainer.predict_loop.return_predictions = False  # Lightning would keep every waveform
         self._failures, self._summarised = {}, False
+        bar: Any = trainer.progress_bar_callback
+        if self.progress and trainer.is_global_zero and bar is not None and bar.is_enabled:
+            bar.disable()
+            self._replaced = bar
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
-        bar = trainer.progress_bar_callback
-        self.progress = self.progress and bar is not None and bar.is_enabled
-        if self.progress:
-            bar.disable()
 
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: list[EditRequest], *_: Any) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: list[EditRequest], *_: Any
+    ) -> None:
         if self._bar is None and trainer.is_global_zero:
-            queue = _queue(trainer)
-            self._bar = tqdm(total=len(queue.edits), initial=len(queue.skipped), desc="edits", unit="edit", dynamic_ncols=True,
-                             disable=not self.progress)
+            done, total = len(_queue(trainer).skipped), len(_queue(trainer).edits)
+            hidden = self._replaced is None
+            self._bar = tqdm(total=total, initial=done, desc="edits", unit="edit", dynamic_ncols=True, disable=hidden)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: list[EditResult], batch: list[EditRequest], *_: Any
     ) -> None:
         queue = _queue(trainer)
         for result in outputs:
-            if queue.is_settled(result.request.id):  # computed along with others of its batch that were missing
+            if queue.is_settled(result.request.name):  # computed along with others of its batch that were missing
                 continue
             try:
                 result.save(trainer.datamodule.path_of(result))
             except AudioError as error:
-                queue.record_failed(result.request.id, str(error))
+                queue.record_failed(result.request.name, str(error))
             else:
-                queue.record_done(result.request.id, result.record())
+                queue.record_done(result.request.name, result.record())
         if self._bar is not None:
             self._bar.update(len(queue.skipped) + len(queue.made()) + len(queue.failures()) - self._bar.n)
         if trainer.received_sigterm:  # Lightning looks at it in fit alone
@@ -90,21 +95,29 @@ class PredictionWriter(Callback):
         queue = trainer.datamodule.queue if isinstance(trainer.datamodule, EditsDataModule) else None
         if queue is not None and queue.keys and trainer.is_global_zero and not self._summarised:
             done = len(queue.skipped) + len(queue.made())
-            print(f"predict: stopped; {done} of {len(queue.edits)} edits are whole in {queue.results.folder}. "
-                  "The same command makes the rest.", flush=True)
+            print(
+                f"predict: stopped; {done} of {len(queue.edits)} edits are whole in {queue.results.folder}. "
+                "The same command makes the rest.",
+                flush=True,
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The very end: all is written and told."""
         if self._failures:
             failures, self._failures = self._failures, {}
             shown = "".join(f"\n  {edit_id}: {message}" for edit_id, message in failures.items())
-            raise InputError(f"predict: {len(failures)} of {len(_queue(trainer).edits)} edits failed; the others are whole. Mend what is "
-                             f"said below and start the same command again: it makes only these.{shown}")
+            raise InputError(
+                f"predict: {len(failures)} of {len(_queue(trainer).edits)} edits failed; the others are whole. "
+                f"Mend what is said below and start the same command again: it makes only these.{shown}"
+            )
 
     def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if self._replaced is not None:
+            self._replaced.enable()
+            self._replaced = None
 
 
 def summary(queue: EditQueue, seconds: float, files: str) -> str:
@@ -112,9 +125,12 @@ def summary(queue: EditQueue, seconds: float, files: str) -> str:
     made, skipped, failed = len(queue.made()), len(queue.skipped), len(queue.failures())
     left = len(queue.edits) - made - skipped - failed
     rows = [
-        ("made", made, f"({seconds / made:.1f} s per edit)" if made else ""), ("skipped", skipped, "(done before)" if skipped else ""),
-        ("failed", failed, ""), *([("left", left, "(start the same command again)")] if left else []),
-        ("audio", queue.results.folder, ""), ("results", files, ""),
+        ("made", made, f"({seconds / made:.1f} s per edit)" if made else ""),
+        ("skipped", skipped, "(done before)" if skipped else ""),
+        ("failed", failed, ""),
+        *([("left", left, "(start the same command again)")] if left else []),
+        ("audio", queue.results.folder, ""),
+        ("results", files, ""),
     ]
     return "\n".join(["predict: summary", *(f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows)])
 

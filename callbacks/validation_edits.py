@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import lightning as L
+import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from apa_lightning import adapter as adapters
@@ -72,11 +73,8 @@ class ValidationEdits:
                 continue
             own = own_targets(names, self.plan.targets)
             kind = own[0] if own else "/".join(names)
-            rank = (
-                not own,
-                self._kinds[kind],
-                len(self._keys),
-            )  # known first, then one of each kind, then as they come
+            # Known ones first, then one of each kind, then as they come.
+            rank = (not own, self._kinds[kind], len(self._keys))
             self._kinds[kind] += 1
             self._candidates.append((rank, HeldOutClip(key, waveform.float().cpu().clone(), names)))
         self._candidates = sorted(self._candidates, key=lambda candidate: candidate[0])[: self.plan.num_clips]
@@ -91,9 +89,9 @@ class ValidationEdits:
         made_for = (trainer.global_step, module.adapter.digest())
         if self._made_for != made_for:
             alone = [edit.text_only for edit in self._made]
-            requests = [plan.edited for plan in self._planned] + (
-                [] if alone else [plan.text_only for plan in self._planned]
-            )
+            requests = [plan.edited for plan in self._planned]
+            if not alone:
+                requests += [plan.text_only for plan in self._planned]
             # Hooks run outside of the precision's autocast, which a half-precision backbone needs.
             with trainer.precision_plugin.val_step_context():
                 results = self._generate(module, requests)
@@ -105,7 +103,9 @@ class ValidationEdits:
     def _generate(self, module: AudioPromptModule, requests: Sequence[EditRequest]) -> list[EditResult]:
         clock = time.perf_counter()
         try:
-            results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
+            # Few edits of shapes of their own: compiling a U-Net for them would cost more than it saves.
+            with torch.compiler.set_stance("force_eager"):
+                results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
         finally:
             adapters.set_scale(module.backbone.unet, module.ap_scale)  # the editor leaves the last request's
         log.info("validation edits: %d in %.1f s", len(requests), time.perf_counter() - clock)
@@ -142,11 +142,15 @@ class EditsCallback(L.Callback):
         return self.validations % self.every_n_validations == 0 and (self.every_process or trainer.is_global_zero)
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
-        make_scheduler(pl_module.backbone, self.plan.scheduler)  # refuses an unusable one before training
+        """Refuse before training what would fail at its first validation."""
+        try:
+            make_scheduler(pl_module.backbone, self.plan.scheduler)
+        except InputError as error:
+            raise InputError(f"plan.{error}") from None
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise InputError(
-                f"trainer.callbacks: {type(self).__name__} edits in each process by itself and cannot do so with sharded "
-                "weights. Leave it out, or use --trainer.strategy ddp."
+                f"trainer.callbacks: {type(self).__name__} edits in each process by itself, which sharded weights do "
+                "not allow. Leave it out, or use --trainer.strategy ddp."
             )
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:

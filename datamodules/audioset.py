@@ -45,8 +45,9 @@ class AudioSetDataModule(LightningDataModule):
         validation_shards: Likewise; no shard may be in both. Null: no validation.
         batch_size: Clips per step and rank.
         num_workers: Processes per rank that read and decode; 0 decodes in the training process.
-        audio_length_in_s: Length of a clip: a random window in training, the start in validation, padded with zeros.
-        sample_rate: Of the waveforms, in Hz.
+        audio_length_in_s: Length of a clip: a random window in training, the start in validation, padded with zeros;
+            null: the model's window (10.24 s for AudioLDM2).
+        sample_rate: Of the waveforms, in Hz; null: the model's (16,000 for AudioLDM2).
         min_seconds: Shorter clips are skipped as broken.
         samples_per_epoch: Clips of all ranks in one epoch; null: all there are. Needed for streamed shards.
         validation_samples: Use only so many validation clips, spread evenly over the shards; null: all.
@@ -69,8 +70,8 @@ class AudioSetDataModule(LightningDataModule):
         validation_shards: str | list[str] | None = "embedded",
         batch_size: int = 8,
         num_workers: int = 2,
-        audio_length_in_s: float = 10.24,
-        sample_rate: int = 16_000,
+        audio_length_in_s: float | None = None,
+        sample_rate: int | None = None,
         min_seconds: float = 1.0,
         samples_per_epoch: int | None = None,
         validation_samples: int | None = None,
@@ -129,6 +130,7 @@ class AudioSetDataModule(LightningDataModule):
             if shards is not None
         }
         _refuse_shared_shards(urls)
+        self._train_loader = self._resume = None  # of an earlier fit
         folder = self._report_folder()
         for split, names in urls.items():
             self.quarantines[split] = Quarantine(split, self.max_broken_share, folder, self._rank)
@@ -164,9 +166,10 @@ class AudioSetDataModule(LightningDataModule):
         return self.trainer.world_size if self.trainer is not None else 1
 
     def _decoder(self, random_crop: bool) -> ExampleDecoder:
-        return ExampleDecoder(
-            self.audio_length_in_s, self.sample_rate, self.min_seconds, random_crop, self.captions, self.seed
-        )
+        backbone = getattr(self.trainer.lightning_module, "backbone", None) if self.trainer is not None else None
+        seconds = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
+        rate = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
+        return ExampleDecoder(seconds, rate, self.min_seconds, random_crop, self.captions, self.seed)
 
     # --- loaders ------------------------------------------------------------------------------------------------------
 
@@ -264,10 +267,10 @@ def _refuse_shared_clips(sources: dict[str, SampleTable | list[str]]) -> None:
     train, validation = sources.get("train"), sources.get("validation")
     if not isinstance(train, SampleTable) or not isinstance(validation, SampleTable):
         return
-    known = train.audio_digests()
-    for digest, number in validation.audio_digests().items():
+    known = dict(validation.audio_digests())
+    for digest, number in train.audio_digests():
         if digest in known:
-            first, second = validation.group(number), train.group(known[digest])
+            first, second = validation.group(known[digest]), train.group(number)
             raise InputError(
                 f"{_PREFIX}validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
                 f"'{second.shard}'. Validate on clips of their own."

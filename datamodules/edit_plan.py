@@ -20,17 +20,15 @@ HEARD_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit to make: `request` (its `id` is always set), `output` relative to the output folder, `where` it was asked
-    for, and what the recording's header says."""
+    """One edit to make: `request` and the `id` and `audio` in it, `output` relative to the output folder, `where` it
+    was asked for, and what the recording's header says."""
 
     request: EditRequest
+    id: str
+    audio: Path
     output: str
     where: str
     info: AudioInfo
-
-    @property
-    def id(self) -> str:
-        return self.request.id
 
 
 def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[Row]:
@@ -45,24 +43,34 @@ def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[R
     files = []
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        inner = [name for name in sorted(folders) if not name.startswith(".") and (here / name).resolve() != output.resolve()]
+        inner = [
+            name for name in sorted(folders) if not name.startswith(".") and (here / name).resolve() != output.resolve()
+        ]
         folders[:] = inner if recursive else []
-        files += [here / name for name in sorted(names) if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES]
+        files += [
+            here / name
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
+        ]
     if not files:
         hint = "" if recursive else " (only its top level was searched: --data.recursive true)"
         raise InputError(f"--data.folder: {folder} holds no {', '.join(AUDIO_SUFFIXES)}{hint}.")
     stems = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
     # a.wav and a.flac side by side keep their suffix in the name
-    ids = [f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem for stem, file in zip(stems, files, strict=True)]
+    ids = [
+        f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem for stem, file in zip(stems, files, strict=True)
+    ]
     return [Row("", {"id": name, "audio": str(file.resolve())}) for name, file in zip(ids, files, strict=True)]
 
 
-def plan_edits(rows: Iterable[Row], defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems) -> list[Edit]:
+def plan_edits(
+    rows: Iterable[Row], defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems
+) -> list[Edit]:
     """Checked edits of `rows`; a row with anything wrong goes to `problems`.
 
     Args:
         rows: of a manifest or folder.
-        defaults: knobs of :class:`EditRequest` for what a row leaves out, also `prompt` (`None`: each row needs its own).
+        defaults: knobs of :class:`EditRequest` for what a row leaves out, also `prompt` (`None`: rows need their own).
         base: where relative audio paths start.
         output: folder of the results.
     """
@@ -97,7 +105,8 @@ class _Planner:
         self._check_collisions(row, edit_id, output, audio)
         if info is None or len(self.problems.messages) > before:
             return None
-        return Edit(EditRequest(**{**values, "audio": str(audio), "id": edit_id}), output, row.where, info)
+        request = EditRequest(**{**values, "audio": str(audio), "id": edit_id})
+        return Edit(request, edit_id, audio, output, row.where, info)
 
     def _region(self, row: Row, values: dict[str, Any]) -> None:
         """`region_start` and `region_end` become `region`."""
@@ -106,7 +115,10 @@ class _Planner:
             if isinstance(values["region"], list):
                 values["region"] = tuple(values["region"])
         elif start is None or end is None:
-            self.problems.add(row.where, f"region_{'start' if start is None else 'end'}: is missing; a region needs both ends, in seconds.")
+            self.problems.add(
+                row.where,
+                f"region_{'start' if start is None else 'end'}: is missing; a region needs both ends, in seconds.",
+            )
         elif "region" in row.values:
             self.problems.add(row.where, "can't have both 'region' and 'region_start', 'region_end'. Choose one.")
         else:
@@ -116,7 +128,9 @@ class _Planner:
         audio = values.pop("audio", None)
         if isinstance(audio, str) and audio.strip():
             return self.base / Path(audio).expanduser()
-        self.problems.add(row.where, f"audio: {audio!r} is no file name." if "audio" in row.values else "audio: is missing.")
+        self.problems.add(
+            row.where, f"audio: {audio!r} is no file name." if "audio" in row.values else "audio: is missing."
+        )
         return None
 
     def _check_each(self, row: Row, values: Mapping[str, Any]) -> None:
@@ -137,7 +151,9 @@ class _Planner:
                 try:
                     EditRequest(**{"audio": "audio", "prompt": "", name: value})
                 except (InputError, TypeError) as error:
-                    self.problems.add(row.where, error if isinstance(error, InputError) else f"{name}: {value!r} cannot be used.")
+                    self.problems.add(
+                        row.where, error if isinstance(error, InputError) else f"{name}: {value!r} cannot be used."
+                    )
 
     def _output(self, row: Row, edit_id: str, name: object) -> str:
         """The result's name inside the output folder."""
@@ -148,23 +164,36 @@ class _Planner:
             return ""
         path = Path(name)
         shown = edit_id if field == "id" else name
-        if path.is_absolute() or ".." in path.parts or not (self.output / path).resolve().is_relative_to(self.output.resolve()):
-            self.problems.add(row.where, f"{field}: {shown!r} leaves the output folder {self.output}. Give a relative name inside it.")
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or not (self.output / path).resolve().is_relative_to(self.output.resolve())
+        ):
+            self.problems.add(
+                row.where, f"{field}: {shown!r} leaves the output folder {self.output}. Give a relative name inside it."
+            )
         elif any(part.startswith(".") for part in path.parts):
-            self.problems.add(row.where, f"{field}: {shown!r} is a hidden file. Give a name that does not start with a dot.")
+            self.problems.add(
+                row.where, f"{field}: {shown!r} is a hidden file. Give a name that does not start with a dot."
+            )
         elif any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
-            self.problems.add(row.where, f"{field}: {shown[:40] + '...'!r} is longer than {MAX_NAME_BYTES} bytes. Give a shorter name.")
+            self.problems.add(
+                row.where,
+                f"{field}: {shown[:40] + '...'!r} is longer than {MAX_NAME_BYTES} bytes. Give a shorter name.",
+            )
         elif path.suffix.lower() not in OUTPUT_SUFFIXES:
-            self.problems.add(row.where, f"output: {name!r} is no audio file name. Let it end in {' or '.join(OUTPUT_SUFFIXES)}.")
+            self.problems.add(
+                row.where, f"output: {name!r} is no audio file name. Let it end in {' or '.join(OUTPUT_SUFFIXES)}."
+            )
         return path.as_posix()
 
     def _recording(self, row: Row, audio: Path, region: tuple[float, float] | None) -> AudioInfo | None:
         if audio not in self.recordings:
             try:
-                info = probe_audio(audio)
-                check_length(info.seconds, None, str(audio))
-                _check_heard(audio, info)
-                self.recordings[audio] = info
+                found = probe_audio(audio)
+                check_length(found.seconds, None, str(audio))
+                _check_heard(audio, found)
+                self.recordings[audio] = found
             except (AudioError, OSError) as error:
                 self.recordings[audio] = str(error)
         info = self.recordings[audio]
@@ -190,12 +219,15 @@ class _Planner:
         recordings = {audio.resolve(): audio for audio in self.recordings}
         for output, place in self.outputs.items():
             if (source := recordings.get((self.output / output).resolve())) is not None:
-                self.problems.add(place, f"output: {self.output / output} would overwrite the recording {source}. "
-                                         "Choose another output folder (--data.output) or name.")
+                self.problems.add(
+                    place,
+                    f"output: {self.output / output} would overwrite the recording {source}. "
+                    "Choose another output folder (--data.output) or name.",
+                )
 
 
 def _check_heard(audio: Path, info: AudioInfo) -> None:
-    """Refuse silence. Only as much is decoded as it takes to hear something: the first seconds, of nearly any recording."""
+    """Refuse silence. Only as much is decoded as it takes to hear something: mostly the first seconds."""
     start = 0.0
     while start < info.seconds:
         waveform, _ = load_audio(audio, start=start, seconds=HEARD_SECONDS)

@@ -1,7 +1,7 @@
 """The edits still to make, in batches, shared by every process that works on one output folder.
 
 A batch is fixed by the whole list of edits and not by what is left of it, and it is computed whole even when a part of
-it is done: so each result has the same bytes whenever, and by however many processes, the run was stopped and continued.
+it is done: so each result has the same bytes whenever the run was stopped, and by however many processes it was made.
 """
 
 import hashlib
@@ -41,7 +41,12 @@ class EditQueue:
     """
 
     def __init__(
-        self, edits: Sequence[Edit], results: EditResults, batch_size: int, window_seconds: float, identity: Callable[[], Mapping[str, Any]]
+        self,
+        edits: Sequence[Edit],
+        results: EditResults,
+        batch_size: int,
+        window_seconds: float,
+        identity: Callable[[], Mapping[str, Any]],
     ):
         self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity = results, identity
@@ -54,17 +59,21 @@ class EditQueue:
     def __len__(self) -> int:
         """An upper bound: fewer come when some are done, or made by another process.
 
-        With a length Lightning fetches nothing ahead; one too many lets it ask once more and so put the last batch away.
+        With a length Lightning fetches nothing ahead; one too many lets it ask again and so put the last batch away.
         """
         return len(self.batches) + 1
 
     def __iter__(self) -> Iterator[EditBatch]:
         if not self.has_writer:
-            raise InputError("trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter, which writes the results.")
+            raise InputError(
+                "trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter: it writes the results."
+            )
         identity = self.identity()
         self.keys = {edit.id: _key(edit.request, identity) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
-        rank_zero_info(f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
+        rank_zero_info(
+            f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}"
+        )
         taken_by_others = []
         for batch in self.batches:
             if not self._open(batch):
@@ -83,16 +92,16 @@ class EditQueue:
             return
         self._sources.clear()
         with self.results.making(self._name(batch), [edit.output for edit in batch]):
-            requests = [edit.request for edit in batch if self._can_be_heard(edit)]
-            if any(not self.is_settled(request.id) for request in requests):
-                yield EditBatch(requests)
+            heard = [edit for edit in batch if self._can_be_heard(edit)]
+            if any(not self.is_settled(edit.id) for edit in heard):
+                yield EditBatch([edit.request for edit in heard])
 
     def _can_be_heard(self, edit: Edit) -> bool:
         """Decode the recording; what headers did not tell makes this edit fail, not the run."""
-        name = edit.request.audio
+        name = str(edit.audio)
         try:
-            self._sources[edit.id] = FileMark.of(name)
-            waveform, rate = load_audio(name, max_seconds=MAX_SECONDS)
+            self._sources[edit.id] = FileMark.of(edit.audio)
+            waveform, rate = load_audio(edit.audio, max_seconds=MAX_SECONDS)
             check_length(waveform.shape[-1] / rate, edit.request.region, name)
             check_not_silent(to_mono(waveform), name)
         except (InputError, OSError) as error:
@@ -110,13 +119,17 @@ class EditQueue:
         """Append the line of an edit whose file is written; `details` are :meth:`EditResult.record`'s."""
         edit = self.edits[edit_id]
         mark = FileMark.of(self.results.folder / edit.output)
-        self.results.append(done_record(edit_id, self.keys[edit_id], edit.output, self._sources[edit_id], mark, details))
+        self.results.append(
+            done_record(edit_id, self.keys[edit_id], edit.output, self._sources[edit_id], mark, details)
+        )
 
     def record_failed(self, edit_id: str, message: str) -> None:
         """Append the line of an edit that could not be made, unless it is there from another process."""
         edit = self.edits[edit_id]
         if not self.is_settled(edit_id):
-            self.results.append(failed_record(edit_id, self.keys[edit_id], edit.output, message, edit.request.settings()))
+            self.results.append(
+                failed_record(edit_id, self.keys[edit_id], edit.output, message, edit.request.settings())
+            )
 
     def failures(self) -> dict[str, str]:
         """Message by id of what failed during this run."""
@@ -131,7 +144,8 @@ class EditQueue:
         return not all(self.is_settled(edit.id) for edit in batch)
 
     def _is_done(self, edit_id: str) -> bool:
-        return self.results.is_done(edit_id, self.keys[edit_id], self.edits[edit_id].output, self.edits[edit_id].request.audio)
+        edit = self.edits[edit_id]
+        return self.results.is_done(edit_id, self.keys[edit_id], edit.output, edit.audio)
 
     def _name(self, batch: list[Edit]) -> str:
         return _digest([(edit.id, self.keys[edit.id]) for edit in batch])
@@ -142,8 +156,14 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
     groups: dict[tuple, list[Edit]] = {}
     for edit in edits:
         request = edit.request
-        knobs = (repr(request.ap_scale), request.time_pooling, request.freq_pooling, request.guidance_scale > 1,
-                 request.num_inference_steps, request.scheduler)
+        knobs = (
+            repr(request.ap_scale),
+            request.time_pooling,
+            request.freq_pooling,
+            request.guidance_scale > 1,
+            request.num_inference_steps,
+            request.scheduler,
+        )
         groups.setdefault((*knobs, round(max(edit.info.seconds, window_seconds), 2)), []).append(edit)
     return [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
 

@@ -40,7 +40,8 @@ class FileMark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept in memory of a line of `results.jsonl`: `key` is the digest of the edit's settings, `start` its place."""
+    """What is kept in memory of a line of `results.jsonl`; `key` is the digest of the edit's settings, `start` the
+    line's place in the file."""
 
     id: str
     status: str
@@ -49,7 +50,9 @@ class Entry:
     start: int
 
 
-def done_record(edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]) -> dict[str, Any]:
+def done_record(
+    edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]
+) -> dict[str, Any]:
     """The line of a finished edit."""
     marks = {**asdict(result), **{f"audio_{name}": value for name, value in asdict(source).items()}}
     return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
@@ -57,7 +60,15 @@ def done_record(edit_id: str, key: str, output: str, source: FileMark, result: F
 
 def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """The line of an edit that could not be made."""
-    return {"id": edit_id, "status": "failed", "output": output, "message": message, **details, "key": key, "finished": _now()}
+    return {
+        "id": edit_id,
+        "status": "failed",
+        "output": output,
+        "message": message,
+        **details,
+        "key": key,
+        "finished": _now(),
+    }
 
 
 def read_entry(record: Mapping[str, Any], start: int) -> Entry:

@@ -1,6 +1,6 @@
 """The output folder of bulk editing: what is done, what is in progress, and nothing lost whatever breaks when.
 
-`results.jsonl` holds one line per finished edit, appended after its audio file is whole; the newest line of an id counts.
+`results.jsonl` holds one line per finished edit, appended after its audio file is whole; an id's newest line counts.
 Every process that edits into the folder, of one run or of several, first *claims* a batch: a lock that the system
 gives back when the process dies, and a note beside it that says which files are being made. So an audio file without a
 line is known as ours, and nothing is made twice.
@@ -43,7 +43,9 @@ class EditResults:
             with self._appending():
                 pass
         except OSError as error:
-            raise InputError(f"--data.output: cannot write to {folder} ({error.strerror}). Choose another folder.") from None
+            raise InputError(
+                f"--data.output: cannot write to {folder} ({error.strerror}). Choose another folder."
+            ) from None
         self.refresh()
         self.opened_at = self._read_to
 
@@ -86,20 +88,22 @@ class EditResults:
                     entry = read_entry(json.loads(line), self._read_to)
                 except (ValueError, KeyError, TypeError):
                     self._torn |= named_output(line)
-                    rank_zero_warn(f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again.")
+                    rank_zero_warn(
+                        f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again."
+                    )
                 else:
                     self.entries[entry.id] = entry
                     if entry.status == "done":
                         self.made[entry.output] = entry
                 self._read_to += len(line)
 
-    def is_done(self, edit_id: str, key: str, output: str, source: str | os.PathLike) -> bool:
+    def is_done(self, edit_id: str, key: str, output: str, source: Path) -> bool:
         """Whether `output` is whole and was made as `edit_id`, with these settings, from what is in `source` now."""
         entry = self.entries.get(edit_id)
         if entry is None or (entry.status, entry.key, entry.output) != ("done", key, output):
             return False
         record = self._record(entry)
-        return read_mark(record, "audio_").matches(Path(source)) and read_mark(record, "").matches(self.folder / output)
+        return read_mark(record, "audio_").matches(source) and read_mark(record, "").matches(self.folder / output)
 
     def failed_since_opening(self, edit_id: str, key: str) -> bool:
         """Whether a process has failed at this edit since this one began."""
@@ -123,8 +127,11 @@ class EditResults:
                 record = json.loads(line)
                 latest[read_entry(record, 0).id] = flat(record)
         columns = list(dict.fromkeys(name for record in latest.values() for name in record))
-        with self._appending(), atomic_path(self.folder / TABLE) as temporary, \
-                open(temporary, "w", encoding="utf-8-sig", newline="") as file:  # the mark lets spreadsheets see UTF-8
+        with (
+            self._appending(),
+            atomic_path(self.folder / TABLE) as temporary,
+            open(temporary, "w", encoding="utf-8-sig", newline="") as file,
+        ):  # the mark lets spreadsheets see UTF-8
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(latest.values())
@@ -137,17 +144,25 @@ class EditResults:
         path = self.folder / output
         if not path.exists() and not path.is_symlink():
             return
-        if self._is_intact(output) or output in self._torn or any(output in outputs for outputs in self._in_progress().values()):
+        if (
+            self._is_intact(output)
+            or output in self._torn
+            or any(output in outputs for outputs in self._in_progress().values())
+        ):
             return
         if output not in self.made:
-            raise InputError(f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
-                             "or let it be replaced: --data.overwrite true.")
+            raise InputError(
+                f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
+                "or let it be replaced: --data.overwrite true."
+            )
         try:
             probe_audio(path)
         except (AudioError, OSError):
             return  # damaged: made again
-        raise InputError(f"output: {path} was changed after it was made. Move it, choose another --data.output, "
-                         "or let it be replaced: --data.overwrite true.")
+        raise InputError(
+            f"output: {path} was changed after it was made. Move it, choose another --data.output, "
+            "or let it be replaced: --data.overwrite true."
+        )
 
     def _is_intact(self, output: str) -> bool:
         """Whether `output` is there as it was made."""

@@ -19,8 +19,8 @@ from datamodules.manifest import Problems, read_manifest
 class EditsDataModule(LightningDataModule):
     """Recordings to edit by text with `predict`: a manifest, or a folder and one prompt.
 
-    Everything that is wrong with the input is reported at once before the first edit. Started again, `predict` makes only
-    what is missing or has other settings than before; several processes share the work, whether of one run or not.
+    Everything that is wrong with the input is reported at once before the first edit. Started again, `predict` makes
+    only what is missing or has other settings than before; several processes share the work, whether of one run or not.
     The knobs below are defaults that a manifest's line can override; theirs are the paper's for timbre transfer.
 
     Args:
@@ -28,11 +28,11 @@ class EditsDataModule(LightningDataModule):
         folder: Folder of recordings (.wav, .flac, .ogg, .mp3), all edited with `prompt`; instead of a manifest.
         recursive: Search the folder's subfolders too; results keep the subfolders.
         output: Folder of the results: one WAV per edit, results.jsonl and, at the end, results.csv.
-        overwrite: Replace audio files in the output folder that were not made, or were changed, since.
+        overwrite: Replace audio files in the output folder that predict has not made, or that were changed since.
         prompt: c_y, what the recordings shall become: "a recording of a violin solo"; "" means unconditional.
         negative_prompt: c_y- of Eq. 12, what they shall not be: "a recording of the piano solo".
-        ap_scale: alpha, how strongly a recording is kept; a number, or a mapping for single blocks ({"up": 0.5}). Paper:
-            0.5, genre transfer 0.4.
+        ap_scale: alpha, how strongly a recording is kept; a number, or a mapping for single blocks ({"up": 0.5}).
+            Paper: 0.5, genre transfer 0.4.
         time_pooling: omega along time (1, 2, 4 or 8): larger keeps less of the recording. Paper: 2, genre transfer 1.
         freq_pooling: omega along frequency; null: as time_pooling.
         guidance_scale: lambda of Eq. 12; 1 or less means no guidance. Paper: 7.5.
@@ -78,12 +78,22 @@ class EditsDataModule(LightningDataModule):
         self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
         self.output, self.batch_size = Path(output).expanduser(), batch_size
         self.defaults: dict[str, Any] = {
-            "prompt": prompt, "negative_prompt": negative_prompt, "ap_scale": ap_scale, "time_pooling": time_pooling,
-            "freq_pooling": freq_pooling, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps,
-            "scheduler": scheduler, "seed": seed, "region": tuple(region) if region else None, "sample_rate": sample_rate,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "ap_scale": ap_scale,
+            "time_pooling": time_pooling,
+            "freq_pooling": freq_pooling,
+            "guidance_scale": guidance_scale,
+            "num_inference_steps": num_inference_steps,
+            "scheduler": scheduler,
+            "seed": seed,
+            "region": tuple(region) if region else None,
+            "sample_rate": sample_rate,
             "match_level": match_level,
         }
-        EditRequest(**{**self.defaults, "audio": "", "prompt": prompt or ""})  # refuses a bad default here, not for every line
+        EditRequest(
+            **{**self.defaults, "audio": "", "prompt": prompt or ""}
+        )  # refuses a bad default here, not for every line
         self.queue: EditQueue | None = None
 
     def read_edits(self) -> list[Edit]:
@@ -94,14 +104,22 @@ class EditsDataModule(LightningDataModule):
         """
         problems = Problems()
         if self.manifest is not None:
-            rows = read_manifest(self.manifest, ("audio",) if self.defaults["prompt"] is not None else ("audio", "prompt"), problems)
+            rows = read_manifest(
+                self.manifest, ("audio",) if self.defaults["prompt"] is not None else ("audio", "prompt"), problems
+            )
             source, base = f"--data.manifest {self.manifest}", Path(self.manifest).parent
         elif self.folder is not None:
             if self.defaults["prompt"] is None:
                 raise InputError("--data.prompt: is missing; a folder of recordings needs one. Or write a manifest.")
-            rows, source, base = folder_rows(self.folder, self.recursive, self.output), f"--data.folder {self.folder}", Path()
+            rows, source, base = (
+                folder_rows(self.folder, self.recursive, self.output),
+                f"--data.folder {self.folder}",
+                Path(),
+            )
         else:
-            raise InputError("Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT.")
+            raise InputError(
+                "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT."
+            )
         edits = plan_edits(rows, self.defaults, base, self.output, problems)
         self._check_against_model(edits, problems)
         problems.raise_any(source)
@@ -109,7 +127,9 @@ class EditsDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage != "predict":
-            raise InputError(f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path.")
+            raise InputError(
+                f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path."
+            )
         edits = self.read_edits()
         results = EditResults(self.output)
         if not self.overwrite:
@@ -125,18 +145,20 @@ class EditsDataModule(LightningDataModule):
         self.queue = EditQueue(edits, results, self.batch_size, window_seconds, self._identity)
 
     def predict_dataloader(self) -> EditQueue:
-        """Not a DataLoader: there is nothing to load ahead, and Lightning's sampler would give every rank a fixed share."""
+        """Not a DataLoader: nothing is loaded ahead, and Lightning's sampler would give each rank a fixed share."""
         assert self.queue is not None
         return self.queue
 
-    def transfer_batch_to_device(self, batch: EditBatch, device: torch.device, dataloader_idx: int) -> list[EditRequest]:
+    def transfer_batch_to_device(
+        self, batch: EditBatch, device: torch.device, dataloader_idx: int
+    ) -> list[EditRequest]:
         """Requests name files; the editor moves what it reads."""
         return batch.requests
 
     def path_of(self, result: EditResult) -> Path:
         """Where `result` belongs."""
         assert self.queue is not None
-        return self.output / self.queue.edits[result.request.id].output
+        return self.output / self.queue.edits[result.request.name].output
 
     def _module(self) -> Any:
         return None if self.trainer is None else self.trainer.lightning_module
@@ -165,6 +187,11 @@ class EditsDataModule(LightningDataModule):
         module = self._module()
         if module is None:
             return {}
-        return {"adapter": module.adapter.digest(), "backbone": module.backbone.name, "backbone_digest": module.adapter.backbone_digest,
-                "audio_encoder": module.adapter.metadata.get("audio_encoder"), "loa_layers": module.audio_encoder.loa_layers,
-                "dropped_audio": module.dropped_audio}
+        return {
+            "adapter": module.adapter.digest(),
+            "backbone": module.backbone.name,
+            "backbone_digest": module.adapter.backbone_digest,
+            "audio_encoder": module.adapter.metadata.get("audio_encoder"),
+            "loa_layers": module.audio_encoder.loa_layers,
+            "dropped_audio": module.dropped_audio,
+        }

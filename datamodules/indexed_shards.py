@@ -1,7 +1,7 @@
 """Local shards as a list of samples: positioned reads, a length, and an order that is pure arithmetic."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,9 +64,11 @@ class SampleTable:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def audio_digests(self) -> dict[bytes, int]:
-        """SHA-256 of each clip -> its number, for shards with an index."""
-        return {digest.tobytes(): i for i, digest in enumerate(self._digests[:, 0]) if digest.any()}
+    def audio_digests(self) -> Iterator[tuple[bytes, int]]:
+        """(SHA-256 of a clip, its number), for those in shards with an index."""
+        for number, digest in enumerate(self._digests[:, 0]):
+            if digest.any():
+                yield digest.tobytes(), number
 
     def group(self, index: int) -> Group[Member]:
         """Sample `index` as it was located."""

@@ -182,6 +182,10 @@ class TrainLoader:
         self._quarantine, self._identity, self._batches_done = quarantine, identity, batches_done
         self._same_epoch = same_epoch
         self._epoch = 0
+        self._trainer_epoch: int | None = None
+        # A run that ends by max_steps counts its unfinished epoch as done; a longer run that continues it finishes the
+        # epoch under the next number. By so many epochs the trainer is ahead.
+        self._ahead = 0
         self._yielded = 0
         self._start = _Place(0, 0, 0, step_size)
         self._resumed = False
@@ -196,8 +200,9 @@ class TrainLoader:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the epoch that the next iteration serves."""
-        self._epoch = 0 if self._same_epoch else epoch
+        """The trainer's number of the epoch that the next iteration serves."""
+        self._trainer_epoch = epoch
+        self._epoch = 0 if self._same_epoch else epoch - self._ahead
 
     def state_dict(self) -> dict[str, int]:
         """The place after the last batch handed out; the same on every rank."""
@@ -236,11 +241,15 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so all of this waits for the first batch: then Lightning has set the epoch and its own place.
-        epoch = self._epoch
         if self._batches_done is not None:
             batch = self._batches_done()
         else:
             batch = self._yielded if self._resumed else 0
+        if self._resumed and self._trainer_epoch is not None and not self._same_epoch:
+            finished = batch == 0 and self._start.sample >= self._samples_per_epoch
+            self._epoch = self._start.epoch + finished
+            self._ahead = self._trainer_epoch - self._epoch
+        epoch = self._epoch
         self._start = _Place(epoch, batch, self._sample_at(epoch, batch), self._step_size)
         self._yielded, self._resumed = batch, False
         self._quarantine.start_epoch()

@@ -1,10 +1,11 @@
 """A manifest of edits: CSV (also with `;` or tabs) or JSONL, one edit per row, columns named as `EditRequest`'s knobs.
 
-Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id`, `output`, `negative_prompt`, `ap_scale`,
-`time_pooling`, `freq_pooling`, `guidance_scale`, `num_inference_steps`, `scheduler`, `seed`, `region_start` and
-`region_end` (seconds), `sample_rate`, `match_level`. Only `audio` is needed, and `prompt` unless a default is set; a
-missing column or key and an empty CSV cell mean the default (for `prompt`, without one: unconditional). JSONL also
-takes `region: [start, end]`; an `ap_scale` for single layers or blocks is JSON in both.
+Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id` (default: the audio's stem), `output`
+(default: `<id>.wav`), `negative_prompt`, `ap_scale`, `time_pooling`, `freq_pooling`, `guidance_scale`,
+`num_inference_steps`, `scheduler`, `seed`, `region_start` and `region_end` (seconds), `sample_rate`, `match_level`.
+Only `audio` is needed, and `prompt` unless a default is set; a missing column or key and an empty CSV cell mean the
+default (for `prompt`, without one: unconditional). JSONL also takes `region: [start, end]`; an `ap_scale` for single
+layers or blocks is JSON in both.
 """
 
 import csv
@@ -69,7 +70,9 @@ def read_manifest(path: str | PathLike, required: Collection[str], problems: Pro
         raise FileNotFoundError(f"--data.manifest: {path} does not exist. Give a CSV or JSONL file.")
     suffix = path.suffix.lower()
     if not path.is_file() or suffix not in CSV_SUFFIXES + JSONL_SUFFIXES:
-        raise InputError(f"--data.manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use --data.folder.")
+        raise InputError(
+            f"--data.manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use --data.folder."
+        )
     text = _read_text(path)
     found = len(problems.messages)
     rows = list((_jsonl_rows if suffix in JSONL_SUFFIXES else _csv_rows)(path, text, required, problems))
@@ -84,7 +87,9 @@ def _read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8).") from None
+        raise InputError(
+            f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
+        ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"--data.manifest: {path}:{line} contains zero bytes: no text file. Save it as UTF-8.")
@@ -106,23 +111,35 @@ def _csv_rows(path: Path, text: str, required: Collection[str], problems: Proble
         except StopIteration:
             return
         except csv.Error as error:
-            problems.add(f"{path}:{start}", f"broken CSV ({error}). Put text that holds {delimiter!r}, a quote or a line "
-                         "break in double quotes, and double the quotes inside. The lines after it were not read.")
+            problems.add(
+                f"{path}:{start}",
+                f"broken CSV ({error}). Put text that holds {delimiter!r}, a quote or a line "
+                "break in double quotes, and double the quotes inside. The lines after it were not read.",
+            )
             return
         where, start = f"{path}:{start}", reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
-            header = ",".join(cell.strip() for cell in cells).rstrip(",").split(",")  # spreadsheets leave nameless columns at the end
+            header = (
+                ",".join(cell.strip() for cell in cells).rstrip(",").split(",")
+            )  # spreadsheets leave nameless columns at the end
             _check_header(header, required, where, problems)
             if not set(header).issuperset(required):
                 return  # said once, not for every row
         elif len(cells) > len(header) and any(cells[len(header) :]):
-            problems.add(where, f"has {len(cells)} cells, the first line names {len(header)} columns. "
-                                f"Put text that holds {delimiter!r} in double quotes.")
+            problems.add(
+                where,
+                f"has {len(cells)} cells, the first line names {len(header)} columns. "
+                f"Put text that holds {delimiter!r} in double quotes.",
+            )
         else:
             named = dict(zip(header, cells, strict=False))
-            yield Row(where, _typed_cells(named, where, problems), frozenset(name for name in named if not named[name].strip()))
+            yield Row(
+                where,
+                _typed_cells(named, where, problems),
+                frozenset(name for name in named if not named[name].strip()),
+            )
 
 
 def _check_header(header: list[str], required: Collection[str], where: str, problems: Problems) -> None:
@@ -133,8 +150,11 @@ def _check_header(header: list[str], required: Collection[str], where: str, prob
         problems.add(where, f"column {name!r} stands there twice. Keep one.")
     for name in required:
         if name not in header:
-            problems.add(where, f"column {name!r} is missing{_DEFAULTS.get(name, '')}. The first line must name the columns; "
-                                f"it says {', '.join(header)}.")
+            problems.add(
+                where,
+                f"column {name!r} is missing{_DEFAULTS.get(name, '')}. The first line must name the columns; "
+                f"it says {', '.join(header)}.",
+            )
 
 
 def _typed_cells(cells: dict[str, str], where: str, problems: Problems) -> dict[str, Any]:
@@ -189,9 +209,21 @@ def _scale(cell: str) -> Any:
 
 
 CSV_COLUMNS: dict[str, Callable[[str], Any]] = {
-    "id": _name, "audio": _name, "output": _name, "prompt": _text, "negative_prompt": _text, "ap_scale": _scale,
-    "time_pooling": _integer, "freq_pooling": _integer, "guidance_scale": _number, "num_inference_steps": _integer,
-    "scheduler": _name, "seed": _integer, "region_start": _number, "region_end": _number, "sample_rate": _integer,
+    "id": _name,
+    "audio": _name,
+    "output": _name,
+    "prompt": _text,
+    "negative_prompt": _text,
+    "ap_scale": _scale,
+    "time_pooling": _integer,
+    "freq_pooling": _integer,
+    "guidance_scale": _number,
+    "num_inference_steps": _integer,
+    "scheduler": _name,
+    "seed": _integer,
+    "region_start": _number,
+    "region_end": _number,
+    "sample_rate": _integer,
     "match_level": _boolean,
 }
 COLUMNS = (*CSV_COLUMNS, "region")

@@ -358,6 +358,16 @@ def test_without_a_trainer_a_loader_resumes_by_its_own_count(folder: Path) -> No
     assert keys(loader, 2) == whole and keys(loader, 3) != whole
 
 
+def test_a_place_that_was_loaded_for_validating_is_forgotten(
+    tmp_path: Path, folder: Path, every_step: ModelCheckpoint
+) -> None:
+    whole = fit(tmp_path, folder, Recorder(), callbacks=[every_step], enable_checkpointing=True, max_epochs=1)
+    data, model, machine = module(folder), Recorder(), trainer(tmp_path, max_epochs=1)
+    machine.validate(model, data, ckpt_path=tmp_path / "ckpt" / "step=2.ckpt", verbose=False)
+    machine.fit(model, data)
+    assert [seen[2] for seen in model.seen] == [seen[2] for seen in whole.seen]
+
+
 def test_epochs_that_are_left_early_begin_anew(tmp_path: Path, folder: Path) -> None:
     model = Recorder()
     trainer(tmp_path, limit_train_batches=2, limit_val_batches=1).fit(model, module(folder, num_workers=2))

@@ -390,7 +390,7 @@ def test_wrong_settings_are_refused_at_construction(make, message):
 
 
 def test_an_unusable_scheduler_strategy_or_clap_is_refused_before_training(module, tmp_path):
-    with pytest.raises(InputError, match="scheduler: 'Nonsense'"):
+    with pytest.raises(InputError, match=r"plan.scheduler: 'Nonsense'"):
         fit(module, tmp_path, [AudioSamples(ValidationPlan(scheduler="Nonsense"))])
     with pytest.raises(InputError, match="sharded weights"):
         AudioSamples().setup(SimpleNamespace(strategy=FSDPStrategy()), module, "fit")

@@ -16,13 +16,11 @@ from jsonargparse import Namespace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apa_lightning.audio import load_audio
-from apa_lightning.cli import CLI, PROGRAM, TOOLS, main
+from apa_lightning.cli import CLI, TOOLS, main
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
-#: Small enough for a test, otherwise the run of base.yaml.
-SMALL = ["--data.batch_size", "2", "--data.num_workers", "0", "--data.validation_samples", "4", "--trainer.log_every_n_steps", "1",
-         "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", "--trainer.accelerator", "cpu"]
+SMALL = ["--config", "configs/base.yaml", "--config", "tests/small.yaml"]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +30,7 @@ def _in_the_checkout(monkeypatch):
 
 
 def fit(folder: Path, *arguments: str) -> None:
-    main(["fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(folder), *arguments])
+    main(["fit", *SMALL, "--trainer.default_root_dir", str(folder), *arguments])
 
 
 def parsed(monkeypatch, *arguments: str) -> Namespace:
@@ -63,11 +61,11 @@ def test_every_config_is_accepted(monkeypatch, config):
 
 def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text("seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: lightning.pytorch.callbacks.Timer}]}\n")
+    overlay.write_text("seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: callbacks.monitors.Throughput}]}\n")
     settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--config", str(overlay))
     assert settings.model.init_args.seed == settings.data.init_args.seed == 7
     assert settings.trainer.logger.init_args.save_dir == "elsewhere"
-    assert settings.trainer.callbacks[-1].class_path.endswith("Timer")
+    assert settings.trainer.callbacks[-1].class_path.endswith("Throughput")
     assert len(settings.trainer.callbacks) == len(yaml.safe_load((ROOT / "configs/base.yaml").read_text())["trainer"]["callbacks"]) + 1
     settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--seed_everything", "3", "--model.ap_scale", "0.5")
     assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
@@ -97,7 +95,7 @@ def run(tmp_path_factory) -> Path:
     """A short run of base.yaml; the run's folder."""
     root = tmp_path_factory.mktemp("runs")
     os.chdir(ROOT)
-    main(["fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(root), "--trainer.max_steps", "4",
+    main(["fit", *SMALL, "--trainer.default_root_dir", str(root), "--trainer.max_steps", "4",
           "--trainer.val_check_interval", "2"])
     return root / "lightning_logs" / "version_0"
 
@@ -134,7 +132,7 @@ def test_the_trained_adapter_edits(run, tmp_path, capsys):
 
 
 def test_validate_with_the_newest_checkpoint(run, capsys):
-    main(["validate", "--config", "configs/base.yaml", *SMALL, "--trainer.callbacks", "null", "--trainer.logger", "false",
+    main(["validate", *SMALL, "--trainer.callbacks", "null", "--trainer.logger", "false",
           "--trainer.default_root_dir", str(run.parents[1]), "--ckpt_path", "last"])
     assert "val/loss" in capsys.readouterr().out
 
@@ -180,7 +178,7 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
 
 def test_two_processes(tmp_path):
     """DDP on two CPU processes through the command line: uneven validation, one set of files, no hang."""
-    command = [sys.executable, "-m", "apa_lightning", "fit", "--config", "configs/base.yaml", *SMALL, "--trainer.default_root_dir", str(tmp_path),
+    command = [sys.executable, "-m", "apa_lightning", "fit", *SMALL, "--trainer.default_root_dir", str(tmp_path),
                "--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp",
                "--data.validation_samples", "5", "--trainer.num_sanity_val_steps", "0"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)

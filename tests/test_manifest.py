@@ -51,29 +51,63 @@ def complaint(text: str | bytes, name: str = "m.csv", **settings) -> str:
 
 def test_csv_says_every_knob(here):
     (edit,) = read(
-        "id,audio,output,prompt,negative_prompt,ap_scale,time_pooling,freq_pooling,guidance_scale,num_inference_steps,scheduler,seed,"
-        "region_start,region_end,sample_rate,match_level\n"
-        'x,b.flac,sub/x.flac,"a ""warm"" violin, solo\non two lines",piano,0.7,4.0,8,3.5,20,DDPMScheduler,7,0.5,1.5,22050,no\n'
+        "id,audio,output,prompt,negative_prompt,ap_scale,time_pooling,freq_pooling,guidance_scale,num_inference_steps,"
+        "scheduler,seed,region_start,region_end,sample_rate,match_level\n"
+        'x,b.flac,sub/x.flac,"a ""warm"" violin, solo\non two lines",piano,0.7,4.0,8,3.5,20,'
+        "DDPMScheduler,7,0.5,1.5,22050,no\n"
     )
     request = edit.request
     assert request.prompt == 'a "warm" violin, solo\non two lines'
     assert (edit.output, edit.where, edit.info.seconds) == ("sub/x.flac", "m.csv:2", 2.0)
-    assert (request.id, Path(request.audio), request.negative_prompt, request.ap_scale) == ("x", Path("b.flac"), "piano", 0.7)
-    assert (request.time_pooling, request.freq_pooling, request.guidance_scale, request.num_inference_steps) == (4, 8, 3.5, 20)
-    assert (request.scheduler, request.seed, request.region, request.sample_rate) == ("DDPMScheduler", 7, (0.5, 1.5), 22050)
+    assert (request.id, Path(request.audio), request.negative_prompt, request.ap_scale) == (
+        "x",
+        Path("b.flac"),
+        "piano",
+        0.7,
+    )
+    assert (request.time_pooling, request.freq_pooling, request.guidance_scale, request.num_inference_steps) == (
+        4,
+        8,
+        3.5,
+        20,
+    )
+    assert (request.scheduler, request.seed, request.region, request.sample_rate) == (
+        "DDPMScheduler",
+        7,
+        (0.5, 1.5),
+        22050,
+    )
     assert request.match_level is False
 
 
 def test_jsonl_says_every_knob(here):
-    line = {"id": 7, "audio": str(here / "b.flac"), "prompt": "", "ap_scale": {"up": 0.5}, "time_pooling": 1, "region": [0, 1], "seed": 3}
+    line = {
+        "id": 7,
+        "audio": str(here / "b.flac"),
+        "prompt": "",
+        "ap_scale": {"up": 0.5},
+        "time_pooling": 1,
+        "region": [0, 1],
+        "seed": 3,
+    }
     (edit,) = read(json.dumps(line), "m.jsonl", time_pooling=8, guidance_scale=2.0)
     request = edit.request
-    assert (request.id, edit.output, request.prompt, request.ap_scale, request.region) == ("7", "7.wav", "", {"up": 0.5}, (0, 1))
-    assert (request.time_pooling, request.guidance_scale) == (1, 2.0), "the line wins over the setting, the setting over the default"
+    assert (request.id, edit.output, request.prompt, request.ap_scale, request.region) == (
+        "7",
+        "7.wav",
+        "",
+        {"up": 0.5},
+        (0, 1),
+    )
+    assert (request.time_pooling, request.guidance_scale) == (1, 2.0), (
+        "the line wins over the setting, the setting over the default"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("text", ["audio,prompt\na.wav,flûte\n", "audio;prompt;\r\na.wav;flûte;\r\n", "prompt\taudio\nflûte\ta.wav"])
+@pytest.mark.parametrize(
+    "text", ["audio,prompt\na.wav,flûte\n", "audio;prompt;\r\na.wav;flûte;\r\n", "prompt\taudio\nflûte\ta.wav"]
+)
 def test_dialects(here, text, encoding):
     (edit,) = read(text.encode(encoding))
     assert (edit.id, edit.request.prompt) == ("a", "flûte")
@@ -123,11 +157,19 @@ CSV_MISTAKES = {  # header, line -> where and what
     "truncated": ("audio,prompt", "cut.wav,x", "cut.wav: truncated"),
     "silent": ("audio,prompt", "silent.wav,x", "silent.wav: is digital silence"),
     "too short": ("audio,prompt", "short.wav,x", "short.wav: lasts 0.050 s"),
-    "rate 3": ("audio,prompt,time_pooling", "a.wav,x,3", "m.csv:2: time_pooling: 3 is not a pooling rate; choose one of 1, 2, 4, 8"),
+    "rate 3": (
+        "audio,prompt,time_pooling",
+        "a.wav,x,3",
+        "m.csv:2: time_pooling: 3 is not a pooling rate; choose one of 1, 2, 4, 8",
+    ),
     "rate 0": ("audio,prompt,freq_pooling", "a.wav,x,0", "m.csv:2: freq_pooling: 0 is not a pooling rate"),
     "rate 1.5": ("audio,prompt,time_pooling", "a.wav,x,1.5", "m.csv:2: time_pooling: '1.5' is no whole number"),
     "word": ("audio,prompt,seed", "a.wav,x,many", "m.csv:2: seed: 'many' is no number"),
-    "decimal comma": ("audio,prompt,ap_scale", 'a.wav,x,"0,5"', "m.csv:2: ap_scale: '0,5' is no number (the decimal sign is a point"),
+    "decimal comma": (
+        "audio,prompt,ap_scale",
+        'a.wav,x,"0,5"',
+        "m.csv:2: ap_scale: '0,5' is no number (the decimal sign is a point",
+    ),
     "alpha NaN": ("audio,prompt,ap_scale", "a.wav,x,nan", "m.csv:2: ap_scale: nan is not a finite number"),
     "alpha text": ("audio,prompt,ap_scale", "a.wav,x,{up", "m.csv:2: ap_scale: '{up' is no JSON"),
     "negative lambda": ("audio,prompt,guidance_scale", "a.wav,x,-1", "m.csv:2: guidance_scale: -1.0"),
@@ -136,16 +178,28 @@ CSV_MISTAKES = {  # header, line -> where and what
     "level": ("audio,prompt,match_level", "a.wav,x,loud", "m.csv:2: match_level: 'loud' is neither true nor false"),
     "end first": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,1", "m.csv:2: region: 1.5 to 1 s"),
     "half a region": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,", "m.csv:2: region_end: is missing"),
-    "outside": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,4", "m.csv:2: region: 1.5 to 4 s lies outside b.flac"),
+    "outside": (
+        "audio,prompt,region_start,region_end",
+        "b.flac,x,1.5,4",
+        "m.csv:2: region: 1.5 to 4 s lies outside b.flac",
+    ),
     "leaves": ("audio,prompt,output", "a.wav,x,../x.wav", "m.csv:2: output: '../x.wav' leaves the output folder edits"),
     "absolute": ("audio,prompt,output", "a.wav,x,/tmp/x.wav", "leaves the output folder"),
     "id leaves": ("audio,prompt,id", "a.wav,x,../../x", "m.csv:2: id: '../../x' leaves the output folder"),
     "hidden": ("audio,prompt,id", "a.wav,x,.x", "m.csv:2: id: '.x' is a hidden file"),
     "long": ("audio,prompt,id", "a.wav,x," + "x" * 300, "is longer than 200 bytes"),
-    "format": ("audio,prompt,output", "a.wav,x,x.mp4", "m.csv:2: output: 'x.mp4' is no audio file name. Let it end in .wav or .flac"),
+    "format": (
+        "audio,prompt,output",
+        "a.wav,x,x.mp4",
+        "m.csv:2: output: 'x.mp4' is no audio file name. Let it end in .wav or .flac",
+    ),
     "doubled id": ("audio,prompt,id", "a.wav,x,i\na.wav,y,i", "m.csv:3: id: 'i' is already that of m.csv:2"),
     "same stem": ("audio,prompt", "a.wav,x\na.wav,y", "m.csv:3: id: 'a' is already that of m.csv:2"),
-    "doubled output": ("audio,prompt,id,output", "a.wav,x,i,o.wav\na.wav,y,j,o.wav", "m.csv:3: output: 'o.wav' is already that of m.csv:2"),
+    "doubled output": (
+        "audio,prompt,id,output",
+        "a.wav,x,i,o.wav\na.wav,y,j,o.wav",
+        "m.csv:3: output: 'o.wav' is already that of m.csv:2",
+    ),
 }
 
 
@@ -159,7 +213,10 @@ JSONL_MISTAKES = {
     "list": ('["a.wav", "x"]', "m.jsonl:1: is no JSON object"),
     "deep": ("[" * 200_000, "m.jsonl:1: bad JSON"),
     "long number": ('{"audio": "a.wav", "prompt": "x", "seed": ' + "9" * 5000 + "}", "m.jsonl:1: bad JSON"),
-    "doubled key": ('{"audio": "a.wav", "prompt": "x", "prompt": "y"}', "m.jsonl:1: bad JSON ('prompt' stands there twice)"),
+    "doubled key": (
+        '{"audio": "a.wav", "prompt": "x", "prompt": "y"}',
+        "m.jsonl:1: bad JSON ('prompt' stands there twice)",
+    ),
     "unknown": ('{"audio": "a.wav", "prompt": "x", "alpha": 1}', "m.jsonl:1: unknown column 'alpha'"),
     "no audio": ('{"prompt": "x"}', "m.jsonl:1: 'audio' is missing"),
     "no prompt": ('{"audio": "a.wav"}', "m.jsonl:1: 'prompt' is missing (--data.prompt"),
@@ -167,17 +224,29 @@ JSONL_MISTAKES = {
     "number as prompt": ('{"audio": "a.wav", "prompt": 5}', "m.jsonl:1: prompt: 5 is no text"),
     "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: audio: None is no file name"),
     "list as audio": ('{"audio": ["a.wav"], "prompt": "x"}', "is no file name"),
-    "list as rate": ('{"audio": "a.wav", "prompt": "x", "time_pooling": [2]}', "m.jsonl:1: time_pooling: [2] is not a pooling rate"),
+    "list as rate": (
+        '{"audio": "a.wav", "prompt": "x", "time_pooling": [2]}',
+        "m.jsonl:1: time_pooling: [2] is not a pooling rate",
+    ),
     "object as seed": ('{"audio": "a.wav", "prompt": "x", "seed": {}}', "m.jsonl:1: seed: {} is no whole number"),
     "number as scheduler": ('{"audio": "a.wav", "prompt": "x", "scheduler": 3}', "m.jsonl:1: scheduler: 3 is no name"),
-    "word as level": ('{"audio": "a.wav", "prompt": "x", "match_level": "no"}', "match_level: 'no' is neither true nor false"),
+    "word as level": (
+        '{"audio": "a.wav", "prompt": "x", "match_level": "no"}',
+        "match_level: 'no' is neither true nor false",
+    ),
     "region of one": ('{"audio": "a.wav", "prompt": "x", "region": [1]}', "m.jsonl:1: region: (1,)"),
     "region as text": ('{"audio": "a.wav", "prompt": "x", "region": "0-1"}', "m.jsonl:1: region: '0-1'"),
     "region as number": ('{"audio": "a.wav", "prompt": "x", "region": 3}', "m.jsonl:1: region: 3"),
-    "two regions": ('{"audio": "a.wav", "prompt": "x", "region": [0, 1], "region_start": 0, "region_end": 1}', "Choose one"),
+    "two regions": (
+        '{"audio": "a.wav", "prompt": "x", "region": [0, 1], "region_start": 0, "region_end": 1}',
+        "Choose one",
+    ),
     "list as id": ('{"audio": "a.wav", "prompt": "x", "id": [1]}', "m.jsonl:1: id: [1] is no name"),
     "number as output": ('{"audio": "a.wav", "prompt": "x", "output": 5}', "m.jsonl:1: output: 5 is no file name"),
-    "control character": ('{"audio": "a.wav", "prompt": "x", "id": "a\\nb"}', "m.jsonl:1: id: 'a\\nb.wav' is no file name"),
+    "control character": (
+        '{"audio": "a.wav", "prompt": "x", "id": "a\\nb"}',
+        "m.jsonl:1: id: 'a\\nb.wav' is no file name",
+    ),
 }
 
 
@@ -203,12 +272,26 @@ def test_whole_file_mistakes(here, text, name, expected):
 
 
 def test_every_mistake_is_reported_at_once(here):
-    lines = ["audio,prompt,id,seed,time_pooling,output", "a.wav,x,1,one,3,", "gone.wav,x,2,1,3,../y.wav", "a.wav,x,3,1,2,",
-             "silent.wav,x,4,,,", "a.wav,x,1,x,,"]
+    lines = [
+        "audio,prompt,id,seed,time_pooling,output",
+        "a.wav,x,1,one,3,",
+        "gone.wav,x,2,1,3,../y.wav",
+        "a.wav,x,3,1,2,",
+        "silent.wav,x,4,,,",
+        "a.wav,x,1,x,,",
+    ]
     message = complaint("\n".join(lines))
     assert message.startswith("--data.manifest m.csv: 8 problems; nothing was edited.\n")
-    expected = ["m.csv:2: seed", "m.csv:2: time_pooling", "m.csv:3: time_pooling", "m.csv:3: output", "m.csv:3: audio: gone.wav",
-                "m.csv:5: audio: silent.wav", "m.csv:6: seed", "m.csv:6: id"]
+    expected = [
+        "m.csv:2: seed",
+        "m.csv:2: time_pooling",
+        "m.csv:3: time_pooling",
+        "m.csv:3: output",
+        "m.csv:3: audio: gone.wav",
+        "m.csv:5: audio: silent.wav",
+        "m.csv:6: seed",
+        "m.csv:6: id",
+    ]
     assert all(f"\n  {mistake}" in message for mistake in expected)
 
 

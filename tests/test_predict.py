@@ -66,9 +66,17 @@ def predict(model) -> Callable[..., None]:
 
 
 def command(model: list[str], *arguments: str) -> list[str]:
-    return ["predict", "--model=apa_lightning.module.AudioPromptModule", *model, "--data=datamodules.edits.EditsDataModule",
-            "--data.num_inference_steps=1", "--trainer.logger=false", "--trainer.accelerator=cpu",
-            "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter", *(arguments or ["--data.manifest=m.csv"])]
+    return [
+        "predict",
+        "--model=apa_lightning.module.AudioPromptModule",
+        *model,
+        "--data=datamodules.edits.EditsDataModule",
+        "--data.num_inference_steps=1",
+        "--trainer.logger=false",
+        "--trainer.accelerator=cpu",
+        "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter",
+        *(arguments or ["--data.manifest=m.csv"]),
+    ]
 
 
 def write_manifest(edits, name: str = "m.csv", **more: str) -> None:
@@ -82,7 +90,11 @@ def records(folder: str = "edits") -> list[dict]:
 
 
 def audio_bytes(folder: str = "edits") -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*") if path.suffix in (".wav", ".flac")}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.suffix in (".wav", ".flac")
+    }
 
 
 def refusal(predict, capsys, *arguments: str) -> str:
@@ -102,8 +114,18 @@ def test_files_records_and_summary(here, predict, capsys):
     assert "skipped  0" in out
     assert "failed   0" in out
     for record, (edit, audio) in zip(records(), sorted(EDITS, key=lambda e: e[1] == "c.wav"), strict=True):
-        assert (record["id"], record["status"], record["output"], record["audio"]) == (edit, "done", f"{edit}.wav", audio)
-        assert (record["prompt"], record["seed"], record["num_inference_steps"], record["ap_scale"]) == (f"{edit}, solo", 3, 1, 0.5)
+        assert (record["id"], record["status"], record["output"], record["audio"]) == (
+            edit,
+            "done",
+            f"{edit}.wav",
+            audio,
+        )
+        assert (record["prompt"], record["seed"], record["num_inference_steps"], record["ap_scale"]) == (
+            f"{edit}, solo",
+            3,
+            1,
+            0.5,
+        )
         source, result = soundfile.info(audio), soundfile.info(f"edits/{edit}.wav")
         assert (result.samplerate, result.frames, result.channels) == (source.samplerate, source.frames, 1)
         assert record["seconds"] == pytest.approx(source.duration, abs=1e-3)
@@ -190,7 +212,9 @@ def test_folder_with_subfolders(here, predict):
     tone(here / "clips" / "deep" / "y.ogg", 0.5)
     predict("--data.folder=clips", "--data.recursive=true", "--data.prompt=harp", "--data.output=out")
     assert audio_bytes("out").keys() == {"x.wav", "deep/y.wav"}
-    assert [record["id"] for record in records("out")] == ["deep/y", "x"] or [record["id"] for record in records("out")] == ["x", "deep/y"]
+    assert [record["id"] for record in records("out")] == ["deep/y", "x"] or [
+        record["id"] for record in records("out")
+    ] == ["x", "deep/y"]
 
 
 def test_broken_recording_fails_alone(here, predict, capsys):
@@ -206,7 +230,12 @@ def test_broken_recording_fails_alone(here, predict, capsys):
     assert "bad: nan.wav: contains NaN" in error
     assert "cut: cut.flac" in error
     assert audio_bytes().keys() == {"one.wav", "two.wav"}
-    assert {record["id"]: record["status"] for record in records()} == {"one": "done", "bad": "failed", "cut": "failed", "two": "done"}
+    assert {record["id"]: record["status"] for record in records()} == {
+        "one": "done",
+        "bad": "failed",
+        "cut": "failed",
+        "two": "done",
+    }
 
     tone(here / "nan.wav", 1.0)
     tone(here / "cut.flac", 1.0)
@@ -246,7 +275,10 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
     ("arguments", "expected"),
     [
         (["--data.manifest=m.csv", "--data.scheduler=Magic"], "scheduler: 'Magic' is not usable with this backbone"),
-        (["--data.manifest=m.csv", "--data.ap_scale={'down_blocks.7': 1}"], "ap_scale: no adapted layer in 'down_blocks.7'"),
+        (
+            ["--data.manifest=m.csv", "--data.ap_scale={'down_blocks.7': 1}"],
+            "ap_scale: no adapted layer in 'down_blocks.7'",
+        ),
         (["--data.manifest=bad.csv"], "bad.csv:2: scheduler: 'Magic' is not usable"),
         (["--data.manifest=m.csv", "--data.output=a.wav"], "--data.output: cannot write to a.wav"),
         (["--data.manifest=m.csv", "--data.output=/proc/edits"], "--data.output: cannot write to /proc/edits"),
@@ -264,7 +296,11 @@ def test_wrong_parts_are_named(here, model, capsys):
     with pytest.raises(SystemExit):
         main(command(model, "--data.manifest=m.csv", "--trainer.callbacks=null"))
     assert "trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter" in capsys.readouterr().err
-    arguments = [argument for argument in command(model, "--data=datamodules.audioset.AudioSetDataModule") if not argument.startswith("--data.")]
+    arguments = [
+        argument
+        for argument in command(model, "--data=datamodules.audioset.AudioSetDataModule")
+        if not argument.startswith("--data.")
+    ]
     with pytest.raises(SystemExit):
         main(arguments)
     assert "predict edits what datamodules.edits.EditsDataModule reads" in capsys.readouterr().err
@@ -316,7 +352,9 @@ def wait_until(condition: Callable[[], bool], process) -> None:
 
 KILL_POINTS = {
     "second file before its line": lambda: len(list(Path("edits").glob("*.wav"))) >= 2,
-    "third line": lambda: Path("edits/results.jsonl").exists() and Path("edits/results.jsonl").read_bytes().count(b"\n") >= 3,
+    "third line": lambda: (
+        Path("edits/results.jsonl").exists() and Path("edits/results.jsonl").read_bytes().count(b"\n") >= 3
+    ),
     "half a file": lambda: any(Path("edits").glob(".*.tmp.wav")),
     "first claim": lambda: any(Path("edits/.claims").glob("*.json")),
 }
@@ -330,7 +368,9 @@ def test_killed_and_started_again(here, model, predict, undisturbed, condition):
     process.join()
     predict(*IN_PAIRS)
     assert audio_bytes() == undisturbed
-    assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS), "nothing missing, nothing doubled"
+    assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS), (
+        "nothing missing, nothing doubled"
+    )
     assert not list(Path("edits").rglob("*.tmp*"))
     assert {path.name for path in Path("edits/.claims").iterdir()} == {"results.lock"}
 
@@ -360,7 +400,9 @@ def test_two_ranks_make_each_edit_once(here, model, undisturbed):
     """Three batches for two ranks; then one for two, where a fixed share would leave a rank without any."""
 
     def run_two_ranks() -> None:
-        ranks = [start(model, *IN_PAIRS, "--trainer.strategy=ddp", "--trainer.devices=2", rank=rank) for rank in range(2)]
+        ranks = [
+            start(model, *IN_PAIRS, "--trainer.strategy=ddp", "--trainer.devices=2", rank=rank) for rank in range(2)
+        ]
         for process in ranks:
             process.join()
             assert process.exitcode == 0

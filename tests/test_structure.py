@@ -17,7 +17,7 @@ ORDER = [
     {"audio", "pooling", "diffusion", "random_draws", "sources", "checkpoints", "random_backbone", "embedded"},
     {"audio_encoder", "adapter", "conditioning", "edit_request"},
     {"backbone"},
-    {"metrics", "sampling", "editing", "sizes", "adapter_files"},
+    {"clap", "metrics", "sampling", "editing", "sizes", "adapter_files"},
     {"module"},
     {"cli"},
 ]
