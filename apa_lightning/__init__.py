@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that importing one name does not import Lightning or diffusers for the others.
 _HOMES = {
-    "AudioEditor": "editing", "EditRequest": "edit_request", "EditResult": "edit_request", "AudioLDM2Backbone": "backbone",
-    "AudioMAE": "audio_encoder", "AudioPromptAdapter": "adapter", "AudioPromptModule": "module", "InputError": "errors",
+    "AudioEditor": "editing",
+    "EditRequest": "edit_request",
+    "EditResult": "edit_request",
+    "AudioLDM2Backbone": "backbone",
+    "AudioMAE": "audio_encoder",
+    "AudioPromptAdapter": "adapter",
+    "AudioPromptModule": "module",
+    "InputError": "errors",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -25,7 +25,11 @@ from apa_lightning.sources import read_weights
 
 FORMAT_VERSION = "1"
 #: What the published code does where it differs from the paper (REFERENCE); recorded when its checkpoint is imported.
-PUBLISHED_CONVENTIONS = {"origin": "published checkpoint", "dropped_audio": "zero_fbank", "condition_dropout": "exclusive"}
+PUBLISHED_CONVENTIONS = {
+    "origin": "published checkpoint",
+    "dropped_audio": "zero_fbank",
+    "condition_dropout": "exclusive",
+}
 Scale = float | Mapping[str, object]
 
 
@@ -48,8 +52,10 @@ def adapted_layers(unet: nn.Module, stream_width: int) -> dict[str, Attention]:
     if not found:
         raise AdapterError(f"backbone: no cross-attention layer of the U-Net reads {stream_width} channels.")
     if len(found) == len(layers):
-        raise AdapterError(f"backbone: every cross-attention layer reads {stream_width} channels; the audio stream and the "
-                           "text stream must have different widths to be told apart.")
+        raise AdapterError(
+            f"backbone: every cross-attention layer reads {stream_width} channels; the audio stream and the "
+            "text stream must have different widths to be told apart."
+        )
     return found
 
 
@@ -85,8 +91,12 @@ class AudioPromptAdapter(nn.Module):
     def save(self, path: str | os.PathLike, **metadata: object) -> None:
         """Write safetensors atomically, with ``metadata`` (step, conventions, ...) and what :meth:`load` checks."""
         header = {**self.metadata, **{key: str(value) for key, value in metadata.items()}}
-        header |= {"format": "apa_lightning.adapter", "format_version": FORMAT_VERSION,
-                   "backbone_digest": self.backbone_digest, "stream_width": str(self.stream_width)}
+        header |= {
+            "format": "apa_lightning.adapter",
+            "format_version": FORMAT_VERSION,
+            "backbone_digest": self.backbone_digest,
+            "stream_width": str(self.stream_width),
+        }
         weights = {key: value.detach().float().cpu().contiguous() for key, value in self.state_dict().items()}
         with atomic_path(path) as temporary:
             safetensors.torch.save_file(weights, temporary, metadata=header)
@@ -103,7 +113,11 @@ class AudioPromptAdapter(nn.Module):
         metadata = _read_metadata(path) if path.suffix == ".safetensors" else PUBLISHED_CONVENTIONS
         self._check(path, weights, metadata)
         self.load_state_dict(weights)
-        self.metadata = {k: v for k, v in metadata.items() if k not in ("format", "format_version", "backbone_digest", "stream_width")}
+        self.metadata = {
+            k: v
+            for k, v in metadata.items()
+            if k not in ("format", "format_version", "backbone_digest", "stream_width")
+        }
         return self
 
     def export_published(self, path: str | os.PathLike) -> None:
@@ -113,25 +127,35 @@ class AudioPromptAdapter(nn.Module):
 
     def _check(self, path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
         if metadata.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-            raise AdapterError(f"adapter: {path} has format version {metadata['format_version']}; this program reads "
-                               f"{FORMAT_VERSION}. Update apa_lightning.")
+            raise AdapterError(
+                f"adapter: {path} has format version {metadata['format_version']}; this program reads "
+                f"{FORMAT_VERSION}. Update apa_lightning."
+            )
         own = self.state_dict()
         if missing := sorted(own.keys() - weights.keys()):
-            raise AdapterError(f"adapter: {path} lacks {len(missing)} of {len(own)} weights of this backbone, first "
-                               f"{missing[0]}. It belongs to another backbone or is incomplete.")
+            raise AdapterError(
+                f"adapter: {path} lacks {len(missing)} of {len(own)} weights of this backbone, first "
+                f"{missing[0]}. It belongs to another backbone or is incomplete."
+            )
         if extra := sorted(weights.keys() - own.keys()):
-            raise AdapterError(f"adapter: {path} holds {len(extra)} weights that this backbone lacks, first {extra[0]}. "
-                               "It belongs to another backbone.")
+            raise AdapterError(
+                f"adapter: {path} holds {len(extra)} weights that this backbone lacks, first {extra[0]}. "
+                "It belongs to another backbone."
+            )
         for key, value in own.items():
             if weights[key].shape != value.shape:
-                raise AdapterError(f"adapter: {path}: {key} has shape {tuple(weights[key].shape)}, this backbone needs "
-                                   f"{tuple(value.shape)}. It belongs to another backbone.")
+                raise AdapterError(
+                    f"adapter: {path}: {key} has shape {tuple(weights[key].shape)}, this backbone needs "
+                    f"{tuple(value.shape)}. It belongs to another backbone."
+                )
             if not torch.isfinite(weights[key]).all():
                 raise AdapterError(f"adapter: {path}: {key} contains NaN or Inf. The training that wrote it diverged.")
         if metadata.get("backbone_digest", self.backbone_digest) != self.backbone_digest:
-            raise AdapterError(f"adapter: {path} was trained on the backbone {metadata.get('backbone', '?')} "
-                               f"(digest {metadata['backbone_digest']}), this one has digest {self.backbone_digest}. "
-                               "Give the backbone it was trained on.")
+            raise AdapterError(
+                f"adapter: {path} was trained on the backbone {metadata.get('backbone', '?')} "
+                f"(digest {metadata['backbone_digest']}), this one has digest {self.backbone_digest}. "
+                "Give the backbone it was trained on."
+            )
 
 
 # --- installing -----------------------------------------------------------------------------------------------------
@@ -148,7 +172,9 @@ class _Processor:
         pairs = [adapter.pair(layer_name) for adapter in adapters]
         out_features, in_features = pairs[0].to_k_ip.weight.shape
         with torch.device("meta"):  # only the arithmetic is wanted: the weights are the adapters' own
-            self.attention = IPAdapterAttnProcessor2_0(out_features, in_features, num_tokens=[1] * len(pairs), scale=1.0)
+            self.attention = IPAdapterAttnProcessor2_0(
+                out_features, in_features, num_tokens=[1] * len(pairs), scale=1.0
+            )
         self.attention.to_k_ip = nn.ModuleList(pair.to_k_ip for pair in pairs)
         self.attention.to_v_ip = nn.ModuleList(pair.to_v_ip for pair in pairs)
         self.plain = AttnProcessor2_0()
@@ -180,7 +206,11 @@ def set_scale(unet: nn.Module, scales: Scale | Sequence[Scale]) -> None:
     Raises:
         AdapterError: not finite, an unknown block, a list of the wrong length, or another number of scales than adapters.
     """
-    processors = {n: m.processor for n, m in unet.named_modules() if isinstance(m, Attention) and isinstance(m.processor, _Processor)}
+    processors = {
+        n: m.processor
+        for n, m in unet.named_modules()
+        if isinstance(m, Attention) and isinstance(m.processor, _Processor)
+    }
     if not processors:
         raise AdapterError("ap_scale: no adapter is installed.")
     count = len(next(iter(processors.values())).attention.to_k_ip)
@@ -214,7 +244,9 @@ def expand_scale(scale: Scale, layer_names: Sequence[str]) -> dict[str, float]:
         inside = [name for name in layer_names if name == prefix or name.startswith(f"{prefix}.")]
         if not inside:
             blocks = sorted({".".join(name.split(".")[: 1 if name.startswith("mid") else 2]) for name in layer_names})
-            raise AdapterError(f"ap_scale: no adapted layer in {prefix!r}; blocks with an adapter: {', '.join(blocks)}.")
+            raise AdapterError(
+                f"ap_scale: no adapted layer in {prefix!r}; blocks with an adapter: {', '.join(blocks)}."
+            )
         if not isinstance(value, Sequence):
             result.update(dict.fromkeys(inside, _finite(value)))
             continue
@@ -248,7 +280,9 @@ def _finite(value: object) -> float:
 
 
 def _copy_linear(linear: nn.Linear) -> nn.Linear:
-    copy = nn.Linear(linear.in_features, linear.out_features, bias=False, device=linear.weight.device, dtype=torch.float32)
+    copy = nn.Linear(
+        linear.in_features, linear.out_features, bias=False, device=linear.weight.device, dtype=torch.float32
+    )
     copy.weight = nn.Parameter(linear.weight.detach().clone().float())
     return copy
 
@@ -276,7 +310,9 @@ def _hash(weights: Mapping[str, Tensor]) -> str:
 
 def _digest(layers: Mapping[str, Attention]) -> str:
     """Identity of a backbone: a hash of the text K/V that an adapter starts from."""
-    return _hash({f"{name}.{part}": getattr(layer, part).weight for name, layer in layers.items() for part in ("to_k", "to_v")})
+    return _hash(
+        {f"{name}.{part}": getattr(layer, part).weight for name, layer in layers.items() for part in ("to_k", "to_v")}
+    )
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

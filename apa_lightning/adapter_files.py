@@ -19,8 +19,10 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded") ->
     if to is not None and to.resolve() == source.resolve():
         raise InputError(f"to: {to} is the source itself; give another file.")
     adapter = AudioLDM2Backbone.from_pretrained(backbone).new_adapter(source)
-    print(f"{source}: {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
-          f"digest {adapter.digest()}, fits {backbone}")
+    print(
+        f"{source}: {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
+        f"digest {adapter.digest()}, fits {backbone}"
+    )
     for key, value in sorted(adapter.metadata.items()):
         print(f"  {key}: {value}")
     if to is not None:

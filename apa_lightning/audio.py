@@ -1,6 +1,6 @@
 """Audio files and the two spectrograms of the model: Kaldi fbank for AudioMAE, log-mel for the VAE and vocoder.
 
-Files go through soundfile (WAV, FLAC, OGG, MP3), resampling and features through torchaudio. A file that cannot be used
+Files go through soundfile (WAV, FLAC, OGG, MP3), resampling and Kaldi's fbank through torchaudio, mel filters through librosa. A file that cannot be used
 raises :class:`AudioError` with the file, what is wrong and the way out, before anything large is allocated.
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import librosa
+import numpy as np
 import soundfile
 import torch
 import torchaudio
@@ -83,8 +85,9 @@ def _open(source: AudioSource) -> Iterator[tuple[soundfile.SoundFile, int]]:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)) as file:
             yield file, size
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{name}: not a readable audio file ({error.error_string.rstrip('.')}). "
-                         "Give a WAV, FLAC, OGG or MP3 file.") from None
+        raise AudioError(
+            f"{name}: not a readable audio file ({error.error_string.rstrip('.')}). Give a WAV, FLAC, OGG or MP3 file."
+        ) from None
 
 
 def _check_riff_length(source: AudioSource) -> None:
@@ -102,8 +105,10 @@ def _check_riff_length(source: AudioSource) -> None:
                 continue
             # 2^32 - 1 is what a program writes that streams to a pipe: the length is unknown, not wrong.
             if file.tell() + length > size and length != 0xFFFFFFFF:
-                raise AudioError(f"{_name(source)}: truncated: the header promises {length} bytes of audio, "
-                                 f"{size - file.tell()} are there. Copy or export the file again.")
+                raise AudioError(
+                    f"{_name(source)}: truncated: the header promises {length} bytes of audio, "
+                    f"{size - file.tell()} are there. Copy or export the file again."
+                )
             return
 
 
@@ -112,12 +117,16 @@ def _check_header(file: soundfile.SoundFile, size: int, name: str) -> AudioInfo:
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{name}: has {channels} channels; 1 to {MAX_CHANNELS} are supported. Mix it down first.")
     if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise AudioError(f"{name}: has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are "
-                         "supported. Resample or re-export it.")
+        raise AudioError(
+            f"{name}: has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are "
+            "supported. Resample or re-export it."
+        )
     if frames <= 0:
         raise AudioError(f"{name}: contains no audio (0 frames).")
     if frames > size * MAX_FRAMES_PER_BYTE:
-        raise AudioError(f"{name}: its header claims {frames} frames, more than {size} bytes can hold: a damaged header.")
+        raise AudioError(
+            f"{name}: its header claims {frames} frames, more than {size} bytes can hold: a damaged header."
+        )
     return AudioInfo(frames, rate, channels)
 
 
@@ -160,8 +169,9 @@ def load_audio(
             file.seek(first)
         samples = file.read(count, dtype="float32", always_2d=True)
     if len(samples) < count:
-        raise AudioError(f"{name}: truncated: {len(samples)} of {count} frames could be read. "
-                         "Copy or export the file again.")
+        raise AudioError(
+            f"{name}: truncated: {len(samples)} of {count} frames could be read. Copy or export the file again."
+        )
     waveform = torch.from_numpy(samples.T.copy())
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")
@@ -203,8 +213,10 @@ def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> N
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{path}: the waveform to write contains NaN or infinite samples.")
     samples = waveform.detach().float().cpu().clamp(-1, 1)
+    encoded = io.BytesIO()  # soundfile reports a full disk as "System error"; writing bytes says what it is
+    soundfile.write(encoded, samples.T.numpy() if samples.ndim == 2 else samples.numpy(), sample_rate, format=suffix)
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, samples.T.numpy() if samples.ndim == 2 else samples.numpy(), sample_rate, format=suffix)
+        temporary.write_bytes(encoded.getbuffer())
 
 
 # --- waveforms ------------------------------------------------------------------------------------------------------
@@ -228,20 +240,41 @@ def fit_length(waveform: Tensor, samples: int) -> Tensor:
 # --- features -------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _default_float32() -> Iterator[None]:
+    """torchaudio's Kaldi features build their filters in torch's default type, which Lightning's bf16-true changes."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @torch.autocast("cuda", enabled=False)
+@_default_float32()
 def fbank(waveform: Tensor, num_frames: int = 1024, num_mels: int = 128, sample_rate: int = 16_000) -> Tensor:
     """AudioMAE's input: Kaldi filter banks of (B, S) at ``sample_rate`` -> (B, 1, T=num_frames, F=num_mels).
 
     25 ms Hann window, 10 ms shift; zero-padded or cut to ``num_frames`` *before* normalising, as published.
     """
     waveform = waveform.float() - waveform.float().mean(dim=-1, keepdim=True)
-    banks = torch.stack([
-        torchaudio.compliance.kaldi.fbank(
-            item[None], htk_compat=True, sample_frequency=sample_rate, use_energy=False, window_type="hanning",
-            num_mel_bins=num_mels, dither=0.0, frame_shift=10.0, frame_length=25.0,
-        )
-        for item in waveform
-    ])
+    banks = torch.stack(
+        [
+            torchaudio.compliance.kaldi.fbank(
+                item[None],
+                htk_compat=True,
+                sample_frequency=sample_rate,
+                use_energy=False,
+                window_type="hanning",
+                num_mel_bins=num_mels,
+                dither=0.0,
+                frame_shift=10.0,
+                frame_length=25.0,
+            )
+            for item in waveform
+        ]
+    )
     banks = torch.nn.functional.pad(banks, (0, 0, 0, num_frames - banks.shape[1]))
     return ((banks - FBANK_MEAN) / (2 * FBANK_STD)).unsqueeze(1)
 
@@ -254,10 +287,16 @@ def normalise_level(waveform: Tensor, peak: float = 0.5) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    filters = torchaudio.functional.melscale_fbanks(
-        spec.n_fft // 2 + 1, spec.f_min, spec.f_max, spec.num_mels, spec.sample_rate, norm="slaney", mel_scale="slaney"
+    filters = librosa.filters.mel(
+        sr=spec.sample_rate,
+        n_fft=spec.n_fft,
+        n_mels=spec.num_mels,
+        fmin=spec.f_min,
+        fmax=spec.f_max,
+        norm="slaney",
+        dtype=np.float32,
     )
-    return filters.to(device), torch.hann_window(spec.n_fft, device=device)
+    return torch.from_numpy(filters.T).to(device), torch.hann_window(spec.n_fft, dtype=torch.float32, device=device)
 
 
 @torch.autocast("cuda", enabled=False)
@@ -268,7 +307,13 @@ def log_mel(waveform: Tensor, spec: MelSpec = MelSpec()) -> Tensor:
     """
     filters, window = _mel_basis(spec, waveform.device)
     magnitude = torch.stft(
-        waveform.float(), spec.n_fft, spec.hop_length, window=window, center=True, pad_mode="reflect", return_complex=True
+        waveform.float(),
+        spec.n_fft,
+        spec.hop_length,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
     ).abs()
     mel = magnitude.transpose(1, 2) @ filters
     return mel[:, : waveform.shape[-1] // spec.hop_length].clamp(min=1e-5).log().unsqueeze(1)

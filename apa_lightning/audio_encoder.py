@@ -40,7 +40,9 @@ class AudioMAE(nn.Module):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike = "embedded", loa_layers: LoaLayers = "last", num_heads: int | None = None):
+    def from_pretrained(
+        cls, source: str | os.PathLike = "embedded", loa_layers: LoaLayers = "last", num_heads: int | None = None
+    ):
         """Load weights from ``source``.
 
         Args:
@@ -56,7 +58,9 @@ class AudioMAE(nn.Module):
         if path.is_file():
             return cls(_from_state_dict(_encoder_weights(path), num_heads, path), loa_layers)
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"audio_encoder: {path} holds no config.json; give a folder in timm's layout, or a weights file.")
+            raise FileNotFoundError(
+                f"audio_encoder: {path} holds no config.json; give a folder in timm's layout, or a weights file."
+            )
         try:
             encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
         except (RuntimeError, OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
@@ -122,12 +126,20 @@ def _from_state_dict(weights: dict[str, Tensor], num_heads: int | None, path: Pa
         _, tokens, width = weights["pos_embed"].shape
         _, channels, patch, _ = weights["patch_embed.proj.weight"].shape
     except (KeyError, ValueError):
-        raise InputError(f"audio_encoder: {path} holds no AudioMAE encoder (pos_embed and patch_embed.proj.weight).") from None
+        raise InputError(
+            f"audio_encoder: {path} holds no AudioMAE encoder (pos_embed and patch_embed.proj.weight)."
+        ) from None
     depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
     bins = 128
     encoder = VisionTransformer(
-        img_size=((tokens - 1) * patch // (bins // patch), bins), patch_size=patch, in_chans=channels, num_classes=0,
-        global_pool="", embed_dim=width, depth=depth, num_heads=num_heads or max(1, width // 64),
+        img_size=((tokens - 1) * patch // (bins // patch), bins),
+        patch_size=patch,
+        in_chans=channels,
+        num_classes=0,
+        global_pool="",
+        embed_dim=width,
+        depth=depth,
+        num_heads=num_heads or max(1, width // 64),
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
     try:

@@ -74,7 +74,9 @@ class AudioLDM2Backbone(nn.Module):
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
         if pipeline.scheduler.config.prediction_type != "epsilon":
-            raise InputError(f"backbone: {name} predicts {pipeline.scheduler.config.prediction_type!r}; epsilon prediction is needed.")
+            raise InputError(
+                f"backbone: {name} predicts {pipeline.scheduler.config.prediction_type!r}; epsilon prediction is needed."
+            )
         self.pipeline = pipeline
         self.scheduler = pipeline.scheduler
         self.feature_extractor = pipeline.feature_extractor
@@ -84,7 +86,9 @@ class AudioLDM2Backbone(nn.Module):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike = "embedded", dtype: torch.dtype = torch.float32) -> "AudioLDM2Backbone":
+    def from_pretrained(
+        cls, source: str | os.PathLike = "embedded", dtype: torch.dtype = torch.float32
+    ) -> "AudioLDM2Backbone":
         """Load any diffusers AudioLDM2 folder or hub id.
 
         Args:
@@ -112,8 +116,12 @@ class AudioLDM2Backbone(nn.Module):
     def mel_spec(self) -> MelSpec:
         """Geometry of the log-mel that the VAE reads and the vocoder writes from."""
         config = self.vocoder.config
-        return MelSpec(sample_rate=config.sampling_rate, hop_length=prod(config.upsample_rates), num_mels=config.model_in_dim,
-                       f_max=min(8_000.0, config.sampling_rate / 2))
+        return MelSpec(
+            sample_rate=config.sampling_rate,
+            hop_length=prod(config.upsample_rates),
+            num_mels=config.model_in_dim,
+            f_max=min(8_000.0, config.sampling_rate / 2),
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -175,8 +183,10 @@ class AudioLDM2Backbone(nn.Module):
     def check_audio_encoder(self, embed_dim: int) -> None:
         """Raise :class:`InputError` unless audio tokens of ``embed_dim`` channels fit the language-of-audio stream."""
         if embed_dim != self.stream_width:
-            raise InputError(f"audio_encoder: its tokens have {embed_dim} channels, the backbone's language-of-audio stream has "
-                             f"{self.stream_width}. Give the audio encoder that belongs to the backbone.")
+            raise InputError(
+                f"audio_encoder: its tokens have {embed_dim} channels, the backbone's language-of-audio stream has "
+                f"{self.stream_width}. Give the audio encoder that belongs to the backbone."
+            )
 
     def compile_unet(self) -> None:
         """Compile the U-Net's repeated transformer blocks (regional compilation: one short compile serves all)."""
@@ -201,8 +211,9 @@ class AudioLDM2Backbone(nn.Module):
     def encode_text(self, prompts: Sequence[str]) -> TextStreams:
         """Both text streams of ``prompts``; an empty prompt means unconditional.
 
-        Prompts are encoded in groups of equal token count, never padded, so that a prompt's streams do not depend on
-        its neighbours in the batch; the results are kept for repeated prompts.
+        A prompt's streams do not depend on its neighbours in the batch: on a GPU prompts are encoded in groups of equal
+        token count, never padded; on a CPU one by one, so that not even the last bit differs and a resumed run is exact.
+        The results are kept for repeated prompts.
 
         Raises:
             InputError: a prompt is no string.
@@ -211,11 +222,14 @@ class AudioLDM2Backbone(nn.Module):
             if not isinstance(prompt, str):
                 raise InputError(f"prompt: {prompt!r} is no text; give a string ('' means unconditional).")
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
-        groups: dict[int, list[str]] = {}
+        groups: dict[object, list[str]] = {}
         for prompt in missing:
-            groups.setdefault(self._count_tokens(prompt), []).append(prompt)
+            tokens = self._count_tokens(prompt)
+            groups.setdefault(prompt if self.device.type == "cpu" else tokens, []).append(prompt)
         for group in groups.values():
-            encoded, mask, generated = self.pipeline.encode_prompt(group, self.device, 1, do_classifier_free_guidance=False)
+            encoded, mask, generated = self.pipeline.encode_prompt(
+                group, self.device, 1, do_classifier_free_guidance=False
+            )
             for i, prompt in enumerate(group):
                 self._prompts[prompt] = tuple(t[i].detach().clone() for t in (generated, encoded, mask))
         rows = []
@@ -228,11 +242,19 @@ class AudioLDM2Backbone(nn.Module):
 
     def _count_tokens(self, prompt: str) -> int:
         """T5 tokens of ``prompt`` after truncation; warns once per prompt when text is lost."""
-        counts = [(len(t(prompt, verbose=False).input_ids), t.model_max_length) for t in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
+        counts = [
+            (len(t(prompt, verbose=False).input_ids), t.model_max_length)
+            for t in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
+        ]
         for tokens, limit in counts:
             if tokens > limit and prompt not in self._warned:
                 self._warned.add(prompt)
-                log.warning("prompt: %d tokens, the text encoder reads %d; the end is cut: %r", tokens, limit, prompt[:60] + "...")
+                log.warning(
+                    "prompt: %d tokens, the text encoder reads %d; the end is cut: %r",
+                    tokens,
+                    limit,
+                    prompt[:60] + "...",
+                )
         return min(counts[1])
 
     # --- audio ------------------------------------------------------------------------------------------------------
@@ -270,7 +292,9 @@ class AudioLDM2Backbone(nn.Module):
         starts = window_starts(length, window, window // 4)
         weights = window_weights(length, window, starts).repeat_interleave(self.compression, dim=1)
         factor = self.vae.config.scaling_factor
-        mels = torch.stack([self.vae.decode(latents[:, :, s : s + window].to(self.vae.dtype) / factor).sample for s in starts])
+        mels = torch.stack(
+            [self.vae.decode(latents[:, :, s : s + window].to(self.vae.dtype) / factor).sample for s in starts]
+        )
         mel = blend_windows(mels, [s * self.compression for s in starts], weights, length * self.compression)
         return self._vocode(mel.squeeze(1))
 
@@ -282,13 +306,18 @@ class AudioLDM2Backbone(nn.Module):
         parts = []
         for start in range(0, length, piece):
             left = max(0, start - context)
-            part = fit_length(self.vocoder(mel[:, left : start + piece + context]).float(), (min(start + piece + context, length) - left) * hop)
+            part = fit_length(
+                self.vocoder(mel[:, left : start + piece + context]).float(),
+                (min(start + piece + context, length) - left) * hop,
+            )
             parts.append(part[:, (start - left) * hop : (min(start + piece, length) - left) * hop])
         return torch.cat(parts, dim=1)
 
     # --- diffusion --------------------------------------------------------------------------------------------------
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Sequence[Tensor] = ()) -> Tensor:
+    def predict_noise(
+        self, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Sequence[Tensor] = ()
+    ) -> Tensor:
         """The U-Net's epsilon(z_t, t, c_x, c_y).
 
         Args:
@@ -303,6 +332,10 @@ class AudioLDM2Backbone(nn.Module):
         generated = text.generated.to(latents.dtype)
         stream = (generated, [tokens.to(latents.dtype) for tokens in loa]) if loa else generated
         return self.unet(
-            latents, timesteps, encoder_hidden_states=stream, encoder_hidden_states_1=text.encoded.to(latents.dtype),
-            encoder_attention_mask_1=text.mask, return_dict=False,
+            latents,
+            timesteps,
+            encoder_hidden_states=stream,
+            encoder_hidden_states_1=text.encoded.to(latents.dtype),
+            encoder_attention_mask_1=text.mask,
+            return_dict=False,
         )[0]

@@ -18,7 +18,9 @@ def last_checkpoint(folder: str | os.PathLike) -> Path:
     """
     found = sorted(Path(folder).rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise FileNotFoundError(f"ckpt_path: 'last', but there is no last.ckpt below {folder}. Train first, or give the file.")
+        raise FileNotFoundError(
+            f"ckpt_path: 'last', but there is no last.ckpt below {folder}. Train first, or give the file."
+        )
     return found[-1]
 
 
@@ -33,8 +35,9 @@ def check_checkpoint(path: str | os.PathLike) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"ckpt_path: {path} holds objects other than tensors and plain values, or is damaged. "
-                         "It was not executed.") from None
+        raise InputError(
+            f"ckpt_path: {path} holds objects other than tensors and plain values, or is damaged. It was not executed."
+        ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({first_line(error)}).") from None
     if not isinstance(content, dict) or not {"state_dict", "loops"} <= content.keys():

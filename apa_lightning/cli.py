@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from apa_lightning.checkpoints import check_checkpoint, last_checkpoint
 from apa_lightning.errors import InputError
@@ -57,6 +58,14 @@ class Parser(LightningArgumentParser):
         return super().format_help() + (knobs.format_help().split("\n", 1)[1] if self.shown else "")
 
 
+class SaveFitConfig(SaveConfigCallback):
+    """Keeps the settings of a training run beside it; ``predict`` has them in its results, and no run folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
 class CLI(LightningCLI):
     """LightningCLI whose model and data are chosen by ``class_path``, plus the commands of :data:`TOOLS`."""
 
@@ -75,6 +84,12 @@ class CLI(LightningCLI):
             tool.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
             tool.add_function_arguments(function, as_group=False)
             parser._subcommands_action.add_subcommand(name, tool, help=summary)
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # As Lightning's, but with the data first: a mistake in a manifest shows before a large backbone is loaded.
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Edits go to files; keeping them would hold every waveform in memory.
@@ -126,6 +141,7 @@ def main(args: Sequence[str] | None = None) -> None:
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"prog": PROGRAM},
+            save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},
             load_from_checkpoint_support=False,
             args=None if args is None else list(args),
@@ -153,7 +169,9 @@ def _check_config_files(args: Sequence[str]) -> None:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"config: {path} is no plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
-            raise InputError(f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml.")
+            raise InputError(
+                f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml."
+            )
 
 
 def _root_message(error: BaseException | None) -> str | None:
@@ -167,7 +185,9 @@ def _root_message(error: BaseException | None) -> str | None:
 
 def _shortened(message: str) -> str:
     """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
-    noise = re.compile(r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>")
+    noise = re.compile(
+        r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
+    )
     lines = [line.strip(" -") for line in message.splitlines()]
     return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
 
@@ -185,7 +205,9 @@ def _import(path: str) -> Any:
 def _quiet_libraries() -> None:
     """Leave to the screen what a user can act on."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     for pattern in (
         ".*does not have many workers.*",  # a choice, documented in base.yaml
         r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be

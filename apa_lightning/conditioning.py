@@ -39,13 +39,15 @@ class ConditionDropout:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"condition_dropout.{name}: {getattr(self, name)} is no probability; give 0 to 1.")
         if self.scheme not in ("exclusive", "independent"):
-            raise InputError(f"condition_dropout.scheme: {self.scheme!r} is unknown; choose 'exclusive' or 'independent'.")
+            raise InputError(
+                f"condition_dropout.scheme: {self.scheme!r} is unknown; choose 'exclusive' or 'independent'."
+            )
         if self.scheme == "exclusive" and self.text + self.audio + self.both > 1:
             raise InputError("condition_dropout: text + audio + both exceed 1.")
 
     def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Masks (B,) of the items that lose the text, and of those that lose the audio prompt."""
-        u = torch.rand(batch_size, 2, generator=generator)
+        u = torch.rand(batch_size, 2, generator=generator, dtype=torch.float32)
         if self.scheme == "independent":
             return u[:, 0] < self.text, u[:, 1] < self.audio
         draw = u[:, 0]

@@ -70,22 +70,31 @@ class EditRequest:
             if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
                 raise InputError(f"ap_scale: {scale!r} is not a finite number.")
         if not _is_number(self.guidance_scale) or self.guidance_scale < 0:
-            raise InputError(f"guidance_scale: {self.guidance_scale!r}; give a number of 0 or more (1 or less: no guidance).")
+            raise InputError(
+                f"guidance_scale: {self.guidance_scale!r}; give a number of 0 or more (1 or less: no guidance)."
+            )
         if not _is_integer(self.num_inference_steps) or not 1 <= self.num_inference_steps <= 1000:
             raise InputError(f"num_inference_steps: {self.num_inference_steps!r}; give 1 to 1000.")
         if not _is_integer(self.seed):
             raise InputError(f"seed: {self.seed!r} is no whole number.")
-        if self.sample_rate is not None and (not _is_integer(self.sample_rate) or not 4_000 <= self.sample_rate <= 384_000):
-            raise InputError(f"sample_rate: {self.sample_rate!r}; give 4000 to 384000 Hz, or leave it out for the recording's own.")
+        if self.sample_rate is not None and (
+            not _is_integer(self.sample_rate) or not 4_000 <= self.sample_rate <= 384_000
+        ):
+            raise InputError(
+                f"sample_rate: {self.sample_rate!r}; give 4000 to 384000 Hz, or leave it out for the recording's own."
+            )
         if self.region is not None:
             if len(self.region) != 2 or not all(_is_number(second) for second in self.region):
                 raise InputError(f"region: {self.region!r}; give start and end in seconds.")
             start, end = self.region
             if not 0 <= start < end:
-                raise InputError(f"region: {start:g} to {end:g} s; the end must lie after the start, and the start at 0 or later.")
+                raise InputError(
+                    f"region: {start:g} to {end:g} s; the end must lie after the start, and the start at 0 or later."
+                )
 
     def _scales(self) -> list[object]:
         """Every number inside ``ap_scale``."""
+
         def walk(value: object) -> list[object]:
             inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
             return [value] if inner is None else [number for part in inner for number in walk(part)]
@@ -137,10 +146,19 @@ class EditResult:
     def record(self) -> dict[str, Any]:
         """One line of a results file: all settings, adapter and backbone, length, level and timings."""
         waveform = self.waveform.float()
-        measures = {"seconds": round(len(waveform) / self.sample_rate, 4), "rms": round(float(waveform.square().mean().sqrt()), 6),
-                    "peak": round(float(waveform.abs().max()), 6)}
-        return {**self.request.settings(), "output_sample_rate": self.sample_rate, "backbone": self.backbone, "adapter_digest": self.adapter,
-                **measures, "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()}}
+        measures = {
+            "seconds": round(len(waveform) / self.sample_rate, 4),
+            "rms": round(float(waveform.square().mean().sqrt()), 6),
+            "peak": round(float(waveform.abs().max()), 6),
+        }
+        return {
+            **self.request.settings(),
+            "output_sample_rate": self.sample_rate,
+            "backbone": self.backbone,
+            "adapter_digest": self.adapter,
+            **measures,
+            "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+        }
 
 
 def check_length(seconds: float, region: tuple[float, float] | None, name: str) -> None:
@@ -148,7 +166,9 @@ def check_length(seconds: float, region: tuple[float, float] | None, name: str) 
     if seconds < MIN_SECONDS:
         raise AudioError(f"{name}: lasts {seconds:.3f} s; an edit needs at least {MIN_SECONDS} s.")
     if seconds > MAX_SECONDS:
-        raise AudioError(f"{name}: lasts {seconds:.0f} s; the limit for one edit is {MAX_SECONDS:g} s. Cut it into parts.")
+        raise AudioError(
+            f"{name}: lasts {seconds:.0f} s; the limit for one edit is {MAX_SECONDS:g} s. Cut it into parts."
+        )
     if region is not None and region[1] > seconds + 1e-3:
         raise AudioError(f"region: {region[0]:g} to {region[1]:g} s lies outside {name}, which lasts {seconds:.2f} s.")
 

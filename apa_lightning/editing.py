@@ -1,10 +1,10 @@
 """Editing a recording by text: the paper's inference (Sec. 3.4, Eq. 12) as a Python call, without Lightning.
 
-    from apa_lightning import AudioEditor
+from apa_lightning import AudioEditor
 
-    editor = AudioEditor.from_pretrained()
-    result = editor.edit("piano.wav", prompt="a recording of a violin solo", negative_prompt="a recording of the piano solo")
-    result.save("violin.wav")
+editor = AudioEditor.from_pretrained()
+result = editor.edit("piano.wav", prompt="a recording of a violin solo", negative_prompt="a recording of the piano solo")
+result.save("violin.wav")
 """
 
 import math
@@ -55,7 +55,9 @@ class AudioEditor:
         self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
         self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
         if self.unconditional_audio not in ("zeros", "zero_fbank"):
-            raise InputError(f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'.")
+            raise InputError(
+                f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'."
+            )
 
     @classmethod
     def from_pretrained(
@@ -123,10 +125,19 @@ class AudioEditor:
         sources = [_Source.load(request, self.backbone) for request in requests]
         groups: dict[tuple, list[int]] = {}
         for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
-            key = (source.frames, repr(request.ap_scale), request.time_pooling, request.freq_pooling, request.guidance_scale > 1,
-                   request.num_inference_steps, request.scheduler)
+            key = (
+                source.frames,
+                repr(request.ap_scale),
+                request.time_pooling,
+                request.freq_pooling,
+                request.guidance_scale > 1,
+                request.num_inference_steps,
+                request.scheduler,
+            )
             groups.setdefault(key, []).append(i)
-        batches = [indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)]
+        batches = [
+            indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
+        ]
         results: list[EditResult | None] = [None] * len(requests)
         total = sum(requests[batch[0]].num_inference_steps for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
@@ -140,11 +151,15 @@ class AudioEditor:
         scales = request.ap_scale
         each = list(scales) if isinstance(scales, list | tuple) else [scales] * len(self.adapters)
         if len(each) != len(self.adapters):
-            raise InputError(f"ap_scale: {len(each)} scales for {len(self.adapters)} adapters; give one number, or one per adapter.")
+            raise InputError(
+                f"ap_scale: {len(each)} scales for {len(self.adapters)} adapters; give one number, or one per adapter."
+            )
         return each
 
     @torch.no_grad()
-    def _edit_batch(self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]) -> list[EditResult]:
+    def _edit_batch(
+        self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]
+    ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [time.perf_counter()]
         windows = Windows(sources[0].frames, backbone.window_frames)
@@ -159,29 +174,46 @@ class AudioEditor:
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
         scheduler = make_scheduler(backbone, first.scheduler)
         with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
-            latents = denoise(backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step)
+            latents = denoise(
+                backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step
+            )
         clock.append(time.perf_counter())
 
         audio = backbone.decode(latents).cpu()
-        outputs = [source.finish(request, edited, backbone.sample_rate) for source, request, edited in zip(sources, requests, audio, strict=True)]
+        outputs = [
+            source.finish(request, edited, backbone.sample_rate)
+            for source, request, edited in zip(sources, requests, audio, strict=True)
+        ]
         clock.append(time.perf_counter())
         seconds = [(end - start) / len(requests) for start, end in pairwise(clock)]
         timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
         digest = ",".join(one.digest() for one in self.adapters)
-        return [EditResult(request, *output, digest, backbone.name, timings) for request, output in zip(requests, outputs, strict=True)]
+        return [
+            EditResult(request, *output, digest, backbone.name, timings)
+            for request, output in zip(requests, outputs, strict=True)
+        ]
 
     def _conditions(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> Guidance:
         backbone, rates = self.backbone, (requests[0].time_pooling, requests[0].freq_pooling)
         hop, size = backbone.hop_samples, backbone.window_samples
         loa = [pool_tokens(self.audio_encoder(waveform[:, s * hop : s * hop + size]), *rates) for s in windows.starts]
-        nothing = pool_tokens(self.audio_encoder.silence(), *rates) if self.unconditional_audio == "zero_fbank" else torch.zeros_like(loa[0][:1])
+        nothing = (
+            pool_tokens(self.audio_encoder.silence(), *rates)
+            if self.unconditional_audio == "zero_fbank"
+            else torch.zeros_like(loa[0][:1])
+        )
         negative = [request.negative_prompt for request in requests]
         guided = requests[0].guidance_scale > 1
-        scale = torch.tensor([request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype)
+        scale = torch.tensor(
+            [request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype
+        )
         return Guidance(
             text=backbone.encode_text([request.prompt for request in requests]),
             negative=backbone.encode_text(negative) if guided else None,
-            loa=loa, unconditional_loa=nothing, scale=scale[:, None, None, None], adapters=len(self.adapters),
+            loa=loa,
+            unconditional_loa=nothing,
+            scale=scale[:, None, None, None],
+            adapters=len(self.adapters),
         )
 
     def _kept(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> tuple[Tensor, Tensor] | None:
@@ -207,7 +239,11 @@ class _Source:
     @classmethod
     def load(cls, request: EditRequest, backbone: AudioLDM2Backbone) -> "_Source":
         name = "audio" if isinstance(request.audio, tuple) else str(request.audio)
-        waveform, rate = _from_array(*request.audio) if isinstance(request.audio, tuple) else load_audio(request.audio, max_seconds=MAX_SECONDS)
+        waveform, rate = (
+            _from_array(*request.audio)
+            if isinstance(request.audio, tuple)
+            else load_audio(request.audio, max_seconds=MAX_SECONDS)
+        )
         check_length(waveform.shape[-1] / rate, request.region, name)
         mono = to_mono(waveform)
         check_not_silent(mono, name)

@@ -71,8 +71,13 @@ class AudioPromptModule(L.LightningModule):
         self.backbone.check_audio_encoder(self.audio_encoder.embed_dim)
         self.adapter = self.backbone.new_adapter(adapter)
         self.dropped_audio = dropped_audio or self.adapter.metadata.get("dropped_audio", "zeros")
-        self.adapter.metadata |= {"backbone": str(backbone), "audio_encoder": str(audio_encoder), "loa_layers": loa_layers,
-                                  "dropped_audio": self.dropped_audio, "condition_dropout": condition_dropout.scheme}
+        self.adapter.metadata |= {
+            "backbone": str(backbone),
+            "audio_encoder": str(audio_encoder),
+            "loa_layers": loa_layers,
+            "dropped_audio": self.dropped_audio,
+            "condition_dropout": condition_dropout.scheme,
+        }
         adapters.install(self.backbone.unet, [self.adapter])
         adapters.set_scale(self.backbone.unet, ap_scale)
         if gradient_checkpointing:
@@ -82,7 +87,9 @@ class AudioPromptModule(L.LightningModule):
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
         # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
-        frozen = [name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")]
+        frozen = [
+            name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
+        ]
         self._ddp_params_and_buffers_to_ignore = frozen
         kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
         self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
@@ -94,7 +101,9 @@ class AudioPromptModule(L.LightningModule):
         size = len(batch["prompt"])
         omega = self.pooling_rates.draw(draw)
         drop_text, drop_audio = self.condition_dropout.draw(size, draw)
-        prompts = ["" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)]
+        prompts = [
+            "" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)
+        ]
 
         text = self.backbone.encode_text(prompts)
         loa = audio_tokens(self.audio_encoder(self._fitting(batch)), drop_audio, omega, self._silence())
@@ -117,7 +126,9 @@ class AudioPromptModule(L.LightningModule):
                 if kind == "shuffled" and len(loa) == 1:
                     continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
-                self.validation_losses[f"{kind}_omega_{omega}"].update(self._denoising_loss(latents, text, tokens, draw), len(loa))
+                self.validation_losses[f"{kind}_omega_{omega}"].update(
+                    self._denoising_loss(latents, text, tokens, draw), len(loa)
+                )
 
     def on_validation_epoch_end(self) -> None:
         # Metrics of their own rather than log_dict in the step: a process whose batches lack a key would leave the others waiting.
@@ -140,9 +151,13 @@ class AudioPromptModule(L.LightningModule):
         """Eq. 10: noise -> prediction -> mean squared error."""
         schedule = self.backbone.scheduler
         noise = randn(tuple(latents.shape), draw, latents)
-        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw).to(latents.device)
+        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw).to(
+            latents.device
+        )
         noisy = schedule.add_noise(latents, noise, timesteps)
-        return epsilon_loss(self.backbone.predict_noise(noisy.to(self.backbone.dtype), timesteps, text, [loa]), noise).mean()
+        return epsilon_loss(
+            self.backbone.predict_noise(noisy.to(self.backbone.dtype), timesteps, text, [loa]), noise
+        ).mean()
 
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
         """A sample of the VAE's posterior (B, C, T, F)."""
@@ -156,8 +171,10 @@ class AudioPromptModule(L.LightningModule):
         """The waveforms (B, S), if they are one window long."""
         waveform = batch["waveform"]
         if waveform.shape[-1] != self.backbone.window_samples:
-            raise InputError(f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.backbone.sample_rate:.2f} s do not fit the "
-                             f"backbone's window of {self.backbone.window_seconds:.2f} s; leave the setting out to use the window.")
+            raise InputError(
+                f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.backbone.sample_rate:.2f} s do not fit the "
+                f"backbone's window of {self.backbone.window_seconds:.2f} s; leave the setting out to use the window."
+            )
         return waveform
 
     def configure_optimizers(self):
@@ -176,7 +193,7 @@ class AudioPromptModule(L.LightningModule):
         return AudioEditor(self.backbone, self.audio_encoder, [self.adapter])
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
-        return self.editor().edit(batch, progress=False)
+        return self.editor().edit(batch, batch_size=len(batch), progress=False)
 
     # --- checkpoints: the adapter alone, loaded strictly ---------------------------------------------------------------
 
@@ -188,10 +205,14 @@ class AudioPromptModule(L.LightningModule):
         """Refill the frozen keys, so that the strict load still refuses a misnamed one."""
         digest = checkpoint.get("adapter_backbone_digest")
         if digest is None:
-            raise InputError("ckpt_path: the file is no checkpoint of apa_lightning. For an adapter file use --model.adapter.")
+            raise InputError(
+                "ckpt_path: the file is no checkpoint of apa_lightning. For an adapter file use --model.adapter."
+            )
         if digest != self.adapter.backbone_digest:
-            raise InputError(f"ckpt_path: trained on a backbone of digest {digest}, --model.backbone has "
-                             f"{self.adapter.backbone_digest}. Give the backbone it was trained on.")
+            raise InputError(
+                f"ckpt_path: trained on a backbone of digest {digest}, --model.backbone has "
+                f"{self.adapter.backbone_digest}. Give the backbone it was trained on."
+            )
         for name, value in self.state_dict().items():
             if not name.startswith("adapter."):
                 checkpoint["state_dict"].setdefault(name, value)

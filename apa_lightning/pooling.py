@@ -11,7 +11,9 @@ POOLING_RATES = (1, 2, 4, 8)
 def check_pooling_rate(rate: int, field: str = "time_pooling") -> None:
     """Raise :class:`InputError` unless ``rate`` is one of {1, 2, 4, 8}."""
     if isinstance(rate, bool) or rate not in POOLING_RATES:
-        raise InputError(f"{field}: {rate!r} is not a pooling rate; choose one of {', '.join(map(str, POOLING_RATES))}.")
+        raise InputError(
+            f"{field}: {rate!r} is not a pooling rate; choose one of {', '.join(map(str, POOLING_RATES))}."
+        )
 
 
 def pool_tokens(grid: Tensor, time_pooling: int = 1, freq_pooling: int | None = None) -> Tensor:

@@ -14,4 +14,5 @@ def generator_for(*key: int | str) -> torch.Generator:
 
 def randn(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Standard normal noise drawn on the CPU (the same on every device), with ``like``'s device and dtype."""
-    return torch.randn(shape, generator=generator).to(like)
+    # float32 by name: under Lightning's bf16-true the default type is another, and with it the draws
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(like)

@@ -26,7 +26,9 @@ class Windows:
 
     def blend(self, parts: list[Tensor]) -> Tensor:
         """Cross-fade one (B, C, size, F) per window into (B, C, length, F)."""
-        return blend_windows(torch.stack(parts), self.starts, window_weights(self.length, self.size, self.starts), self.length)
+        return blend_windows(
+            torch.stack(parts), self.starts, window_weights(self.length, self.size, self.starts), self.length
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Guidance:
         if self.negative is None:
             return backbone.predict_noise(latents, timestep, self.text, [loa] * self.adapters)
         both = backbone.predict_noise(
-            torch.cat([latents, latents]), timestep, TextStreams.cat(self.negative, self.text),
+            torch.cat([latents, latents]),
+            timestep,
+            TextStreams.cat(self.negative, self.text),
             [torch.cat([self.unconditional_loa.expand_as(loa), loa])] * self.adapters,
         )
         return guide(*both.chunk(2), self.scale)
@@ -97,7 +101,9 @@ def denoise(
     try:
         scheduler.set_timesteps(num_inference_steps, device=backbone.device)
     except (ValueError, IndexError) as error:
-        raise InputError(f"num_inference_steps: {type(scheduler).__name__} cannot make {num_inference_steps} steps ({error}).") from None
+        raise InputError(
+            f"num_inference_steps: {type(scheduler).__name__} cannot make {num_inference_steps} steps ({error})."
+        ) from None
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     latents = noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps

@@ -10,7 +10,9 @@ from apa_lightning.errors import InputError
 from apa_lightning.random_backbone import ARCHITECTURES, save_random_backbone
 
 
-def sizes(architecture: str = "audioldm2-large", folder: Path | None = None, write: Path | None = None, seed: int = 0) -> None:
+def sizes(
+    architecture: str = "audioldm2-large", folder: Path | None = None, write: Path | None = None, seed: int = 0
+) -> None:
     """Build an AudioLDM2 architecture without weights and print its sizes.
 
     Args:
@@ -24,13 +26,17 @@ def sizes(architecture: str = "audioldm2-large", folder: Path | None = None, wri
         raise InputError(f"architecture: {architecture!r} is unknown; choose one of {', '.join(ARCHITECTURES)}.")
     chosen = ARCHITECTURES[architecture]
     with torch.device("meta"):
-        unet, width, name = (chosen.build_unet(), chosen.gpt2["n_embd"], chosen.name) if folder is None else _from_folder(folder)
+        unet, width, name = (
+            (chosen.build_unet(), chosen.gpt2["n_embd"], chosen.name) if folder is None else _from_folder(folder)
+        )
         adapter = AudioPromptAdapter(unet, width)
-    print(f"{name}\n"
-          f"  U-Net parameters        {sum(p.numel() for p in unet.parameters()):>13,}\n"
-          f"  adapted attention layers{len(adapter.layer_names):>14,}\n"
-          f"  adapter matrices        {sum(1 for _ in adapter.parameters()):>13,}\n"
-          f"  trainable parameters    {sum(p.numel() for p in adapter.parameters()):>13,}")
+    print(
+        f"{name}\n"
+        f"  U-Net parameters        {sum(p.numel() for p in unet.parameters()):>13,}\n"
+        f"  adapted attention layers{len(adapter.layer_names):>14,}\n"
+        f"  adapter matrices        {sum(1 for _ in adapter.parameters()):>13,}\n"
+        f"  trainable parameters    {sum(p.numel() for p in adapter.parameters()):>13,}"
+    )
     if write is not None:
         if write.exists():
             raise InputError(f"write: {write} exists already; give a new folder.")

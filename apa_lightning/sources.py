@@ -46,7 +46,9 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def resolve_source(source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = "") -> Path:
+def resolve_source(
+    source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = ""
+) -> Path:
     """A local folder or file for ``source``.
 
     Args:
@@ -98,8 +100,10 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
-                         "It was not executed. Ask for a safetensors file.") from None
+        raise InputError(
+            f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
+            "It was not executed. Ask for a safetensors file."
+        ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise InputError(f"{field}: {path} is damaged or no weights file ({first_line(error)}).") from None
     for wrapper in ("model", "state_dict"):

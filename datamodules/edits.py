@@ -94,6 +94,7 @@ class EditsDataModule(LightningDataModule):
         EditRequest(
             **{**self.defaults, "audio": "", "prompt": prompt or ""}
         )  # refuses a bad default here, not for every line
+        self.edits = self.read_edits()  # before a model is loaded
         self.queue: EditQueue | None = None
 
     def read_edits(self) -> list[Edit]:
@@ -121,7 +122,6 @@ class EditsDataModule(LightningDataModule):
                 "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT."
             )
         edits = plan_edits(rows, self.defaults, base, self.output, problems)
-        self._check_against_model(edits, problems)
         problems.raise_any(source)
         return edits
 
@@ -130,7 +130,9 @@ class EditsDataModule(LightningDataModule):
             raise InputError(
                 f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path."
             )
-        edits = self.read_edits()
+        edits, problems = self.edits, Problems()
+        self._check_against_model(edits, problems)
+        problems.raise_any("the edits")
         results = EditResults(self.output)
         if not self.overwrite:
             problems = Problems()

@@ -33,13 +33,23 @@ def test_large_architecture_has_the_published_sizes():
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 1) == 718.0
     assert len(adapter.layer_names) == 32
     assert sum(p.numel() for p in adapter.parameters()) == 21_626_880
-    assert all(key.endswith(("attn2.processor.to_k_ip.weight", "attn2.processor.to_v_ip.weight")) for key in adapter.state_dict())
+    assert all(
+        key.endswith(("attn2.processor.to_k_ip.weight", "attn2.processor.to_v_ip.weight"))
+        for key in adapter.state_dict()
+    )
 
 
 def test_exact_key_set(backbone):
     layer = "{}.transformer_blocks.0.attn2.processor.to_{}_ip.weight"
-    modules = ["down_blocks.2.attentions.1", "mid_block.attentions.1", "up_blocks.0.attentions.1", "up_blocks.0.attentions.5"]
-    assert set(backbone.new_adapter().state_dict()) == {layer.format(module, part) for module in modules for part in "kv"}
+    modules = [
+        "down_blocks.2.attentions.1",
+        "mid_block.attentions.1",
+        "up_blocks.0.attentions.1",
+        "up_blocks.0.attentions.5",
+    ]
+    assert set(backbone.new_adapter().state_dict()) == {
+        layer.format(module, part) for module in modules for part in "kv"
+    }
 
 
 def test_untrained_adapter_is_its_copied_initialisation(backbone):
@@ -87,14 +97,26 @@ def test_several_adapters_add_up(backbone, inputs):
 
 
 def test_scale_forms():
-    names = tuple(f"{block}.transformer_blocks.0.attn2" for block in
-                  ("down_blocks.2.attentions.1", "down_blocks.2.attentions.5", "mid_block.attentions.1", "up_blocks.0.attentions.1"))
+    names = tuple(
+        f"{block}.transformer_blocks.0.attn2"
+        for block in (
+            "down_blocks.2.attentions.1",
+            "down_blocks.2.attentions.5",
+            "mid_block.attentions.1",
+            "up_blocks.0.attentions.1",
+        )
+    )
     assert list(expand_scale(0.5, names).values()) == [0.5] * 4
     assert list(expand_scale({"down": {"block_2": [0.1, 0.2]}, "mid": 0.3}, names).values()) == [0.1, 0.2, 0.3, 0.0]
     assert list(expand_scale({"down": 1, "up_blocks.0": 0.5}, names).values()) == [1.0, 1.0, 0.0, 0.5]
     assert list(expand_scale({"down": 1.0, "down_blocks.2.attentions.5": 0.0}, names).values()) == [1.0, 0.0, 0.0, 0.0]
-    for bad, message in [({"down": {"block_1": 1.0}}, "no adapted layer in 'down_blocks.1'"), ({"up": [1.0, 1.0]}, "1 adapted layers, 2 scales"),
-                         (float("nan"), "not a finite number"), (True, "not a finite number"), ({"mid": "x"}, "not a finite number")]:
+    for bad, message in [
+        ({"down": {"block_1": 1.0}}, "no adapted layer in 'down_blocks.1'"),
+        ({"up": [1.0, 1.0]}, "1 adapted layers, 2 scales"),
+        (float("nan"), "not a finite number"),
+        (True, "not a finite number"),
+        ({"mid": "x"}, "not a finite number"),
+    ]:
         with pytest.raises(AdapterError, match=message):
             expand_scale(bad, names)
 
@@ -143,10 +165,19 @@ def rewritten(path, change, **metadata):
 FIRST = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.processor.to_k_ip.weight"
 DAMAGES = {
     "missing layer": (lambda p: rewritten(p, lambda w: w.pop(FIRST)), f"lacks 1 of 8 weights .* first {FIRST}"),
-    "extra layer": (lambda p: rewritten(p, lambda w: w.update(other=torch.ones(1))), "holds 1 weights that this backbone lacks, first other"),
-    "wrong width": (lambda p: rewritten(p, lambda w: w.update({FIRST: torch.ones(2, 3)})), f"{FIRST} has shape \\(2, 3\\), this backbone needs"),
+    "extra layer": (
+        lambda p: rewritten(p, lambda w: w.update(other=torch.ones(1))),
+        "holds 1 weights that this backbone lacks, first other",
+    ),
+    "wrong width": (
+        lambda p: rewritten(p, lambda w: w.update({FIRST: torch.ones(2, 3)})),
+        f"{FIRST} has shape \\(2, 3\\), this backbone needs",
+    ),
     "NaN": (lambda p: rewritten(p, lambda w: w[FIRST].fill_(float("nan"))), f"{FIRST} contains NaN"),
-    "other backbone": (lambda p: rewritten(p, lambda w: None, backbone_digest="0123"), r"digest 0123\), this one has digest"),
+    "other backbone": (
+        lambda p: rewritten(p, lambda w: None, backbone_digest="0123"),
+        r"digest 0123\), this one has digest",
+    ),
     "newer format": (lambda p: rewritten(p, lambda w: None, format_version="99"), "format version 99"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:200]), "damaged or no safetensors"),
     "empty": (lambda p: p.write_bytes(b""), "damaged or no safetensors"),

@@ -13,10 +13,19 @@ TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.fl
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize(("suffix", "subtype"), [
-    ("wav", "PCM_U8"), ("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "PCM_32"), ("wav", "FLOAT"), ("flac", "PCM_24"), ("ogg", "VORBIS"),
-    ("mp3", None),
-])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        ("wav", "PCM_U8"),
+        ("wav", "PCM_16"),
+        ("wav", "PCM_24"),
+        ("wav", "PCM_32"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_24"),
+        ("ogg", "VORBIS"),
+        ("mp3", None),
+    ],
+)
 def test_formats(tmp_path, suffix, subtype, rate):
     if suffix == "mp3" and rate == 96_000:
         pytest.skip("MP3 has no 96 kHz")
@@ -60,8 +69,13 @@ BROKEN = {
     "random": (lambda t: np.random.default_rng(0).bytes(4096), "not a readable audio file"),
     "html": (lambda t: b"<html><body>404</body></html>", "not a readable audio file"),
     "short_wav": (lambda t: wav_bytes(t)[:-8_000], "truncated"),
-    "cut_flac": (lambda t: (soundfile.write(t / "c.flac", np.random.default_rng(0).normal(0, 0.1, 160_000), 16_000),
-                            (t / "c.flac").read_bytes()[:100_000])[1], "truncated|not a readable"),
+    "cut_flac": (
+        lambda t: (
+            soundfile.write(t / "c.flac", np.random.default_rng(0).normal(0, 0.1, 160_000), 16_000),
+            (t / "c.flac").read_bytes()[:100_000],
+        )[1],
+        "truncated|not a readable",
+    ),
     "huge_flac": (huge_flac, "more than .* can hold"),
     "nan": (lambda t: wav_bytes(t, np.full(16_000, np.nan, np.float32), subtype="FLOAT"), "NaN"),
     "inf": (lambda t: wav_bytes(t, np.full(16_000, np.inf, np.float32), subtype="FLOAT"), "NaN or infinite"),

@@ -29,7 +29,7 @@ def test_grid_of_a_waveform(audio_encoder):
 
 def test_short_and_long_clips(audio_encoder):
     waveform = torch.randn(1, 200_000) * 0.1
-    assert torch.equal(audio_encoder(waveform[:, :163_840 + 400]), audio_encoder(waveform[:, :163_840 + 400]))
+    assert torch.equal(audio_encoder(waveform[:, : 163_840 + 400]), audio_encoder(waveform[:, : 163_840 + 400]))
     assert audio_encoder(waveform).shape == audio_encoder(waveform[:, :50_000]).shape
 
 
@@ -48,8 +48,10 @@ def test_mean_of_the_last_three_blocks(audio_encoder):
 def test_weight_files_of_both_namings(folder, tmp_path, names, audio_encoder):
     weights = load_file(folder / "model.safetensors")
     if names == "published":  # as pretrained.pth: a wrapper, "model." names, and the decoder beside the encoder
-        weights = {"model": {f"model.{key}": value for key, value in weights.items()} | {"model.decoder_pred.weight": torch.ones(2, 2),
-                                                                                       "model.mask_token": torch.ones(1)}}
+        weights = {
+            "model": {f"model.{key}": value for key, value in weights.items()}
+            | {"model.decoder_pred.weight": torch.ones(2, 2), "model.mask_token": torch.ones(1)}
+        }
         torch.save(weights, tmp_path / "pretrained.pth")
         path = tmp_path / "pretrained.pth"
     else:
@@ -78,8 +80,11 @@ def test_refusals(folder, tmp_path):
     with pytest.raises(InputError, match="loa_layers"):
         AudioMAE.from_pretrained(folder, "all")
     weights = load_file(folder / "model.safetensors")
-    for change, message in [(lambda w: w.pop("norm.weight"), r"norm\.weight"), (lambda w: w.pop("pos_embed"), "holds no AudioMAE encoder"),
-                            (lambda w: w.update(extra=torch.ones(1)), "extra")]:
+    for change, message in [
+        (lambda w: w.pop("norm.weight"), r"norm\.weight"),
+        (lambda w: w.pop("pos_embed"), "holds no AudioMAE encoder"),
+        (lambda w: w.update(extra=torch.ones(1)), "extra"),
+    ]:
         changed = dict(weights)
         change(changed)
         save_file(changed, tmp_path / "bad.safetensors")

@@ -58,13 +58,20 @@ def test_hub_id_without_network_is_one_message_at_once():
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize(("prepare", "error", "message"), [
-    (lambda folder: shutil.rmtree(folder), FileNotFoundError, "does not exist"),
-    (lambda folder: (folder / "model_index.json").unlink(), FileNotFoundError, "holds no model_index.json"),
-    (lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100), InputError, "cannot be loaded"),
-    (lambda folder: shutil.rmtree(folder / "vae"), InputError, "cannot be loaded"),
-    (lambda folder: (folder / "language_model" / "config.json").write_text("{"), InputError, "cannot be loaded"),
-])
+@pytest.mark.parametrize(
+    ("prepare", "error", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), FileNotFoundError, "does not exist"),
+        (lambda folder: (folder / "model_index.json").unlink(), FileNotFoundError, "holds no model_index.json"),
+        (
+            lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100),
+            InputError,
+            "cannot be loaded",
+        ),
+        (lambda folder: shutil.rmtree(folder / "vae"), InputError, "cannot be loaded"),
+        (lambda folder: (folder / "language_model" / "config.json").write_text("{"), InputError, "cannot be loaded"),
+    ],
+)
 def test_damaged_folders_are_refused(tmp_path, prepare, error, message):
     folder = tmp_path / "backbone"
     shutil.copytree(embedded_backbone(), folder)
@@ -98,7 +105,9 @@ def test_a_prompt_does_not_depend_on_its_neighbours(backbone):
 def test_repeated_prompts_are_encoded_once(backbone, monkeypatch):
     calls = []
     encode = backbone.pipeline.encode_prompt
-    monkeypatch.setattr(backbone.pipeline, "encode_prompt", lambda prompts, *a, **k: calls.extend(prompts) or encode(prompts, *a, **k))
+    monkeypatch.setattr(
+        backbone.pipeline, "encode_prompt", lambda prompts, *a, **k: calls.extend(prompts) or encode(prompts, *a, **k)
+    )
     backbone.encode_text(["a", "b", "a"])
     backbone.encode_text(["b", "c"])
     assert sorted(calls) == ["a", "b", "c"]
@@ -125,7 +134,9 @@ def test_latents_are_the_vae_posterior(backbone):
     factor = backbone.vae.config.scaling_factor
     noise = torch.randn(2, *backbone.latent_shape())
     assert torch.allclose(backbone.encode_audio(waveform), posterior.mean * factor, atol=1e-6)
-    assert torch.allclose(backbone.encode_audio(waveform, noise), (posterior.mean + posterior.std * noise) * factor, atol=1e-5)
+    assert torch.allclose(
+        backbone.encode_audio(waveform, noise), (posterior.mean + posterior.std * noise) * factor, atol=1e-5
+    )
 
 
 def test_long_audio_goes_through_windows(backbone):
@@ -153,9 +164,17 @@ def test_noise_prediction_is_the_pipelines_own(backbone):
     pipeline = backbone.pipeline
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
-        prompt_embeds=text.encoded, attention_mask=text.mask, generated_prompt_embeds=text.generated, latents=noise.clone(),
-        negative_prompt_embeds=text.encoded, negative_attention_mask=text.mask, negative_generated_prompt_embeds=text.generated,
-        num_inference_steps=2, guidance_scale=1.0, audio_length_in_s=10.24, output_type="latent",
+        prompt_embeds=text.encoded,
+        attention_mask=text.mask,
+        generated_prompt_embeds=text.generated,
+        latents=noise.clone(),
+        negative_prompt_embeds=text.encoded,
+        negative_attention_mask=text.mask,
+        negative_generated_prompt_embeds=text.generated,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        audio_length_in_s=10.24,
+        output_type="latent",
     ).audios
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
     scheduler.set_timesteps(2)

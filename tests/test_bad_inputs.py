@@ -13,14 +13,22 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
+from test_audio import BROKEN, TONE
 
 from apa_lightning.cli import main
 from apa_lightning.embedded import embedded_backbone
-from test_audio import BROKEN, TONE
 
 ROOT = Path(__file__).parents[1]
 FIT = ["fit", "--config", "configs/base.yaml", "--config", "tests/small.yaml"]
-PREDICT = ["predict", "--config", "configs/predict.yaml", "--trainer.accelerator", "cpu", "--data.num_inference_steps", "1"]
+PREDICT = [
+    "predict",
+    "--config",
+    "configs/predict.yaml",
+    "--trainer.accelerator",
+    "cpu",
+    "--data.num_inference_steps",
+    "1",
+]
 
 
 @pytest.fixture()
@@ -48,7 +56,16 @@ def write_tone(path: Path, seconds: float = 1.0) -> Path:
 
 
 def predict_folder(folder: Path, *more: object) -> list[object]:
-    return [*PREDICT, "--data.folder", folder, "--data.prompt", "a violin", "--data.output", folder.parent / "edits", *more]
+    return [
+        *PREDICT,
+        "--data.folder",
+        folder,
+        "--data.prompt",
+        "a violin",
+        "--data.output",
+        folder.parent / "edits",
+        *more,
+    ]
 
 
 # --- 1 to 9: audio -----------------------------------------------------------------------------------------------------
@@ -95,7 +112,11 @@ def test_a_recording_that_is_too_long(refused, tmp_path):
 # --- 11 to 16: shards --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "culprit.tar"), (b"", "culprit.tar"), (os.urandom(5000), "culprit.tar")], ids=["missing", "empty", "random"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "culprit.tar"), (b"", "culprit.tar"), (os.urandom(5000), "culprit.tar")],
+    ids=["missing", "empty", "random"],
+)
 def test_shards(refused, tmp_path, content, words):
     path = tmp_path / "culprit.tar"
     if content is not None:
@@ -120,8 +141,14 @@ def test_validation_on_training_shards(refused):
 
 def test_every_bad_manifest_line_is_reported_at_once(refused, tmp_path):
     write_tone(tmp_path / "a.wav")
-    lines = [{"audio": "a.wav", "prompt": "x"}, {"audio": "missing.wav", "prompt": "x"}, {"audio": "a.wav", "prompt": "x", "time_pooling": 3},
-             {"audio": "a.wav", "prompt": None}, {"prompt": "x"}, {"audio": "a.wav", "prompt": "x", "colour": 1}]
+    lines = [
+        {"audio": "a.wav", "prompt": "x"},
+        {"audio": "missing.wav", "prompt": "x"},
+        {"audio": "a.wav", "prompt": "x", "time_pooling": 3},
+        {"audio": "a.wav", "prompt": None},
+        {"prompt": "x"},
+        {"audio": "a.wav", "prompt": "x", "colour": 1},
+    ]
     text = "\n".join([*(json.dumps(line) for line in lines), "{broken"])
     (tmp_path / "edits.jsonl").write_text(text)
     message = refused(*PREDICT, "--data.manifest", tmp_path / "edits.jsonl", "--data.output", tmp_path / "out")
@@ -130,17 +157,36 @@ def test_every_bad_manifest_line_is_reported_at_once(refused, tmp_path):
     assert not list((tmp_path / "out").glob("*.wav"))
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--data.manifest", "nowhere.csv"], "nowhere.csv"), (["--data.folder", "nowhere", "--data.prompt", "x"], "nowhere"), ([], "Nothing to edit"),
-    (["--data.folder", "tests"], "--data.prompt"), (["--data.time_pooling", "3"], "time_pooling: 3"), (["--data.time_pooling", "0"], "choose one of 1, 2, 4, 8"),
-    (["--data.ap_scale", ".nan"], "ap_scale"), (["--data.guidance_scale", "-1"], "guidance_scale"), (["--data.num_inference_steps", "0"], "num_inference_steps: 0"),
-    (["--data.region", "[4, 2]"], "region"), (["--data.scheduler", "Magic"], "Magic"), (["--data.batch_size", "0"], "batch_size"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data.manifest", "nowhere.csv"], "nowhere.csv"),
+        (["--data.folder", "nowhere", "--data.prompt", "x"], "nowhere"),
+        ([], "Nothing to edit"),
+        (["--data.folder", "tests"], "--data.prompt"),
+        (["--data.time_pooling", "3"], "time_pooling: 3"),
+        (["--data.time_pooling", "0"], "choose one of 1, 2, 4, 8"),
+        (["--data.ap_scale", ".nan"], "ap_scale"),
+        (["--data.guidance_scale", "-1"], "guidance_scale"),
+        (["--data.num_inference_steps", "0"], "num_inference_steps: 0"),
+        (["--data.region", "[4, 2]"], "region"),
+        (["--data.scheduler", "Magic"], "Magic"),
+        (["--data.batch_size", "0"], "batch_size"),
+    ],
+)
 def test_edit_settings(refused, tmp_path, arguments, words):
     if "--data.scheduler" in arguments:
         (tmp_path / "in").mkdir()
         write_tone(tmp_path / "in" / "a.wav")
-        arguments = [*arguments, "--data.folder", tmp_path / "in", "--data.prompt", "x", "--data.output", tmp_path / "out"]
+        arguments = [
+            *arguments,
+            "--data.folder",
+            tmp_path / "in",
+            "--data.prompt",
+            "x",
+            "--data.output",
+            tmp_path / "out",
+        ]
     assert words in refused(*PREDICT, *arguments)
 
 
@@ -153,13 +199,22 @@ def test_a_region_outside_the_recording(refused, tmp_path):
 # --- 21: configuration -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("model: {init_args: {colour: 1}}", "colour"), ("trainer: {max_step: 1}", "max_step"), ("trainer: {max_steps: many}", "max_steps"),
-    ("model: {init_args: {condition_dropout: {text: 1.5}}}", "condition_dropout.text: 1.5"), ("data: {init_args: {batch_size: 0}}", "batch_size"),
-    ("model: {init_args: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: -1}}}}", "learning rate"),
-    ("model: {class_path: os.system}", "model"), ("trainer: {callbacks: [{class_path: os.system}]}", "callbacks"),
-    ("a: [", "overlay.yaml"), ("!!python/object/apply:os.system ['touch canary']", "overlay.yaml"), ("model: {init_args: {pooling_rates: {rates: [3]}}}", "pooling_rates"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {init_args: {colour: 1}}", "colour"),
+        ("trainer: {max_step: 1}", "max_step"),
+        ("trainer: {max_steps: many}", "max_steps"),
+        ("model: {init_args: {condition_dropout: {text: 1.5}}}", "condition_dropout.text: 1.5"),
+        ("data: {init_args: {batch_size: 0}}", "batch_size"),
+        ("model: {init_args: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: -1}}}}", "learning rate"),
+        ("model: {class_path: os.system}", "model"),
+        ("trainer: {callbacks: [{class_path: os.system}]}", "callbacks"),
+        ("a: [", "overlay.yaml"),
+        ("!!python/object/apply:os.system ['touch canary']", "overlay.yaml"),
+        ("model: {init_args: {pooling_rates: {rates: [3]}}}", "pooling_rates"),
+    ],
+)
 def test_configuration(refused, tmp_path, text, words):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(text)
@@ -191,10 +246,15 @@ def adapter_file(path: Path, change) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda w: w.pop(next(iter(w))), "lacks 1"), (lambda w: w.update(extra=torch.ones(1)), "extra"),
-    (lambda w: w.update({next(iter(w)): torch.ones(2, 2)}), "shape (2, 2)"), (lambda w: next(iter(w.values())).fill_(float("nan")), "NaN"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop(next(iter(w))), "lacks 1"),
+        (lambda w: w.update(extra=torch.ones(1)), "extra"),
+        (lambda w: w.update({next(iter(w)): torch.ones(2, 2)}), "shape (2, 2)"),
+        (lambda w: next(iter(w.values())).fill_(float("nan")), "NaN"),
+    ],
+)
 def test_adapters(refused, tmp_path, change, words):
     path = adapter_file(tmp_path / "culprit.safetensors", change)
     for command in (FIT, [*PREDICT, "--data.folder", "tests", "--data.prompt", "x"]):
@@ -204,7 +264,9 @@ def test_adapters(refused, tmp_path, change, words):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 100, pickle.dumps({"w": Payload()}), b"<html></html>"], ids=["empty", "zeros", "pickle", "html"]
+    "content",
+    [b"", b"\x00" * 100, pickle.dumps({"w": Payload()}), b"<html></html>"],
+    ids=["empty", "zeros", "pickle", "html"],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_adapter_files_that_are_none(refused, tmp_path, content, suffix):
@@ -215,7 +277,9 @@ def test_adapter_files_that_are_none(refused, tmp_path, content, suffix):
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"junk" * 100, pickle.dumps({"state_dict": Payload()})], ids=["missing", "empty", "junk", "pickle"]
+    "content",
+    [None, b"", b"junk" * 100, pickle.dumps({"state_dict": Payload()})],
+    ids=["missing", "empty", "junk", "pickle"],
 )
 def test_checkpoints(refused, tmp_path, content):
     path = tmp_path / "culprit.ckpt"
@@ -257,10 +321,15 @@ def test_disk_full(tmp_path):
     assert _fail(str(error.value)) == 2
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--model.backbone", "nowhere/at/all"], "nowhere/at/all"), (["--model.backbone", "someone/audioldm2"], "hf download someone/audioldm2"),
-    (["--model.audio_encoder", "someone/audiomae"], "hf download someone/audiomae"), (["--model.audio_encoder", "README.md"], "README.md"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.backbone", "nowhere/at/all"], "nowhere/at/all"),
+        (["--model.backbone", "someone/audioldm2"], "hf download someone/audioldm2"),
+        (["--model.audio_encoder", "someone/audiomae"], "hf download someone/audiomae"),
+        (["--model.audio_encoder", "README.md"], "README.md"),
+    ],
+)
 def test_sources(refused, arguments, words):
     assert words in refused(*FIT, *arguments)
 
@@ -281,10 +350,17 @@ def test_a_damaged_backbone(refused, tmp_path):
     assert "culprit" in refused(*FIT, "--model.backbone", folder)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["sizes", "--architecture", "huge"], "huge"), (["sizes", "--folder", "tests"], "unet/config.json"), (["adapter", "--source", "none.bin"], "none.bin"),
-    (["shards", "--segments", "none.csv", "--clips", "tests", "--out", "build/x"], "none.csv"), (["nonsense"], "nonsense"), (["fit"], "model"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sizes", "--architecture", "huge"], "huge"),
+        (["sizes", "--folder", "tests"], "unet/config.json"),
+        (["adapter", "--source", "none.bin"], "none.bin"),
+        (["shards", "--segments", "none.csv", "--clips", "tests", "--out", "build/x"], "none.csv"),
+        (["nonsense"], "nonsense"),
+        (["fit"], "model"),
+    ],
+)
 def test_other_commands(monkeypatch, capfd, arguments, words):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["apa_lightning"])
@@ -297,7 +373,12 @@ def test_other_commands(monkeypatch, capfd, arguments, words):
 
 
 def test_from_a_real_shell():
-    done = subprocess.run([sys.executable, "-m", "apa_lightning", *FIT, "--model.backbone", "nowhere/at/all"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "apa_lightning", *FIT, "--model.backbone", "nowhere/at/all"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr

@@ -54,27 +54,41 @@ def test_every_config_is_accepted(monkeypatch, config):
     base = ["predict", "--config", "configs/predict.yaml"] if edits else ["fit", "--config", "configs/base.yaml"]
     settings = parsed(monkeypatch, *base, "--config", config).as_dict()
     for section in ("model", "data"):
-        for key, value in ((yaml.safe_load((ROOT / config).read_text()).get(section) or {}).get("init_args") or {}).items():
+        for key, value in (
+            (yaml.safe_load((ROOT / config).read_text()).get(section) or {}).get("init_args") or {}
+        ).items():
             if not isinstance(value, dict) and "${" not in str(value):
                 assert settings[section]["init_args"][key] == value, key
 
 
 def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text("seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: callbacks.monitors.Throughput}]}\n")
+    overlay.write_text(
+        "seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: callbacks.monitors.Throughput}]}\n"
+    )
     settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--config", str(overlay))
     assert settings.model.init_args.seed == settings.data.init_args.seed == 7
     assert settings.trainer.logger.init_args.save_dir == "elsewhere"
     assert settings.trainer.callbacks[-1].class_path.endswith("Throughput")
-    assert len(settings.trainer.callbacks) == len(yaml.safe_load((ROOT / "configs/base.yaml").read_text())["trainer"]["callbacks"]) + 1
-    settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--seed_everything", "3", "--model.ap_scale", "0.5")
+    assert (
+        len(settings.trainer.callbacks)
+        == len(yaml.safe_load((ROOT / "configs/base.yaml").read_text())["trainer"]["callbacks"]) + 1
+    )
+    settings = parsed(
+        monkeypatch, "fit", "--config", "configs/base.yaml", "--seed_everything", "3", "--model.ap_scale", "0.5"
+    )
     assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
 
 
-@pytest.mark.parametrize(("command", "words"), [
-    ([], ["fit", "predict", *TOOLS]), (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
-    (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]), *[([tool], ["--config"]) for tool in TOOLS],
-])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["fit", "predict", *TOOLS]),
+        (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
+        (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]),
+        *[([tool], ["--config"]) for tool in TOOLS],
+    ],
+)
 def test_help_names_the_knobs(capsys, command, words):
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
@@ -95,8 +109,18 @@ def run(tmp_path_factory) -> Path:
     """A short run of base.yaml; the run's folder."""
     root = tmp_path_factory.mktemp("runs")
     os.chdir(ROOT)
-    main(["fit", *SMALL, "--trainer.default_root_dir", str(root), "--trainer.max_steps", "4",
-          "--trainer.val_check_interval", "2"])
+    main(
+        [
+            "fit",
+            *SMALL,
+            "--trainer.default_root_dir",
+            str(root),
+            "--trainer.max_steps",
+            "4",
+            "--trainer.val_check_interval",
+            "2",
+        ]
+    )
     return root / "lightning_logs" / "version_0"
 
 
@@ -114,16 +138,40 @@ def test_fit_leaves_what_the_readme_says(run):
         assert waveform.abs().max() > 0.01
     events = EventAccumulator(str(run)).Reload()
     tags = events.Tags()
-    assert {"train/loss", "val/loss", "val/loss_shuffled_omega_8", "metrics/chroma/edited", "metrics/clap/no_op"} <= set(tags["scalars"])
+    assert {
+        "train/loss",
+        "val/loss",
+        "val/loss_shuffled_omega_8",
+        "metrics/chroma/edited",
+        "metrics/clap/no_op",
+    } <= set(tags["scalars"])
     assert tags["audio"]
     assert tags["images"]
 
 
 def test_the_trained_adapter_edits(run, tmp_path, capsys):
     source = next((run / "samples").glob("step-*/*source.wav"))
-    main(["predict", "--config", "configs/predict.yaml", "--config", "configs/tasks/timbre.yaml", "--model.adapter", str(run / "adapter.safetensors"),
-          "--data.folder", str(source.parent), "--data.prompt", "a recording of a violin solo", "--data.num_inference_steps", "1",
-          "--data.output", str(tmp_path / "edits"), "--trainer.accelerator", "cpu"])
+    main(
+        [
+            "predict",
+            "--config",
+            "configs/predict.yaml",
+            "--config",
+            "configs/tasks/timbre.yaml",
+            "--model.adapter",
+            str(run / "adapter.safetensors"),
+            "--data.folder",
+            str(source.parent),
+            "--data.prompt",
+            "a recording of a violin solo",
+            "--data.num_inference_steps",
+            "1",
+            "--data.output",
+            str(tmp_path / "edits"),
+            "--trainer.accelerator",
+            "cpu",
+        ]
+    )
     lines = [json.loads(line) for line in (tmp_path / "edits" / "results.jsonl").read_text().splitlines()]
     assert len(lines) == len(list(source.parent.glob("*.wav")))
     with open(tmp_path / "edits" / "results.csv", newline="") as file:
@@ -132,8 +180,20 @@ def test_the_trained_adapter_edits(run, tmp_path, capsys):
 
 
 def test_validate_with_the_newest_checkpoint(run, capsys):
-    main(["validate", *SMALL, "--trainer.callbacks", "null", "--trainer.logger", "false",
-          "--trainer.default_root_dir", str(run.parents[1]), "--ckpt_path", "last"])
+    main(
+        [
+            "validate",
+            *SMALL,
+            "--trainer.callbacks",
+            "null",
+            "--trainer.logger",
+            "false",
+            "--trainer.default_root_dir",
+            str(run.parents[1]),
+            "--ckpt_path",
+            "last",
+        ]
+    )
     assert "val/loss" in capsys.readouterr().out
 
 
@@ -141,20 +201,30 @@ def test_convert_adapter_files(run, tmp_path, capsys):
     main(["adapter", "--source", str(run / "adapter.safetensors"), "--to", str(tmp_path / "pytorch_model.bin")])
     main(["adapter", "--source", str(tmp_path / "pytorch_model.bin"), "--to", str(tmp_path / "back.safetensors")])
     assert "4 layers" in capsys.readouterr().out
-    first, second = (safetensors.torch.load_file(path) for path in (run / "adapter.safetensors", tmp_path / "back.safetensors"))
+    first, second = (
+        safetensors.torch.load_file(path) for path in (run / "adapter.safetensors", tmp_path / "back.safetensors")
+    )
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
     """Five steps at once, and three plus two: the same weights, average and losses, bit for bit."""
-    quick = ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0", "--trainer.callbacks",
-             "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}, {class_path: callbacks.adapter_ema.AdapterEMA}]"]
+    quick = [
+        "--trainer.limit_val_batches",
+        "0",
+        "--trainer.num_sanity_val_steps",
+        "0",
+        "--trainer.callbacks",
+        "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}, {class_path: callbacks.adapter_ema.AdapterEMA}]",
+    ]
     fit(tmp_path / "whole", *quick, "--trainer.max_steps", "5")
     fit(tmp_path / "parts", *quick, "--trainer.max_steps", "3")
     fit(tmp_path / "parts", *quick, "--trainer.max_steps", "5", "--ckpt_path", "last")
 
     def state(root: str, version: int) -> dict:
-        return torch.load(tmp_path / root / f"lightning_logs/version_{version}/checkpoints/last.ckpt", weights_only=True)
+        return torch.load(
+            tmp_path / root / f"lightning_logs/version_{version}/checkpoints/last.ckpt", weights_only=True
+        )
 
     def losses(root: str, version: int) -> dict[int, float]:
         events = EventAccumulator(str(tmp_path / root / f"lightning_logs/version_{version}")).Reload()
@@ -178,10 +248,30 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
 
 def test_two_processes(tmp_path):
     """DDP on two CPU processes through the command line: uneven validation, one set of files, no hang."""
-    command = [sys.executable, "-m", "apa_lightning", "fit", *SMALL, "--trainer.default_root_dir", str(tmp_path),
-               "--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp",
-               "--data.validation_samples", "5", "--trainer.num_sanity_val_steps", "0"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "apa_lightning",
+        "fit",
+        *SMALL,
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        "--trainer.max_steps",
+        "2",
+        "--trainer.val_check_interval",
+        "2",
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--data.validation_samples",
+        "5",
+        "--trainer.num_sanity_val_steps",
+        "0",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     version = tmp_path / "lightning_logs" / "version_0"
     assert (version / "adapter.safetensors").is_file()

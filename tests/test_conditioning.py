@@ -59,10 +59,16 @@ def test_dropped_items_are_replaced(silence):
     assert torch.equal(loa[1], torch.zeros_like(loa[1]) if silence is None else pool_tokens(silence, 2)[0])
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"text": 1.5}, r"condition_dropout\.text"), ({"audio": -0.1}, r"condition_dropout\.audio"), ({"scheme": "both"}, "scheme"),
-    ({"text": 0.5, "audio": 0.5, "both": 0.5}, "exceed 1"), ({"both": float("nan")}, r"condition_dropout\.both"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text": 1.5}, r"condition_dropout\.text"),
+        ({"audio": -0.1}, r"condition_dropout\.audio"),
+        ({"scheme": "both"}, "scheme"),
+        ({"text": 0.5, "audio": 0.5, "both": 0.5}, "exceed 1"),
+        ({"both": float("nan")}, r"condition_dropout\.both"),
+    ],
+)
 def test_bad_dropout(settings, message):
     with pytest.raises(InputError, match=message):
         ConditionDropout(**settings)

@@ -1,5 +1,7 @@
 """Pure functions of training and sampling."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def test_windows_cover_everything_and_weights_sum_to_one(length):
     starts = window_starts(length, window, overlap)
     assert starts[0] == 0
     assert len(starts) == 1 or starts[-1] + window == length
-    assert all(a + window - b >= overlap for a, b in zip(starts, starts[1:], strict=False))
+    assert all(a + window - b >= overlap for a, b in pairwise(starts))
     weights = window_weights(length, window, starts)
     total = torch.zeros(max(length, window))
     for start, weight in zip(starts, weights, strict=True):
@@ -53,5 +55,12 @@ def test_generators_depend_on_every_part_of_the_key():
         return torch.rand(4, generator=generator_for(*key))
 
     assert torch.equal(draw(0, "fit", 3, 1), draw(0, "fit", 3, 1))
-    keys = [(0, "fit", 3, 1), (1, "fit", 3, 1), (0, "validate", 3, 1), (0, "fit", 4, 1), (0, "fit", 3, 0), (0, "fit", 31)]
+    keys = [
+        (0, "fit", 3, 1),
+        (1, "fit", 3, 1),
+        (0, "validate", 3, 1),
+        (0, "fit", 4, 1),
+        (0, "fit", 3, 0),
+        (0, "fit", 31),
+    ]
     assert len({tuple(draw(*key).tolist()) for key in keys}) == len(keys)

@@ -24,7 +24,9 @@ def editor() -> AudioEditor:
 def melody(seconds: float, rate: int = RATE, seed: int = 0) -> torch.Tensor:
     """A sequence of tones, mono (S,)."""
     time = torch.arange(round(seconds * rate)) / rate
-    pitches = torch.tensor(np.random.default_rng(seed).choice([220.0, 262, 330, 392], math.ceil(seconds * 2) + 1), dtype=torch.float32)
+    pitches = torch.tensor(
+        np.random.default_rng(seed).choice([220.0, 262, 330, 392], math.ceil(seconds * 2) + 1), dtype=torch.float32
+    )
     return 0.3 * torch.sin(2 * math.pi * pitches[(time * 2).long()] * time)
 
 
@@ -56,15 +58,29 @@ def test_equation_12_against_a_hand_written_loop(editor, clip, negative_prompt):
             conditional = backbone.predict_noise(latents, t, text, [loa])
             latents = scheduler.step(unconditional + scale * (conditional - unconditional), t, latents).prev_sample
         expected = backbone.decode(latents)[0]
-    result = edit(editor, (clip, RATE), prompt="jazz style music", negative_prompt=negative_prompt, ap_scale=0.6, time_pooling=4,
-                  guidance_scale=scale, num_inference_steps=steps, seed=3, match_level=False)
+    result = edit(
+        editor,
+        (clip, RATE),
+        prompt="jazz style music",
+        negative_prompt=negative_prompt,
+        ap_scale=0.6,
+        time_pooling=4,
+        guidance_scale=scale,
+        num_inference_steps=steps,
+        seed=3,
+        match_level=False,
+    )
     assert torch.allclose(result.waveform, fit_length(expected, len(clip)).clamp(-1, 1), atol=1e-5)
 
 
 def test_no_second_branch_at_guidance_one_or_less(editor, clip, monkeypatch):
     sizes = []
     predict = editor.backbone.predict_noise
-    monkeypatch.setattr(editor.backbone, "predict_noise", lambda latents, *a, **k: sizes.append(len(latents)) or predict(latents, *a, **k))
+    monkeypatch.setattr(
+        editor.backbone,
+        "predict_noise",
+        lambda latents, *a, **k: sizes.append(len(latents)) or predict(latents, *a, **k),
+    )
     one = edit(editor, (clip, RATE), guidance_scale=1.0, negative_prompt="noise")
     assert sizes == [1, 1]
     assert torch.equal(edit(editor, (clip, RATE), guidance_scale=0.0).waveform, one.waveform)
@@ -154,8 +170,17 @@ def test_only_the_region_changes(editor, clip):
 
 def test_results_do_not_depend_on_the_batch(editor):
     requests = [
-        EditRequest(audio=(melody(5 + i, seed=i), RATE), prompt=prompt, seed=i, num_inference_steps=2, guidance_scale=3.0 + i, ap_scale=scale)
-        for i, (prompt, scale) in enumerate([("a violin", 0.5), ("a longer prompt about jazz music", 0.5), ("drums", 0.8), ("", 0.5)])
+        EditRequest(
+            audio=(melody(5 + i, seed=i), RATE),
+            prompt=prompt,
+            seed=i,
+            num_inference_steps=2,
+            guidance_scale=3.0 + i,
+            ap_scale=scale,
+        )
+        for i, (prompt, scale) in enumerate(
+            [("a violin", 0.5), ("a longer prompt about jazz music", 0.5), ("drums", 0.8), ("", 0.5)]
+        )
     ]
     together = editor.edit(requests, batch_size=3, progress=False)
     for request, result in zip(requests, together, strict=True):
@@ -177,9 +202,16 @@ def test_global_random_state_is_left_alone(editor, clip):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("scheduler", [
-    "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler",
-])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "UniPCMultistepScheduler",
+    ],
+)
 def test_schedulers_by_name(editor, clip, scheduler):
     result = edit(editor, (clip, RATE), scheduler=scheduler, num_inference_steps=3, region=(1.0, 2.0))
     assert torch.isfinite(result.waveform).all()
@@ -190,22 +222,39 @@ def test_progress_bar_counts_all_steps(editor, clip, capsys):
     assert "2/2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("knobs", "message"), [
-    ({"prompt": None}, "prompt: None is no text"), ({"negative_prompt": 3}, "negative_prompt: 3"), ({"time_pooling": 3}, "choose one of 1, 2, 4, 8"),
-    ({"freq_pooling": 0}, "freq_pooling: 0"), ({"ap_scale": float("nan")}, "ap_scale: nan"), ({"guidance_scale": -1.0}, "guidance_scale: -1.0"),
-    ({"num_inference_steps": 0}, "num_inference_steps: 0"), ({"seed": 1.5}, "seed: 1.5"), ({"region": (5.0, 2.0)}, "region: 5 to 2 s"),
-    ({"region": (5.0, 20.0)}, "lies outside"), ({"region": (1.0,)}, "give start and end"), ({"scheduler": "Magic"}, "scheduler: 'Magic' is not usable"),
-    ({"ap_scale": {"up": {"block_9": 1.0}}}, "no adapted layer in 'up_blocks.9'"), ({"ap_scale": [1.0, 1.0]}, "2 scales for 1 adapters"),
-    ({"sample_rate": 0}, "sample_rate: 0"), ({"batch_size": 0}, "batch_size: 0"),
-])
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"prompt": None}, "prompt: None is no text"),
+        ({"negative_prompt": 3}, "negative_prompt: 3"),
+        ({"time_pooling": 3}, "choose one of 1, 2, 4, 8"),
+        ({"freq_pooling": 0}, "freq_pooling: 0"),
+        ({"ap_scale": float("nan")}, "ap_scale: nan"),
+        ({"guidance_scale": -1.0}, "guidance_scale: -1.0"),
+        ({"num_inference_steps": 0}, "num_inference_steps: 0"),
+        ({"seed": 1.5}, "seed: 1.5"),
+        ({"region": (5.0, 2.0)}, "region: 5 to 2 s"),
+        ({"region": (5.0, 20.0)}, "lies outside"),
+        ({"region": (1.0,)}, "give start and end"),
+        ({"scheduler": "Magic"}, "scheduler: 'Magic' is not usable"),
+        ({"ap_scale": {"up": {"block_9": 1.0}}}, "no adapted layer in 'up_blocks.9'"),
+        ({"ap_scale": [1.0, 1.0]}, "2 scales for 1 adapters"),
+        ({"sample_rate": 0}, "sample_rate: 0"),
+        ({"batch_size": 0}, "batch_size: 0"),
+    ],
+)
 def test_bad_knobs(editor, clip, knobs, message):
     with pytest.raises(InputError, match=message):
         edit(editor, (clip, RATE), **knobs)
 
 
 def test_bad_audio(editor, tmp_path):
-    for audio, message in [((torch.zeros(RATE), RATE), "digital silence"), ((torch.ones(500), RATE), "needs at least"),
-                           ((torch.full((RATE,), float("nan")), RATE), "NaN"), ((torch.zeros(9, RATE), RATE), "at most 8 channels")]:
+    for audio, message in [
+        ((torch.zeros(RATE), RATE), "digital silence"),
+        ((torch.ones(500), RATE), "needs at least"),
+        ((torch.full((RATE,), float("nan")), RATE), "NaN"),
+        ((torch.zeros(9, RATE), RATE), "at most 8 channels"),
+    ]:
         with pytest.raises(InputError, match=message):
             edit(editor, audio)
     path = tmp_path / "three_hours.wav"
@@ -219,12 +268,16 @@ def test_bad_audio(editor, tmp_path):
 def test_nothing_is_computed_when_one_request_is_bad(editor, clip, monkeypatch):
     monkeypatch.setattr(editor, "_edit_batch", lambda *a: pytest.fail("an edit was started"))
     with pytest.raises(InputError, match="silence"):
-        editor.edit([EditRequest(audio=(clip, RATE), prompt="a"), EditRequest(audio=(torch.zeros(RATE), RATE), prompt="b")])
+        editor.edit(
+            [EditRequest(audio=(clip, RATE), prompt="a"), EditRequest(audio=(torch.zeros(RATE), RATE), prompt="b")]
+        )
 
 
 def test_real_recordings(editor, eval_audio, tmp_path):
     """Right length, rate and level for every recording of the evaluation set."""
-    requests = [EditRequest(audio=path, prompt="a recording of a flute solo", num_inference_steps=1) for path in eval_audio]
+    requests = [
+        EditRequest(audio=path, prompt="a recording of a flute solo", num_inference_steps=1) for path in eval_audio
+    ]
     for result in editor.edit(requests, progress=False):
         waveform, rate = load_audio(result.request.audio)
         source = waveform.mean(dim=0)

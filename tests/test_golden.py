@@ -39,7 +39,11 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def test_every_golden_file_has_a_test():
     if not FILES:
         pytest.skip(f"no golden files in {GOLDEN}")
-    known = {path for kind in ("attention", "pooling", "audiomae_fbank", "vae_log_mel", "audiomae_tiny") for path in files(kind)}
+    known = {
+        path
+        for kind in ("attention", "pooling", "audiomae_fbank", "vae_log_mel", "audiomae_tiny")
+        for path in files(kind)
+    }
     assert set(FILES) == known
 
 
@@ -52,7 +56,9 @@ def test_decoupled_attention(path):
     unet.attn2 = Attention(width, context, heads=heads, dim_head=width // heads)
     unet.text = nn.Module()
     unet.text.attn2 = Attention(width, context + 1, heads=heads, dim_head=width // heads)  # the other text stream
-    unet.attn2.load_state_dict({key.removeprefix("attn."): value for key, value in case.items() if key.startswith("attn.")})
+    unet.attn2.load_state_dict(
+        {key.removeprefix("attn."): value for key, value in case.items() if key.startswith("attn.")}
+    )
     adapter = AudioPromptAdapter(unet, context)
     assert adapter.layer_names == ("attn2",)
     adapter.load_state_dict({f"attn2.processor.to_{p}_ip.weight": case[f"to_{p}_audio.weight"] for p in "kv"})
@@ -67,7 +73,9 @@ def test_decoupled_attention(path):
 def test_pooling(path):
     case = load_file(path)
     tokens = case["tokens"][:, 1:]
-    rates = [tuple(map(int, re.fullmatch(r"pooled_t(\d+)_f(\d+)", key).groups())) for key in case if key.startswith("pooled")]
+    rates = [
+        tuple(map(int, re.fullmatch(r"pooled_t(\d+)_f(\d+)", key).groups())) for key in case if key.startswith("pooled")
+    ]
     assert rates
     for time, freq in rates:
         grid = tokens.unflatten(1, (-1, 8))
@@ -104,18 +112,30 @@ def test_audiomae(path):
     """The file does not name the number of heads: exactly one divisor of the width must give the published tokens."""
     case = load_file(path)
     weights = {key.removeprefix("encoder."): value for key, value in case.items() if key.startswith("encoder.")}
-    width, depth = weights["pos_embed"].shape[-1], 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
+    width, depth = (
+        weights["pos_embed"].shape[-1],
+        1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks.")),
+    )
     heads = [int(case["heads"])] if "heads" in case else [n for n in range(1, width + 1) if width % n == 0]
     errors = []
     for count in heads:
         encoder = VisionTransformer(
-            img_size=tuple(case["input"].shape[-2:]), patch_size=16, in_chans=1, num_classes=0, global_pool="", embed_dim=width,
-            depth=depth, num_heads=count, norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            img_size=tuple(case["input"].shape[-2:]),
+            patch_size=16,
+            in_chans=1,
+            num_classes=0,
+            global_pool="",
+            embed_dim=width,
+            depth=depth,
+            num_heads=count,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         encoder.load_state_dict(weights)
         with torch.no_grad():
-            errors.append(max(
-                relative_error(AudioMAE(encoder, layers).encode_fbank(case["input"]), case[f"tokens_{name}"])
-                for layers, name in (("last", "last_block"), ("mean_last_three", "mean_last_three_blocks"))
-            ))
+            errors.append(
+                max(
+                    relative_error(AudioMAE(encoder, layers).encode_fbank(case["input"]), case[f"tokens_{name}"])
+                    for layers, name in (("last", "last_block"), ("mean_last_three", "mean_last_three_blocks"))
+                )
+            )
     assert sum(error < 1e-5 for error in errors) == 1, dict(zip(heads, errors, strict=True))

@@ -22,19 +22,36 @@ class Clips(Dataset):
         return len(self.waveforms)
 
     def __getitem__(self, index):
-        return {"key": f"clip{index}", "waveform": self.waveforms[index], "prompt": f"a recording of instrument {index}", "labels": []}
+        return {
+            "key": f"clip{index}",
+            "waveform": self.waveforms[index],
+            "prompt": f"a recording of instrument {index}",
+            "labels": [],
+        }
 
 
 def loader(**knobs) -> DataLoader:
     def collate(items):
-        return {key: torch.stack([i[key] for i in items]) if key == "waveform" else [i[key] for i in items] for key in items[0]}
+        return {
+            key: torch.stack([i[key] for i in items]) if key == "waveform" else [i[key] for i in items]
+            for key in items[0]
+        }
 
     return DataLoader(Clips(**knobs), batch_size=2, collate_fn=collate)
 
 
 def trainer(tmp_path, **knobs) -> Trainer:
-    settings = {"max_steps": 3, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
-                "accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": tmp_path, "num_sanity_val_steps": 0}
+    settings = {
+        "max_steps": 3,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "gradient_clip_val": 1.0,
+        "default_root_dir": tmp_path,
+        "num_sanity_val_steps": 0,
+    }
     return Trainer(**settings | knobs)
 
 
@@ -50,7 +67,9 @@ def test_training_moves_the_adapter_alone(tmp_path):
     module = AudioPromptModule()
     frozen = {name: value.clone() for name, value in module.state_dict().items() if not name.startswith("adapter.")}
     before = module.adapter.digest()
-    assert {name for name, p in module.named_parameters() if p.requires_grad} == {f"adapter.{key}" for key in module.adapter.state_dict()}
+    assert {name for name, p in module.named_parameters() if p.requires_grad} == {
+        f"adapter.{key}" for key in module.adapter.state_dict()
+    }
     trainer(tmp_path).fit(module, loader())
     assert module.adapter.digest() != before
     after = module.state_dict()
@@ -60,7 +79,9 @@ def test_training_moves_the_adapter_alone(tmp_path):
 
 
 def test_the_loss_of_a_fixed_batch_falls():
-    module = AudioPromptModule(pooling_rates=PoolingRates([2]), condition_dropout=ConditionDropout(text=0, audio=0, both=0))
+    module = AudioPromptModule(
+        pooling_rates=PoolingRates([2]), condition_dropout=ConditionDropout(text=0, audio=0, both=0)
+    )
     batch = {key: value[:1] for key, value in next(iter(loader())).items()}
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=0.1)
     text, grid = module.backbone.encode_text(batch["prompt"]), module.audio_encoder(batch["waveform"])
@@ -95,7 +116,9 @@ def test_same_seed_same_losses_whatever_the_global_state(tmp_path):
 def test_an_edit_in_between_leaves_training_as_it_was(tmp_path):
     class EditInBetween(Callback):
         def on_train_batch_end(self, trainer, module, *args):
-            module.editor().edit((Clips().waveforms[0], 16_000), prompt="x", num_inference_steps=1, ap_scale=0.1, progress=False)
+            module.editor().edit(
+                (Clips().waveforms[0], 16_000), prompt="x", num_inference_steps=1, ap_scale=0.1, progress=False
+            )
 
     def losses(*callbacks) -> list[float]:
         record = Losses()
@@ -106,8 +129,13 @@ def test_an_edit_in_between_leaves_training_as_it_was(tmp_path):
 
 
 def test_every_choice_of_the_paper_against_code_table_trains(tmp_path):
-    for settings in [{"condition_dropout": ConditionDropout(scheme="independent")}, {"dropped_audio": "zero_fbank"}, {"loa_layers": "mean_last_three"},
-                     {"gradient_checkpointing": True}, {"pooling_rates": PoolingRates([4])}]:
+    for settings in [
+        {"condition_dropout": ConditionDropout(scheme="independent")},
+        {"dropped_audio": "zero_fbank"},
+        {"loa_layers": "mean_last_three"},
+        {"gradient_checkpointing": True},
+        {"pooling_rates": PoolingRates([4])},
+    ]:
         module = AudioPromptModule(**settings)
         trainer(tmp_path, max_steps=1).fit(module, loader())
         for name, value in settings.items():
@@ -125,7 +153,10 @@ def test_half_precision_training(tmp_path):
 def test_validation_logs_matched_and_shuffled_losses(tmp_path):
     module = AudioPromptModule(pooling_rates=PoolingRates([1, 8]))
     results = [trainer(tmp_path).validate(module, loader(), verbose=False)[0] for _ in range(2)]
-    assert set(results[0]) == {"val/loss", *(f"val/loss_{kind}_omega_{omega}" for kind in ("matched", "shuffled") for omega in (1, 8))}
+    assert set(results[0]) == {
+        "val/loss",
+        *(f"val/loss_{kind}_omega_{omega}" for kind in ("matched", "shuffled") for omega in (1, 8)),
+    }
     assert results[0] == results[1]  # the draws repeat
 
 
@@ -143,12 +174,17 @@ def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
     trainer(tmp_path).validate(fresh, loader(), ckpt_path=path, verbose=False)
     assert fresh.adapter.digest() == module.adapter.digest()
 
-    for change, message in [(lambda s: s.pop(next(iter(s))), "Missing key"), (lambda s: s.update({"adapter.other": torch.ones(1)}), "Unexpected key")]:
+    for change, message in [
+        (lambda s: s.pop(next(iter(s))), "Missing key"),
+        (lambda s: s.update({"adapter.other": torch.ones(1)}), "Unexpected key"),
+    ]:
         damaged = torch.load(path, weights_only=True)
         change(damaged["state_dict"])
         torch.save(damaged, tmp_path / "damaged.ckpt")
         with pytest.raises(RuntimeError, match=message):
-            trainer(tmp_path).validate(AudioPromptModule(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False)
+            trainer(tmp_path).validate(
+                AudioPromptModule(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False
+            )
 
 
 def test_wrong_parts_are_refused(tmp_path):

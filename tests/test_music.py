@@ -57,7 +57,11 @@ def test_sections_return():
     tune = write(random.Random(4), Key(0, "major"), METRES["4/4"], 16, {"plain": 1})
     starts = {}
     for phrase in tune.phrases:
-        bar = [(n.start - phrase.start, n.duration, n.pitch) for n in tune.notes if phrase.start <= n.start < phrase.start + 4]
+        bar = [
+            (n.start - phrase.start, n.duration, n.pitch)
+            for n in tune.notes
+            if phrase.start <= n.start < phrase.start + 4
+        ]
         starts.setdefault(phrase.section, []).append(bar)
     assert len(starts["a"]) == 3
     assert all(bar == starts["a"][0] for bar in starts["a"])
@@ -166,7 +170,9 @@ def _onsets(name: str, keys: tuple[int, ...]) -> Counter:
 def test_grooves_are_the_genres_own():
     kick, snare, hats = (36,), (37, 38, 39), (42, 46, 44)
     disco = _onsets("disco", kick)
-    assert min(disco[step] for step in (0, 4, 8, 12)) > 5 * max(disco[step] for step in (2, 6, 10, 14)), "four on the floor"
+    assert min(disco[step] for step in (0, 4, 8, 12)) > 5 * max(disco[step] for step in (2, 6, 10, 14)), (
+        "four on the floor"
+    )
     reggae = _onsets("reggae", kick)
     assert reggae[8] == max(reggae.values()), "one drop"
     for name in ("rock", "pop", "hip-hop"):

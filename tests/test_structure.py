@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("apa_lightning", "datamodules", "callbacks")
-MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.stem != "__main__")
+MODULES = sorted(
+    path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.stem != "__main__"
+)
 #: The plan's order; a module may import from rows above it, and from its own.
 ORDER = [
     {"errors"},

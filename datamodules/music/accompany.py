@@ -89,7 +89,9 @@ def _block(rng: random.Random, line: Line, chord: Chord) -> list[Strike]:
 def _beats(rng: random.Random, line: Line, chord: Chord) -> list[Strike]:
     """Bass on the first beat, the chord on every pulse."""
     pulse = line.melody.metre.pulse
-    return [(t, pulse, (0, 1, 2, 3) if t == 0 else (1, 2, 3), 4 if t == 0 else -4) for t in _spread(chord.duration, pulse)]
+    return [
+        (t, pulse, (0, 1, 2, 3) if t == 0 else (1, 2, 3), 4 if t == 0 else -4) for t in _spread(chord.duration, pulse)
+    ]
 
 
 def _oom_pah(rng: random.Random, line: Line, chord: Chord) -> list[Strike]:
@@ -171,4 +173,13 @@ _FIGURES: dict[str, list[Figure]] = {
     "flute": [_counter, _counter, _alberti],
 }
 _TOUCH: dict[Figure, float] = {_oom_pah: 0.6, _off_beats: 0.55, _beats: 0.8, _bass_line: 0.88}
-_LOWEST = {"piano": 36, "organ": 36, "harp": 36, "acoustic guitar": 40, "marimba": 45, "violin": 55, "cello": 36, "flute": 60}
+_LOWEST = {
+    "piano": 36,
+    "organ": 36,
+    "harp": 36,
+    "acoustic guitar": 40,
+    "marimba": 45,
+    "violin": 55,
+    "cello": 36,
+    "flute": 60,
+}

@@ -126,10 +126,20 @@ def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
 def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
     genre = list(GENRES.values())[plan.turn % len(GENRES)]
     line, performance = compose_genre(rng, genre, recipe.seconds)
-    return Clip(performance, _metadata(recipe, plan, line, [genre.label], 0, genre=genre.name, program=performance.lead.program))
+    return Clip(
+        performance, _metadata(recipe, plan, line, [genre.label], 0, genre=genre.name, program=performance.lead.program)
+    )
 
 
-def _track(name: str, program: int, notes: list[Note], rng: random.Random, line: Line, instrument: Instrument, level: float = 0.0) -> Track:
+def _track(
+    name: str,
+    program: int,
+    notes: list[Note],
+    rng: random.Random,
+    line: Line,
+    instrument: Instrument,
+    level: float = 0.0,
+) -> Track:
     """A track in order of time, with phrase-long swells where the instrument can make them."""
     expression = []
     if instrument.sustained:
@@ -144,7 +154,11 @@ def _track(name: str, program: int, notes: list[Note], rng: random.Random, line:
 
 def _room(rng: random.Random) -> tuple[float, float]:
     """Reverberation: decay in seconds, wet share."""
-    return (rng.uniform(0.2, 0.8), rng.uniform(0.02, 0.12)) if rng.random() < 0.7 else (rng.uniform(1.0, 2.2), rng.uniform(0.08, 0.22))
+    return (
+        (rng.uniform(0.2, 0.8), rng.uniform(0.02, 0.12))
+        if rng.random() < 0.7
+        else (rng.uniform(1.0, 2.2), rng.uniform(0.08, 0.22))
+    )
 
 
 def _metadata(recipe: Recipe, plan: Plan, line: Line, labels: list[str], shift: int, **more: Any) -> dict[str, Any]:

@@ -12,7 +12,12 @@ AudioFormat = Literal["flac", "ogg-vorbis", "ogg-opus", "wav"]
 EXTENSIONS: dict[str, str] = {"flac": "flac", "ogg-vorbis": "ogg", "ogg-opus": "ogg", "wav": "wav"}
 # Bytes per second that no 16 kHz mono clip exceeds: a shard of known size is planned before it is written.
 MOST_BYTES: dict[str, int] = {"flac": 34_000, "ogg-vorbis": 9_000, "ogg-opus": 9_000, "wav": 33_000}
-_SUBTYPES = {"flac": ("FLAC", "PCM_16"), "ogg-vorbis": ("OGG", "VORBIS"), "ogg-opus": ("OGG", "OPUS"), "wav": ("WAV", "PCM_16")}
+_SUBTYPES = {
+    "flac": ("FLAC", "PCM_16"),
+    "ogg-vorbis": ("OGG", "VORBIS"),
+    "ogg-opus": ("OGG", "OPUS"),
+    "wav": ("WAV", "PCM_16"),
+}
 _COMPRESSION = {"ogg-vorbis": 0.6, "ogg-opus": 0.94}
 
 

@@ -59,7 +59,9 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     tune = composing.write(rng, key, METRES["4/4"], bars, genre.densities, harmony, leaps=0.3, tonic=tonic)
     swing = rng.uniform(*genre.swing)
     begin = rng.choice([0.02, 0.02, -rng.choice([1, 2, 3]) * 60 / tempo])  # Some clips begin inside a bar.
-    clock = Clock(tempo, begin + (tune.pickup * 60 / tempo if begin > 0 else 0), tune.length, swing=swing, unit=genre.swing_unit)
+    clock = Clock(
+        tempo, begin + (tune.pickup * 60 / tempo if begin > 0 else 0), tune.length, swing=swing, unit=genre.swing_unit
+    )
     line = Line(genre.name, tune, clock, _lead(rng, genre, tune, clock, seconds))
     band = _Band(rng, genre, line, bars, seconds)
     bass = _bass(band)
@@ -69,7 +71,9 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
         *(_comp(band, comp, number) for number, comp in enumerate(rng.choice(genre.comps))),
         _drums(band),
     ]
-    return line, Performance(tuple(t for t in tracks if t.notes), seconds, (rng.uniform(0.2, 0.9), rng.uniform(0.03, 0.14)))
+    return line, Performance(
+        tuple(t for t in tracks if t.notes), seconds, (rng.uniform(0.2, 0.9), rng.uniform(0.03, 0.14))
+    )
 
 
 def _progression(rng: random.Random, genre: Genre, key: Key, bars: int) -> list[Chord]:
@@ -103,7 +107,11 @@ def _lead_track(rng: random.Random, genre: Genre, line: Line) -> Track:
     """The melody on one of the genre's instruments: vibrato on long notes and now and then a scoop from below."""
     scoop = ((0.0, -150.0), (0.09, 0.0))
     notes = tuple(
-        replace(n, vibrato=14.0 if n.duration > 0.4 else 0.0, glide=scoop if n.duration > 0.3 and rng.random() < 0.15 else ())
+        replace(
+            n,
+            vibrato=14.0 if n.duration > 0.4 else 0.0,
+            glide=scoop if n.duration > 0.3 and rng.random() < 0.15 else (),
+        )
         for n in line.notes
     )
     return Track("lead", rng.choice(genre.leads), notes, level=_level(rng, genre.levels[0]), drive=genre.lead_drive)
@@ -114,7 +122,9 @@ def _level(rng: random.Random, decibels: float) -> float:
     return decibels + rng.uniform(-1.5, 1.5)
 
 
-def _shifted(rng: random.Random, tune: composing.Melody, clock: Clock, touch: tuple[float, float], seconds: float) -> tuple[Note, ...]:
+def _shifted(
+    rng: random.Random, tune: composing.Melody, clock: Clock, touch: tuple[float, float], seconds: float
+) -> tuple[Note, ...]:
     """As `perform`, for a clock that starts before the clip: played from zero, then moved and trimmed."""
     notes = perform(rng, tune, replace(clock, start=0.05), touch, rng.randint(84, 104), seconds - clock.start)
     moved = (replace(n, start=n.start + clock.start - 0.05) for n in notes)
@@ -165,7 +175,9 @@ def _bass(band: _Band) -> Track:
         for position, length, tone in chosen:
             pitch = band.key_of(tone % 100, at + position, bounds) + (12 if tone >= 100 else 0)
             notes.append(band.note(at + position, length, pitch, 104 if position == 0 else 94))
-    return Track("bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=_level(rng, genre.levels[1]))
+    return Track(
+        "bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=_level(rng, genre.levels[1])
+    )
 
 
 def _walk(band: _Band, at: float, bounds: tuple[int, int]) -> list[Note | None]:
@@ -203,7 +215,13 @@ def _comp(band: _Band, comp: Comp, number: int) -> Track:
                 note = band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88)
                 if note:
                     notes.append(replace(note, start=note.start + order * comp.strum))
-    return Track(f"chords {number + 1}", program, tuple(n for n in notes if n), level=_level(band.rng, comp.level), drive=comp.drive)
+    return Track(
+        f"chords {number + 1}",
+        program,
+        tuple(n for n in notes if n),
+        level=_level(band.rng, comp.level),
+        drive=comp.drive,
+    )
 
 
 def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list[int]:

@@ -102,7 +102,10 @@ _ALL = tuple((float(i), 0.9) for i in range(4))
 
 def _rows(text: str) -> tuple[tuple[tuple[int, float], ...], ...]:
     """Progressions from text: "0 6 3:2 | 0 4" is two of them, scale steps with their bars (1 where none are given)."""
-    return tuple(tuple((int(step.split(":")[0]), float(step.partition(":")[2] or 1)) for step in row.split()) for row in text.split("|"))
+    return tuple(
+        tuple((int(step.split(":")[0]), float(step.partition(":")[2] or 1)) for step in row.split())
+        for row in text.split("|")
+    )
 
 
 GENRES: dict[str, Genre] = {

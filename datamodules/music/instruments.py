@@ -71,7 +71,12 @@ def fold(pitch: int, bounds: tuple[int, int]) -> int:
 
 
 def play(
-    rng: random.Random, line: Line, instrument: Instrument, program: int, texture: str = "melody", shift: int | None = None
+    rng: random.Random,
+    line: Line,
+    instrument: Instrument,
+    program: int,
+    texture: str = "melody",
+    shift: int | None = None,
 ) -> list[Note]:
     """A line as a player of the instrument plays it: same melody, same timing, the instrument's own technique.
 
@@ -118,7 +123,9 @@ def _bowed(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
         glide = ((0.0, -100.0 * max(-3, min(3, leap))), (rng.uniform(0.05, 0.11), 0.0))
         slides = abs(leap) >= 3 and long and rng.random() < 0.2
         swell = (-5.0, 0.0, 1.0, -2.0) if note.duration > 0.7 else (-2.0, 0.0, -1.0) if long else ()
-        played += _trilled(rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05)
+        played += _trilled(
+            rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05
+        )
         previous = note
     return played
 
@@ -129,7 +136,9 @@ def _blown(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     depth = rng.uniform(4, 14)
     for note in notes:
         long = note.duration > 0.4
-        note = replace(note, vibrato=depth if long else 0.0, swell=(-4.0, 0.0, 0.0, -3.0) if long else (-1.0, 0.0, -2.0))
+        note = replace(
+            note, vibrato=depth if long else 0.0, swell=(-4.0, 0.0, 0.0, -3.0) if long else (-1.0, 0.0, -2.0)
+        )
         played += _graced(rng, line, note, 0.05) if not long else _trilled(rng, line, note, 0.08)
     return played
 
@@ -191,7 +200,9 @@ def _struck(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
         for stroke in range(count):
             arch = 6 - 12 * abs(stroke / (count - 1) - 0.5)
             velocity = note.velocity + (4 if stroke == 0 else round(arch) - 8) + rng.randint(-2, 2)
-            played.append(Note(note.start + stroke * note.duration / count, 0.25, note.pitch, min(max(velocity, 30), 124)))
+            played.append(
+                Note(note.start + stroke * note.duration / count, 0.25, note.pitch, min(max(velocity, 30), 124))
+            )
     return played
 
 

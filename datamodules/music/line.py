@@ -149,7 +149,9 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
     return Line(name, tune, clock, perform(rng, tune, clock, character.touch, rng.randint(*character.level), seconds))
 
 
-def perform(rng: random.Random, tune: Melody, clock: Clock, touch: tuple[float, float], level: int, seconds: float) -> tuple[Note, ...]:
+def perform(
+    rng: random.Random, tune: Melody, clock: Clock, touch: tuple[float, float], level: int, seconds: float
+) -> tuple[Note, ...]:
     """Plays a melody: seconds and velocities.
 
     Args:

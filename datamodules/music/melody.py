@@ -129,7 +129,14 @@ class _Writer:
         tonic: int,
         chords: tuple[Chord, ...],
     ):
-        self.rng, self.key, self.metre, self.densities, self.leaps, self.tonic = rng, key, metre, densities, leaps, tonic
+        self.rng, self.key, self.metre, self.densities, self.leaps, self.tonic = (
+            rng,
+            key,
+            metre,
+            densities,
+            leaps,
+            tonic,
+        )
         self.chords = chords
         self.notes: list[MelodyNote] = []
         self.sections: dict[str, list[_Motif]] = {}

@@ -104,7 +104,9 @@ def render(
     print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
 
 
-def render_clip(recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat) -> tuple[str, bytes, dict]:
+def render_clip(
+    recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat
+) -> tuple[str, bytes, dict]:
     """Composes, renders and encodes one clip.
 
     Returns:
@@ -182,7 +184,9 @@ def _shards(out: Path, clips: int, validation: float, capacity: int) -> list[_Sh
     return shards
 
 
-def _remember(out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int) -> None:
+def _remember(
+    out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int
+) -> None:
     """Writes the settings beside the shards, or refuses a folder that was begun with other ones."""
     settings = {
         **asdict(recipe), "shares": list(recipe.shares), "clips": clips, "validation": validation,
@@ -248,5 +252,7 @@ def _rendered(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, bytes
 
 
 def _work(task: _Task) -> tuple[str, bytes, dict]:
-    key, data, metadata = render_clip(task.recipe, plan(task.recipe, task.split, task.index), task.soundfonts, task.audio_format)
+    key, data, metadata = render_clip(
+        task.recipe, plan(task.recipe, task.split, task.index), task.soundfonts, task.audio_format
+    )
     return key, data, {**metadata, "audio_format": task.audio_format}

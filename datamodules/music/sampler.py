@@ -121,7 +121,9 @@ def _read(soundfont: sf.SoundFont, region: sf.Region, note: Note, times: np.ndar
 
 
 @lru_cache(maxsize=2_000)
-def _piece(soundfont: sf.SoundFont, number: int, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int) -> np.ndarray:
+def _piece(
+    soundfont: sf.SoundFont, number: int, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int
+) -> np.ndarray:
     """A sample ready to be read at any step below 1.5.
 
     Returns:

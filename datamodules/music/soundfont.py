@@ -108,7 +108,9 @@ class SoundFont:
                 position += 8 + length
                 file.seek(position)
                 position += length % 2 and file.read(1) == b"\0"  # Some writers forget the pad byte of odd chunks.
-            if not {b"smpl", b"phdr", b"pbag", b"pgen", b"pmod", b"inst", b"ibag", b"igen", b"imod", b"shdr"} <= set(chunks):
+            if not {b"smpl", b"phdr", b"pbag", b"pgen", b"pmod", b"inst", b"ibag", b"igen", b"imod", b"shdr"} <= set(
+                chunks
+            ):
                 raise ValueError("chunks are missing")
             self._data_at, self._data_bytes = chunks[b"smpl"]
             if self._data_at + self._data_bytes > min(size, _MAX_BYTES):
@@ -142,7 +144,9 @@ class SoundFont:
         bank = 128 if drums else 0
         zones = self._programs.get((bank, program)) or (self._programs.get((128, 0)) if drums else None)
         if zones is None:
-            raise InputError(f"soundfonts: '{self.path}' has no program {program} in bank {bank}. Use a General MIDI one.")
+            raise InputError(
+                f"soundfonts: '{self.path}' has no program {program} in bank {bank}. Use a General MIDI one."
+            )
         found = []
         for preset in _matching(zones, INSTRUMENT, key, velocity):
             for zone in _matching(self._instruments[preset[INSTRUMENT]], SAMPLE, key, velocity):
@@ -198,8 +202,16 @@ def _matching(zones: list[dict[int, Any]], target: int, key: int, velocity: int)
     """Zones for this key and velocity, the global zone (a first one without a target) merged in."""
     common = zones[0] if zones and target not in zones[0] else {}
     shared = common.get(_MODULATORS, ())
-    merged = ({**common, **zone, _MODULATORS: modulators.merged(shared, zone[_MODULATORS])} for zone in zones if target in zone)
-    return [zone for zone in merged if _inside(zone.get(KEY_RANGE, 0x7F00), key) and _inside(zone.get(VELOCITY_RANGE, 0x7F00), velocity)]
+    merged = (
+        {**common, **zone, _MODULATORS: modulators.merged(shared, zone[_MODULATORS])}
+        for zone in zones
+        if target in zone
+    )
+    return [
+        zone
+        for zone in merged
+        if _inside(zone.get(KEY_RANGE, 0x7F00), key) and _inside(zone.get(VELOCITY_RANGE, 0x7F00), velocity)
+    ]
 
 
 def _inside(bounds: int, value: int) -> bool:

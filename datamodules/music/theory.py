@@ -63,7 +63,9 @@ class Metre:
         return 1 if inside % self.pulse == 0 else 0
 
 
-METRES = {m.name: m for m in (Metre("4/4", 4.0, 1.0), Metre("3/4", 3.0, 1.0), Metre("6/8", 3.0, 1.5), Metre("2/4", 2.0, 1.0))}
+METRES = {
+    m.name: m for m in (Metre("4/4", 4.0, 1.0), Metre("3/4", 3.0, 1.0), Metre("6/8", 3.0, 1.5), Metre("2/4", 2.0, 1.0))
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Chord:
     pitches: tuple[int, ...]
 
 
-def chord(key: Key, degree: int, start: float, duration: float, sevenths: bool = False, dominant: bool = False) -> Chord:
+def chord(
+    key: Key, degree: int, start: float, duration: float, sevenths: bool = False, dominant: bool = False
+) -> Chord:
     """A triad or seventh chord on step `degree`; minor keys get their leading tone on the fifth step.
 
     Args:
@@ -173,7 +177,9 @@ def harmonise(rng: random.Random, key: Key, metre: Metre, lengths: list[tuple[in
     chords, at, remembered = [], 0.0, {}
     for bars, section, ending in lengths:
         if (section, bars) not in remembered:
-            roots = [0 if section == "a" else rng.choice([3, 6] if modal else [3, 4] if key.mode == "blues" else [3, 5, 4])]
+            roots = [
+                0 if section == "a" else rng.choice([3, 6] if modal else [3, 4] if key.mode == "blues" else [3, 5, 4])
+            ]
             while len(roots) < bars - 1:
                 roots.append(rng.choice(after[roots[-1]]))
             remembered[section, bars] = roots
