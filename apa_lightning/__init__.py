@@ -23,7 +23,16 @@ _HOMES = {
     "AudioPromptModule": "module",
     "InputError": "errors",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "AudioEditor",
+    "AudioLDM2Backbone",
+    "AudioMAE",
+    "AudioPromptAdapter",
+    "AudioPromptModule",
+    "EditRequest",
+    "EditResult",
+    "InputError",
+]
 __version__ = "0.1.0"
 
 

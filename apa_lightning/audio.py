@@ -1,7 +1,8 @@
 """Audio files and the two spectrograms of the model: Kaldi fbank for AudioMAE, log-mel for the VAE and vocoder.
 
-Files go through soundfile (WAV, FLAC, OGG, MP3), resampling and Kaldi's fbank through torchaudio, mel filters through librosa. A file that cannot be used
-raises :class:`AudioError` with the file, what is wrong and the way out, before anything large is allocated.
+Files go through soundfile (WAV, FLAC, OGG, MP3), resampling and Kaldi's fbank through torchaudio, mel
+filters through librosa. A file that cannot be used raises :class:`AudioError` with the file, what is wrong and the way
+out, before anything large is allocated.
 """
 
 import io

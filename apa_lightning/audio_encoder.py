@@ -4,7 +4,7 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -30,6 +30,8 @@ class AudioMAE(nn.Module):
         loa_layers: ``last`` (AP-Adapter: the last block after the final norm) or ``mean_last_three`` (AudioLDM2's own
             LOA: the mean of the last three blocks, each after the final norm).
     """
+
+    encoder: Any  # VisionTransformer: timm's optional parts make its attributes hard to type
 
     def __init__(self, encoder: VisionTransformer, loa_layers: LoaLayers = "last"):
         super().__init__()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from diffusers import AudioLDM2Pipeline
@@ -69,7 +70,13 @@ class AudioLDM2Backbone(nn.Module):
         name: shown in adapter files and results.
     """
 
-    def __init__(self, pipeline: AudioLDM2Pipeline, name: str = "custom"):
+    # AudioLDM2UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan, GPT2LMHeadModel: diffusers' are untyped
+    unet: Any
+    vae: Any
+    vocoder: Any
+    language_model: Any
+
+    def __init__(self, pipeline: Any, name: str = "custom"):
         super().__init__()
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
@@ -81,7 +88,7 @@ class AudioLDM2Backbone(nn.Module):
         self.scheduler = pipeline.scheduler
         self.feature_extractor = pipeline.feature_extractor
         self.name = name
-        self._prompts: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
+        self._prompts: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
         self._warned: set[str] = set()
         self.eval()
 
@@ -232,7 +239,7 @@ class AudioLDM2Backbone(nn.Module):
             )
             for i, prompt in enumerate(group):
                 self._prompts[prompt] = tuple(t[i].detach().clone() for t in (generated, encoded, mask))
-        rows = []
+        rows: list[Any] = []
         for prompt in prompts:
             self._prompts.move_to_end(prompt)
             rows.append(tuple(t.to(self.device) for t in self._prompts[prompt]))

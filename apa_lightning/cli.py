@@ -74,16 +74,18 @@ class CLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        for name, sub in self._subcommand_parsers.items():
+        parsers: Any = self._subcommand_parsers
+        for name, sub in parsers.items():
             sub.shown = SHOWN.get(name, SHOWN["fit"])
             sub.usage = f"{PROGRAM} {name} --config FILE [--config OVERLAY ...] [--model.KNOB VALUE] [--data.KNOB VALUE] [--trainer.KNOB VALUE]"
+        actions: Any = parser._subcommands_action
         for name, path in TOOLS.items():
             function = _import(path)
             summary = (function.__doc__ or "").strip().splitlines()[0]
             tool = Parser(description=summary, parser_mode="omegaconf+")
             tool.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
             tool.add_function_arguments(function, as_group=False)
-            parser._subcommands_action.add_subcommand(name, tool, help=summary)
+            actions.add_subcommand(name, tool, help=summary)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # As Lightning's, but with the data first: a mistake in a manifest shows before a large backbone is loaded.

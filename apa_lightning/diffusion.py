@@ -12,7 +12,7 @@ def epsilon_loss(prediction: Tensor, noise: Tensor) -> Tensor:
     return F.mse_loss(prediction.float(), noise.float(), reduction="none").mean(dim=(1, 2, 3))
 
 
-def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """Eq. 12, classifier-free guidance: eps(c_y-) + lambda * (eps(c_x, c_y) - eps(c_y-))."""
     return unconditional + guidance_scale * (conditional - unconditional)
 

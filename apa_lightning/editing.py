@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from os import PathLike
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from apa_lightning import adapter as adapter_layers
 from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio import fit_length, load_audio, resample, to_mono
-from apa_lightning.audio_encoder import AudioMAE
+from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.conditioning import DroppedAudio
 from apa_lightning.edit_request import MAX_SECONDS, EditRequest, EditResult, check_length, check_not_silent
@@ -84,7 +84,7 @@ class AudioEditor:
         parts = AudioLDM2Backbone.from_pretrained(backbone, dtype)
         files = [adapter] if adapter is None or isinstance(adapter, str | PathLike) else list(adapter)
         loaded = [parts.new_adapter(file) for file in files]
-        encoder = AudioMAE.from_pretrained(audio_encoder, loaded[0].metadata.get("loa_layers", "last"))
+        encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))
         for part in (parts, *loaded):
             part.to(device, dtype)
         return cls(parts, encoder.to(device), loaded, unconditional_audio)
@@ -138,14 +138,13 @@ class AudioEditor:
         batches = [
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
-        results: list[EditResult | None] = [None] * len(requests)
+        results: dict[int, EditResult] = {}
         total = sum(requests[batch[0]].num_inference_steps for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
                 done = self._edit_batch([requests[i] for i in batch], [sources[i] for i in batch], bar.update)
-                for i, result in zip(batch, done, strict=True):
-                    results[i] = result
-        return results
+                results |= dict(zip(batch, done, strict=True))
+        return [results[i] for i in range(len(requests))]
 
     def _scales(self, request: EditRequest) -> list:
         scales = request.ap_scale

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from apa_lightning import adapter as adapters
+from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
 from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
@@ -47,6 +48,10 @@ class AudioPromptModule(L.LightningModule):
         half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
         seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
     """
+
+    backbone: AudioLDM2Backbone
+    audio_encoder: AudioMAE
+    adapter: AudioPromptAdapter
 
     def __init__(
         self,
@@ -131,11 +136,13 @@ class AudioPromptModule(L.LightningModule):
                 )
 
     def on_validation_epoch_end(self) -> None:
-        # Metrics of their own rather than log_dict in the step: a process whose batches lack a key would leave the others waiting.
+        # Metrics of their own rather than log_dict in the step: there a process whose batches lack a key would leave the
+        # others waiting.
         losses = {name: metric.compute() for name, metric in self.validation_losses.items()}
         for metric in self.validation_losses.values():
             metric.reset()
-        losses = {name: loss for name, loss in losses.items() if not loss.isnan()}
+        # Nothing could be shuffled where every batch held one clip; any other NaN is shown.
+        losses = {name: loss for name, loss in losses.items() if name.startswith("matched") or not loss.isnan()}
         matched = [loss for name, loss in losses.items() if name.startswith("matched")]
         if matched:
             self.log("val/loss", torch.stack(matched).mean(), sync_dist=True)

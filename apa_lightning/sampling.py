@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import diffusers
 import torch
@@ -62,10 +63,11 @@ class Guidance:
             TextStreams.cat(self.negative, self.text),
             [torch.cat([self.unconditional_loa.expand_as(loa), loa])] * self.adapters,
         )
-        return guide(*both.chunk(2), self.scale)
+        unconditional, conditional = both.chunk(2)
+        return guide(unconditional, conditional, self.scale)
 
 
-def make_scheduler(backbone: AudioLDM2Backbone, name: str) -> diffusers.SchedulerMixin:
+def make_scheduler(backbone: AudioLDM2Backbone, name: str) -> Any:
     """A fresh diffusers scheduler of class ``name`` with the backbone's noise schedule.
 
     Raises:
@@ -83,7 +85,7 @@ def denoise(
     guidance: Guidance,
     windows: Windows,
     noise: Tensor,
-    scheduler: diffusers.SchedulerMixin,
+    scheduler: Any,
     num_inference_steps: int,
     generators: list[torch.Generator],
     keep: tuple[Tensor, Tensor] | None = None,

@@ -75,7 +75,7 @@ def test_silence_is_a_zero_filter_bank(audio_encoder):
 
 
 def test_refusals(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="audio_encoder: .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"audio_encoder: .*nowhere"):
         AudioMAE.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(InputError, match="loa_layers"):
         AudioMAE.from_pretrained(folder, "all")

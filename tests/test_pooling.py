@@ -28,7 +28,7 @@ def test_rate_one_is_the_grid_itself():
 
 @pytest.mark.parametrize("rates", [(3, None), (0, None), (2, 16), (True, None), (2.5, None)])
 def test_bad_rates(rates):
-    with pytest.raises(InputError, match="_pooling: .* choose one of 1, 2, 4, 8"):
+    with pytest.raises(InputError, match=r"_pooling: .* choose one of 1, 2, 4, 8"):
         pool_tokens(torch.randn(1, 64, 8, 3), *rates)
 
 
