@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -80,7 +81,7 @@ class AudioPromptAdapter(nn.Module):
             _nest(self, f"{name}.processor", pair)
         self.backbone_digest = _digest(layers)
 
-    def pair(self, layer_name: str) -> nn.Module:
+    def pair(self, layer_name: str) -> Any:
         """The module that holds ``to_k_ip`` and ``to_v_ip`` of one layer."""
         return self.get_submodule(f"{layer_name}.processor")
 
@@ -175,8 +176,8 @@ class _Processor:
             self.attention = IPAdapterAttnProcessor2_0(
                 out_features, in_features, num_tokens=[1] * len(pairs), scale=1.0
             )
-        self.attention.to_k_ip = nn.ModuleList(pair.to_k_ip for pair in pairs)
-        self.attention.to_v_ip = nn.ModuleList(pair.to_v_ip for pair in pairs)
+        self.attention.to_k_ip = nn.ModuleList([pair.to_k_ip for pair in pairs])
+        self.attention.to_v_ip = nn.ModuleList([pair.to_v_ip for pair in pairs])
         self.plain = AttnProcessor2_0()
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
@@ -188,11 +189,11 @@ def install(unet: nn.Module, adapters: Sequence[AudioPromptAdapter]) -> None:
     """Put ``adapters`` into ``unet``, each with scale 1, replacing those installed before; an empty list removes all."""
     for module in unet.modules():
         if isinstance(module, Attention) and isinstance(module.processor, _Processor):
-            module.set_processor(AttnProcessor2_0())
+            cast(Any, module).processor = AttnProcessor2_0()
     if not adapters:
         return
     for name in adapters[0].layer_names:
-        unet.get_submodule(name).set_processor(_Processor(adapters, name))
+        cast(Any, unet.get_submodule(name)).processor = _Processor(adapters, name)
 
 
 def set_scale(unet: nn.Module, scales: Scale | Sequence[Scale]) -> None:
@@ -232,7 +233,7 @@ def applied(unet: nn.Module, adapters: Sequence[AudioPromptAdapter], scales: Sca
         yield
     finally:
         for module, processor in before.items():
-            module.set_processor(processor)
+            module.processor = processor
 
 
 def expand_scale(scale: Scale, layer_names: Sequence[str]) -> dict[str, float]:
@@ -291,9 +292,9 @@ def _nest(root: nn.Module, path: str, leaf: nn.Module) -> None:
     """Register ``leaf`` under a dotted ``path`` of ``root``, making empty modules on the way."""
     *parents, last = path.split(".")
     for name in parents:
-        if name not in root._modules:
+        if not hasattr(root, name):
             root.add_module(name, nn.Module())
-        root = root._modules[name]
+        root = root.get_submodule(name)
     root.add_module(last, leaf)
 
 

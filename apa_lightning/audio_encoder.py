@@ -33,7 +33,7 @@ class AudioMAE(nn.Module):
 
     encoder: Any  # VisionTransformer: timm's optional parts make its attributes hard to type
 
-    def __init__(self, encoder: VisionTransformer, loa_layers: LoaLayers = "last"):
+    def __init__(self, encoder: Any, loa_layers: LoaLayers = "last"):
         super().__init__()
         if loa_layers not in ("last", "mean_last_three"):
             raise InputError(f"loa_layers: {loa_layers!r} is unknown; choose 'last' or 'mean_last_three'.")

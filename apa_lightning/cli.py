@@ -51,11 +51,11 @@ class Parser(LightningArgumentParser):
         print(f"error: {_root_message(ex) or _shortened(message)}", file=sys.stderr)
         raise SystemExit(2)
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any) -> str:
         knobs = ArgumentParser(add_help=False, usage="")
         for key, path in self.shown.items():
             knobs.add_class_arguments(_import(path), key)
-        return super().format_help() + (knobs.format_help().split("\n", 1)[1] if self.shown else "")
+        return super().format_help(*args) + (knobs.format_help().split("\n", 1)[1] if self.shown else "")
 
 
 class SaveFitConfig(SaveConfigCallback):

@@ -52,6 +52,7 @@ class AudioPromptModule(L.LightningModule):
     backbone: AudioLDM2Backbone
     audio_encoder: AudioMAE
     adapter: AudioPromptAdapter
+    validation_losses: Any  # ModuleDict of MeanMetric
 
     def __init__(
         self,

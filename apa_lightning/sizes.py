@@ -1,6 +1,7 @@
 """The command ``sizes``: an architecture without weights, and how large its adapter is."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AudioLDM2UNet2DConditionModel
@@ -44,7 +45,7 @@ def sizes(
         print(f"  random weights in {write}")
 
 
-def _from_folder(folder: Path) -> tuple[AudioLDM2UNet2DConditionModel, int, str]:
+def _from_folder(folder: Path) -> tuple[Any, int, str]:
     if not (folder / "unet" / "config.json").is_file():
         raise FileNotFoundError(f"folder: {folder} holds no unet/config.json; give an AudioLDM2 folder.")
     config = AudioLDM2UNet2DConditionModel.load_config(folder / "unet")
