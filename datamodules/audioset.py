@@ -166,7 +166,7 @@ class AudioSetDataModule(LightningDataModule):
         return self.trainer.world_size if self.trainer is not None else 1
 
     def _decoder(self, random_crop: bool) -> ExampleDecoder:
-        backbone = getattr(self.trainer.lightning_module, "backbone", None) if self.trainer is not None else None
+        backbone = getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
         seconds = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
         rate = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
         return ExampleDecoder(seconds, rate, self.min_seconds, random_crop, self.captions, self.seed)

@@ -257,7 +257,9 @@ def adapter_file(path: Path, change) -> Path:
 )
 def test_adapters(refused, tmp_path, change, words):
     path = adapter_file(tmp_path / "culprit.safetensors", change)
-    for command in (FIT, [*PREDICT, "--data.folder", "tests", "--data.prompt", "x"]):
+    (tmp_path / "in").mkdir()
+    write_tone(tmp_path / "in" / "a.wav")
+    for command in (FIT, predict_folder(tmp_path / "in")):
         message = refused(*command, "--model.adapter", path)
         assert words in message
         assert "culprit.safetensors" in message
