@@ -20,8 +20,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
-from apa_lightning.audio import atomic_path
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 from apa_lightning.sources import read_weights
 
 FORMAT_VERSION = "1"

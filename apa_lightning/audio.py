@@ -7,7 +7,6 @@ out, before anything large is allocated.
 
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torchaudio
 from torch import Tensor
 
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 
 AudioSource = str | os.PathLike | bytes
 
@@ -177,29 +177,6 @@ def load_audio(
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")
     return waveform, info.sample_rate
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
-
-    The old file stays whole on any failure. Missing parent folders are made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would make the result unreadable to others
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> None:

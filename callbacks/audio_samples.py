@@ -7,8 +7,9 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from apa_lightning.audio import atomic_path, save_audio
+from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 from apa_lightning.module import AudioPromptModule
 from callbacks.run_folder import run_folder
 from callbacks.spectrogram import save_png, spectrogram_picture

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, atomic_path, log_mel
+from apa_lightning.audio import MelSpec, log_mel
+from apa_lightning.files import atomic_path
 
 DECIBELS = 80.0
 TICKS = (250, 1_000, 2_000, 4_000)

@@ -18,8 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from apa_lightning.audio import AudioError, atomic_path, probe_audio
+from apa_lightning.audio import AudioError, probe_audio
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 
 RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"

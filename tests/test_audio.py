@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from apa_lightning.audio import AudioError, atomic_path, fit_length, load_audio, probe_audio, save_audio
+from apa_lightning.audio import AudioError, fit_length, load_audio, probe_audio, save_audio
+from apa_lightning.files import atomic_path
 
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
 
