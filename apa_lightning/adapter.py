@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import safetensors
@@ -24,7 +25,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.files import atomic_path
 from apa_lightning.sources import read_weights
 
-FORMAT_VERSION = "1"
+FORMAT, FORMAT_VERSION = "apa_lightning.adapter", "1"
 #: What the published code does where it differs from the paper (REFERENCE); recorded when its checkpoint is imported.
 PUBLISHED_CONVENTIONS = {
     "origin": "published checkpoint",
@@ -71,7 +72,6 @@ class AudioPromptAdapter(nn.Module):
     def __init__(self, unet: nn.Module, stream_width: int):
         super().__init__()
         self.stream_width = stream_width
-        self.backbone_digest = ""
         self.metadata: dict[str, str] = {}
         layers = adapted_layers(unet, stream_width)
         self.layer_names = tuple(layers)
@@ -79,7 +79,8 @@ class AudioPromptAdapter(nn.Module):
             pair = nn.Module()
             pair.to_k_ip, pair.to_v_ip = (_copy_linear(layer.to_k), _copy_linear(layer.to_v))
             _nest(self, f"{name}.processor", pair)
-        self.backbone_digest = _digest(layers)
+        self.backbone_fingerprint = _fingerprint(layers)
+        self._initial_digest = self.digest()
 
     def pair(self, layer_name: str) -> Any:
         """The module that holds ``to_k_ip`` and ``to_v_ip`` of one layer."""
@@ -89,13 +90,18 @@ class AudioPromptAdapter(nn.Module):
         """SHA-256 (12 hex digits) of the weights, for results files."""
         return _hash(self.state_dict())
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the weights are still the copied initialisation."""
+        return self.digest() == self._initial_digest
+
     def save(self, path: str | os.PathLike, **metadata: object) -> None:
         """Write safetensors atomically, with ``metadata`` (step, conventions, ...) and what :meth:`load` checks."""
         header = {**self.metadata, **{key: str(value) for key, value in metadata.items()}}
         header |= {
-            "format": "apa_lightning.adapter",
+            "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "backbone_digest": self.backbone_digest,
+            "backbone_fingerprint": " ".join(f"{value:.5g}" for value in self.backbone_fingerprint.tolist()),
             "stream_width": str(self.stream_width),
         }
         weights = {key: value.detach().float().cpu().contiguous() for key, value in self.state_dict().items()}
@@ -111,13 +117,15 @@ class AudioPromptAdapter(nn.Module):
         """
         path = Path(path)
         weights = {key: value for key, value in read_weights(path, "adapter").items()}
-        metadata = _read_metadata(path) if path.suffix == ".safetensors" else PUBLISHED_CONVENTIONS
-        self._check(path, weights, metadata)
+        metadata = _read_metadata(path) if path.suffix == ".safetensors" else {}
+        if metadata.get("format") != FORMAT:  # the published checkpoint, perhaps converted to safetensors by others
+            metadata = PUBLISHED_CONVENTIONS
+        self.check(weights, f"adapter: {path}", metadata)
         self.load_state_dict(weights)
         self.metadata = {
             k: v
             for k, v in metadata.items()
-            if k not in ("format", "format_version", "backbone_digest", "stream_width")
+            if k not in ("format", "format_version", "backbone_fingerprint", "stream_width")
         }
         return self
 
@@ -126,37 +134,47 @@ class AudioPromptAdapter(nn.Module):
         with atomic_path(path) as temporary:
             torch.save({key: value.detach().float().cpu() for key, value in self.state_dict().items()}, temporary)
 
-    def _check(self, path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    def check(
+        self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Raise :class:`AdapterError` unless ``weights`` of the file or checkpoint ``what`` fit this adapter by name, shape
+        and value."""
         if metadata.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
             raise AdapterError(
-                f"adapter: {path} has format version {metadata['format_version']}; this program reads "
-                f"{FORMAT_VERSION}. Update apa_lightning."
+                f"{what} has format version {metadata['format_version']}; this program reads {FORMAT_VERSION}. "
+                "Update apa_lightning."
             )
         own = self.state_dict()
         if missing := sorted(own.keys() - weights.keys()):
             raise AdapterError(
-                f"adapter: {path} lacks {len(missing)} of {len(own)} weights of this backbone, first "
-                f"{missing[0]}. It belongs to another backbone or is incomplete."
+                f"{what} lacks {len(missing)} of {len(own)} weights of this backbone, first {missing[0]}. "
+                "It belongs to another backbone or is incomplete."
             )
         if extra := sorted(weights.keys() - own.keys()):
             raise AdapterError(
-                f"adapter: {path} holds {len(extra)} weights that this backbone lacks, first {extra[0]}. "
+                f"{what} holds {len(extra)} weights that this backbone lacks, first {extra[0]}. "
                 "It belongs to another backbone."
             )
         for key, value in own.items():
             if weights[key].shape != value.shape:
                 raise AdapterError(
-                    f"adapter: {path}: {key} has shape {tuple(weights[key].shape)}, this backbone needs "
-                    f"{tuple(value.shape)}. It belongs to another backbone."
+                    f"{what}: {key} has shape {tuple(weights[key].shape)}, this backbone needs {tuple(value.shape)}. "
+                    "It belongs to another backbone."
                 )
             if not torch.isfinite(weights[key]).all():
-                raise AdapterError(f"adapter: {path}: {key} contains NaN or Inf. The training that wrote it diverged.")
-        if metadata.get("backbone_digest", self.backbone_digest) != self.backbone_digest:
-            raise AdapterError(
-                f"adapter: {path} was trained on the backbone {metadata.get('backbone', '?')} "
-                f"(digest {metadata['backbone_digest']}), this one has digest {self.backbone_digest}. "
-                "Give the backbone it was trained on."
-            )
+                raise AdapterError(f"{what}: {key} contains NaN or Inf. The training that wrote it diverged.")
+        if "backbone_fingerprint" in metadata:
+            fingerprint = torch.tensor([float(value) for value in metadata["backbone_fingerprint"].split()])
+            self.check_backbone(fingerprint, what, metadata.get("backbone", "another backbone"))
+
+    def check_backbone(self, fingerprint: Tensor, what: str, backbone: str) -> None:
+        """Raise :class:`AdapterError` unless ``fingerprint`` is that of this adapter's backbone, in whatever precision."""
+        own = self.backbone_fingerprint
+        if own.is_meta or (fingerprint.shape == own.shape and (fingerprint - own).norm() <= 0.02 * own.norm()):
+            return
+        raise AdapterError(
+            f"{what} was trained on {backbone}, whose weights differ from this backbone's. Give the backbone it was trained on."
+        )
 
 
 # --- installing -----------------------------------------------------------------------------------------------------
@@ -304,16 +322,18 @@ def _hash(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key, weight in sorted(weights.items()):
         digest.update(key.encode())
-        # fp16 so that one backbone stored in two precisions keeps its identity
-        digest.update(weight.detach().half().cpu().contiguous().numpy().tobytes())
+        # bfloat16 so that weights keep their identity when they are used in that precision
+        digest.update(weight.detach().bfloat16().view(torch.int16).cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
-def _digest(layers: Mapping[str, Attention]) -> str:
-    """Identity of a backbone: a hash of the text K/V that an adapter starts from."""
-    return _hash(
-        {f"{name}.{part}": getattr(layer, part).weight for name, layer in layers.items() for part in ("to_k", "to_v")}
-    )
+def _fingerprint(layers: Mapping[str, Attention]) -> Tensor:
+    """Identity of a backbone: the first weights of each text K and V that an adapter starts from. Compared with a
+    tolerance, it is the same in every precision."""
+    parts = [
+        getattr(layer, part).weight.detach().flatten()[:4] for layer in layers.values() for part in ("to_k", "to_v")
+    ]
+    return torch.cat(parts).float().cpu() if not parts[0].is_meta else torch.cat(parts)
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

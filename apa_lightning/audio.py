@@ -6,8 +6,9 @@ out, before anything large is allocated.
 """
 
 import io
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -206,8 +207,15 @@ def to_mono(waveform: Tensor) -> Tensor:
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Band-limited resampling of the last axis: (..., S) -> (..., ceil(S * to / from))."""
-    return torchaudio.functional.resample(waveform, from_rate, to_rate)
+    """Band-limited resampling of the last axis: (..., S) -> (..., about S * to / from).
+
+    torchaudio's filter grows with the square of a ratio's terms, gigabytes for 8001 to 16000 Hz: such rates go to soxr.
+    """
+    common = math.gcd(from_rate, to_rate)
+    if from_rate // common * (to_rate // common) <= 1_000_000:
+        return torchaudio.functional.resample(waveform, from_rate, to_rate)
+    samples = librosa.resample(waveform.cpu().numpy(), orig_sr=from_rate, target_sr=to_rate, res_type="soxr_hq")
+    return torch.from_numpy(samples).to(waveform)
 
 
 def fit_length(waveform: Tensor, samples: int) -> Tensor:
@@ -229,18 +237,31 @@ def _default_float32() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@torch.autocast("cuda", enabled=False)
+def _real_parts(waveform: Tensor, lengths: Sequence[int] | None) -> list[Tensor]:
+    """Each item of (B, S) without its padding."""
+    if lengths is None:
+        return list(waveform)
+    return [item[: min(length, len(item))] for item, length in zip(waveform, lengths, strict=True)]
+
+
 @_default_float32()
-def fbank(waveform: Tensor, num_frames: int = 1024, num_mels: int = 128, sample_rate: int = 16_000) -> Tensor:
+def fbank(
+    waveform: Tensor,
+    num_frames: int = 1024,
+    num_mels: int = 128,
+    sample_rate: int = 16_000,
+    lengths: Sequence[int] | None = None,
+) -> Tensor:
     """AudioMAE's input: Kaldi filter banks of (B, S) at ``sample_rate`` -> (B, 1, T=num_frames, F=num_mels).
 
-    25 ms Hann window, 10 ms shift; zero-padded or cut to ``num_frames`` *before* normalising, as published.
+    25 ms Hann window, 10 ms shift. The *frames* are zero-padded or cut to ``num_frames``, before normalising, as published:
+    give ``lengths``, the samples of each item that are no padding, where a waveform was padded.
     """
-    waveform = waveform.float() - waveform.float().mean(dim=-1, keepdim=True)
-    banks = torch.stack(
-        [
-            torchaudio.compliance.kaldi.fbank(
-                item[None],
+    banks = []
+    with torch.autocast(waveform.device.type, enabled=False):
+        for item in _real_parts(waveform.float(), lengths):
+            frames = torchaudio.compliance.kaldi.fbank(
+                (item - item.mean())[None],
                 htk_compat=True,
                 sample_frequency=sample_rate,
                 use_energy=False,
@@ -250,17 +271,17 @@ def fbank(waveform: Tensor, num_frames: int = 1024, num_mels: int = 128, sample_
                 frame_shift=10.0,
                 frame_length=25.0,
             )
-            for item in waveform
-        ]
-    )
-    banks = torch.nn.functional.pad(banks, (0, 0, 0, num_frames - banks.shape[1]))
-    return ((banks - FBANK_MEAN) / (2 * FBANK_STD)).unsqueeze(1)
+            banks.append(torch.nn.functional.pad(frames, (0, 0, 0, num_frames - len(frames))))
+        return ((torch.stack(banks) - FBANK_MEAN) / (2 * FBANK_STD)).unsqueeze(1)
 
 
-def normalise_level(waveform: Tensor, peak: float = 0.5) -> Tensor:
-    """Remove the DC offset of (..., S) and scale each item to ``peak``; the VAE expects 0.5."""
-    centred = waveform - waveform.mean(dim=-1, keepdim=True)
-    return centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-8) * peak
+def normalise_level(waveform: Tensor, peak: float = 0.5, lengths: Sequence[int] | None = None) -> Tensor:
+    """Remove the DC offset of each item of (B, S) and scale it to ``peak``; the VAE expects 0.5. Padding stays zero."""
+    result = torch.zeros_like(waveform)
+    for row, item in zip(result, _real_parts(waveform, lengths), strict=True):
+        centred = item - item.mean()
+        row[: len(item)] = centred / (centred.abs().amax() + 1e-8) * peak
+    return result
 
 
 @lru_cache(maxsize=8)
@@ -277,21 +298,21 @@ def _mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(filters.T).to(device), torch.hann_window(spec.n_fft, dtype=torch.float32, device=device)
 
 
-@torch.autocast("cuda", enabled=False)
 def log_mel(waveform: Tensor, spec: MelSpec = MelSpec()) -> Tensor:
     """Natural log of Slaney mel magnitudes, clamped at 1e-5: (B, S) -> (B, 1, T=S // hop, F=num_mels).
 
     The level is used as it is; :func:`normalise_level` goes before for the VAE.
     """
     filters, window = _mel_basis(spec, waveform.device)
-    magnitude = torch.stft(
-        waveform.float(),
-        spec.n_fft,
-        spec.hop_length,
-        window=window,
-        center=True,
-        pad_mode="reflect",
-        return_complex=True,
-    ).abs()
-    mel = magnitude.transpose(1, 2) @ filters
-    return mel[:, : waveform.shape[-1] // spec.hop_length].clamp(min=1e-5).log().unsqueeze(1)
+    with torch.autocast(waveform.device.type, enabled=False):
+        magnitude = torch.stft(
+            waveform.float(),
+            spec.n_fft,
+            spec.hop_length,
+            window=window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        ).abs()
+        mel = magnitude.transpose(1, 2) @ filters
+        return mel[:, : waveform.shape[-1] // spec.hop_length].clamp(min=1e-5).log().unsqueeze(1)

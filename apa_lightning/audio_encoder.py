@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,11 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from apa_lightning.audio import fbank
+from apa_lightning.audio import fbank, resample
 from apa_lightning.errors import InputError
 from apa_lightning.sources import first_line, frozen, read_weights, resolve_source
 
+SAMPLE_RATE = 16_000
 LoaLayers = Literal["last", "mean_last_three"]
 # What a pretraining checkpoint holds beside the encoder: the decoder and its mask token.
 DECODER_KEYS = re.compile(r"decoder|mask_token")
@@ -80,6 +82,11 @@ class AudioMAE(nn.Module):
         return tuple(self.encoder.patch_embed.img_size)
 
     @property
+    def window_seconds(self) -> float:
+        """Seconds that the encoder hears (10.24 for AudioMAE); filter-bank frames are 10 ms apart."""
+        return self.input_size[0] * 0.01
+
+    @property
     def grid_size(self) -> tuple[int, int]:
         """Tokens along time and frequency: (64, 8) for AudioMAE."""
         return tuple(self.encoder.patch_embed.grid_size)
@@ -102,10 +109,18 @@ class AudioMAE(nn.Module):
         return tokens.unflatten(1, self.grid_size)
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor) -> Tensor:
-        """16 kHz mono (B, S), level untouched -> unpooled grid (B, 64, 8, D); longer input is cut, shorter padded."""
+    def forward(self, waveform: Tensor, sample_rate: int = SAMPLE_RATE, lengths: Sequence[int] | None = None) -> Tensor:
+        """Mono (B, S), level untouched -> unpooled grid (B, 64, 8, D); longer input is cut, shorter padded.
+
+        Args:
+            sample_rate: of ``waveform``; another than 16 kHz is resampled.
+            lengths: samples of each item that are no padding.
+        """
+        if sample_rate != SAMPLE_RATE:
+            waveform = resample(waveform, sample_rate, SAMPLE_RATE)
+            lengths = lengths and [round(length * SAMPLE_RATE / sample_rate) for length in lengths]
         frames, bins = self.input_size
-        return self._grid(fbank(waveform, frames, bins))
+        return self._grid(fbank(waveform, frames, bins, SAMPLE_RATE, lengths))
 
     @torch.no_grad()
     def silence(self) -> Tensor:

@@ -42,10 +42,6 @@ class TextStreams:
     encoded: Tensor
     mask: Tensor
 
-    def repeat_interleave(self, count: int) -> "TextStreams":
-        """Each prompt ``count`` times in a row."""
-        return TextStreams(*(t.repeat_interleave(count, dim=0) for t in (self.generated, self.encoded, self.mask)))
-
     @staticmethod
     def cat(first: "TextStreams", second: "TextStreams") -> "TextStreams":
         """Both batches in one, padded to the longer text."""
@@ -187,12 +183,18 @@ class AudioLDM2Backbone(nn.Module):
         adapter = AudioPromptAdapter(self.unet, self.stream_width)
         return adapter if path is None else adapter.load(path)
 
-    def check_audio_encoder(self, embed_dim: int) -> None:
-        """Raise :class:`InputError` unless audio tokens of ``embed_dim`` channels fit the language-of-audio stream."""
+    def check_audio_encoder(self, embed_dim: int, window_seconds: float) -> None:
+        """Raise :class:`InputError` unless audio tokens of ``embed_dim`` channels fit the language-of-audio stream, and the
+        encoder hears the whole window."""
         if embed_dim != self.stream_width:
             raise InputError(
                 f"audio_encoder: its tokens have {embed_dim} channels, the backbone's language-of-audio stream has "
                 f"{self.stream_width}. Give the audio encoder that belongs to the backbone."
+            )
+        if window_seconds < self.window_seconds - 0.05:
+            raise InputError(
+                f"audio_encoder: hears {window_seconds:.2f} s, the backbone's window has {self.window_seconds:.2f} s. "
+                "Give the audio encoder that belongs to the backbone."
             )
 
     def compile_unet(self) -> None:
@@ -220,7 +222,7 @@ class AudioLDM2Backbone(nn.Module):
 
         A prompt's streams do not depend on its neighbours in the batch: on a GPU prompts are encoded in groups of equal
         token count, never padded; on a CPU one by one, so that not even the last bit differs and a resumed run is exact.
-        The results are kept for repeated prompts.
+        The results are kept, in main memory, for repeated prompts.
 
         Raises:
             InputError: a prompt is no string.
@@ -238,7 +240,7 @@ class AudioLDM2Backbone(nn.Module):
                 group, self.device, 1, do_classifier_free_guidance=False
             )
             for i, prompt in enumerate(group):
-                self._prompts[prompt] = tuple(t[i].detach().clone() for t in (generated, encoded, mask))
+                self._prompts[prompt] = tuple(t[i].detach().cpu().clone() for t in (generated, encoded, mask))
         rows: list[Any] = []
         for prompt in prompts:
             self._prompts.move_to_end(prompt)
@@ -267,30 +269,36 @@ class AudioLDM2Backbone(nn.Module):
     # --- audio ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode_moments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, F) of the scaled latents of a mono waveform (B, S)."""
-        mel = log_mel(normalise_level(waveform), self.mel_spec).to(self.vae.dtype)
-        posterior = self.vae.encode(mel).latent_dist
+    def encode_moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, T, F) of the scaled latents of a mono waveform (B, S).
+
+        A waveform longer than the window is encoded in overlapping windows that are cross-faded.
+
+        Args:
+            lengths: samples of each item that are no padding; level and offset are measured on them.
+        """
+        levelled = normalise_level(waveform, lengths=lengths)
+        length, window = waveform.shape[-1] // self.hop_samples, self.window_frames
+        if length <= window:
+            return self._window_moments(levelled)
+        starts = window_starts(length, window, window // 4)
+        weights = window_weights(length, window, starts)
+        windows = [levelled[:, start * self.hop_samples :][:, : self.window_samples] for start in starts]
+        moments = zip(*map(self._window_moments, windows), strict=True)
+        mean, std = (blend_windows(torch.stack(parts), starts, weights, length) for parts in moments)
+        return mean, std
+
+    def _window_moments(self, levelled: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(log_mel(levelled, self.mel_spec).to(self.vae.dtype)).latent_dist
         factor = self.vae.config.scaling_factor
         return posterior.mean * factor, posterior.std * factor
 
-    def encode_audio(self, waveform: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents (B, C, T, F) of a waveform (B, S): a posterior sample with standard normal ``noise``, or the mean.
-
-        A waveform longer than the window is encoded in overlapping windows that are cross-faded.
-        """
-        mean, std = self._windowed_moments(waveform)
+    def encode_audio(
+        self, waveform: Tensor, noise: Tensor | None = None, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Latents (B, C, T, F) of a waveform (B, S): a posterior sample with standard normal ``noise``, or the mean."""
+        mean, std = self.encode_moments(waveform, lengths)
         return mean if noise is None else mean + std * noise
-
-    def _windowed_moments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        length, window = waveform.shape[-1] // self.hop_samples, self.window_frames
-        if length <= window:
-            return self.encode_moments(waveform)
-        starts = window_starts(length, window, window // 4)
-        weights = window_weights(length, window, starts)
-        moments = [self.encode_moments(waveform[:, s * self.hop_samples :][:, : self.window_samples]) for s in starts]
-        mean, std = (blend_windows(torch.stack(parts), starts, weights, length) for parts in zip(*moments, strict=True))
-        return mean, std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

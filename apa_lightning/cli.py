@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -38,7 +39,14 @@ SHOWN = {
 PROGRAM = "python -m apa_lightning"
 
 
-USER_ERRORS = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+USER_ERRORS = (
+    InputError,
+    MisconfigurationException,
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 class Parser(LightningArgumentParser):
@@ -115,6 +123,12 @@ class CLI(LightningCLI):
     def _set_seed(self) -> None:
         if self.subcommand not in TOOLS:
             super()._set_seed()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def instantiate_classes(self) -> None:
         if self.subcommand not in TOOLS:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apa_lightning.adapter import Scale
-from apa_lightning.audio import AudioError, probe_audio, save_audio
+from apa_lightning.audio import AudioError, save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.pooling import check_pooling_rate
 
@@ -105,11 +105,6 @@ class EditRequest:
     def name(self) -> str:
         """``id``, else the file's stem, else "audio"."""
         return self.id or ("audio" if isinstance(self.audio, tuple) else Path(self.audio).stem)
-
-    def check_audio(self) -> None:
-        """Read the file's header and refuse what cannot be edited: see :func:`check_length`."""
-        if not isinstance(self.audio, tuple):
-            check_length(probe_audio(self.audio).seconds, self.region, str(self.audio))
 
     def settings(self) -> dict[str, Any]:
         """Every knob as plain values, for a results file."""

@@ -20,11 +20,18 @@ from tqdm.auto import tqdm
 
 from apa_lightning import adapter as adapter_layers
 from apa_lightning.adapter import AudioPromptAdapter
-from apa_lightning.audio import fit_length, load_audio, resample, to_mono
+from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, resample, to_mono
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.conditioning import DroppedAudio
-from apa_lightning.edit_request import MAX_SECONDS, EditRequest, EditResult, check_length, check_not_silent
+from apa_lightning.edit_request import (
+    MAX_SECONDS,
+    SILENCE_PEAK,
+    EditRequest,
+    EditResult,
+    check_length,
+    check_not_silent,
+)
 from apa_lightning.errors import InputError
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for, randn
@@ -51,7 +58,9 @@ class AudioEditor:
         adapters: Sequence[AudioPromptAdapter],
         unconditional_audio: DroppedAudio | None = None,
     ):
-        backbone.check_audio_encoder(audio_encoder.embed_dim)
+        if not adapters:
+            raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
+        backbone.check_audio_encoder(audio_encoder.embed_dim, audio_encoder.window_seconds)
         self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
         self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
         if self.unconditional_audio not in ("zeros", "zero_fbank"):
@@ -111,6 +120,8 @@ class AudioEditor:
             FileNotFoundError, InputError: the audio or a knob cannot be used; nothing has been computed then.
         """
         if isinstance(audio, Sequence) and not isinstance(audio, str | tuple):
+            if knobs or not all(isinstance(request, EditRequest) for request in audio):
+                raise InputError("edit: many recordings are given as a list of EditRequest, each with its own knobs.")
             return self._edit_all(audio, batch_size, progress)
         request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
         return self._edit_all([request], batch_size, progress)[0]
@@ -160,12 +171,13 @@ class AudioEditor:
         self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
-        backbone, first, clock = self.backbone, requests[0], [time.perf_counter()]
+        backbone, first, clock = self.backbone, requests[0], [self._now()]
         windows = Windows(sources[0].frames, backbone.window_frames)
         waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
-        guidance = self._conditions(requests, waveform, windows)
-        keep = self._kept(requests, waveform, windows)
-        clock.append(time.perf_counter())
+        lengths = [source.samples for source in sources]
+        guidance = self._conditions(requests, waveform, lengths, windows)
+        keep = self._kept(requests, waveform, lengths, windows)
+        clock.append(self._now())
 
         generators = [generator_for(request.seed, "edit") for request in requests]
         shape = (1, *backbone.latent_shape(windows.length))
@@ -176,14 +188,14 @@ class AudioEditor:
             latents = denoise(
                 backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step
             )
-        clock.append(time.perf_counter())
+        clock.append(self._now())
 
         audio = backbone.decode(latents).cpu()
         outputs = [
             source.finish(request, edited, backbone.sample_rate)
             for source, request, edited in zip(sources, requests, audio, strict=True)
         ]
-        clock.append(time.perf_counter())
+        clock.append(self._now())
         seconds = [(end - start) / len(requests) for start, end in pairwise(clock)]
         timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
         digest = ",".join(one.digest() for one in self.adapters)
@@ -192,10 +204,21 @@ class AudioEditor:
             for request, output in zip(requests, outputs, strict=True)
         ]
 
-    def _conditions(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> Guidance:
+    def _now(self) -> float:
+        """Seconds, after everything that was given to a GPU is done."""
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return time.perf_counter()
+
+    def _conditions(
+        self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
+    ) -> Guidance:
         backbone, rates = self.backbone, (requests[0].time_pooling, requests[0].freq_pooling)
-        hop, size = backbone.hop_samples, backbone.window_samples
-        loa = [pool_tokens(self.audio_encoder(waveform[:, s * hop : s * hop + size]), *rates) for s in windows.starts]
+        loa = []
+        for start in (frame * backbone.hop_samples for frame in windows.starts):
+            part = waveform[:, start : start + backbone.window_samples]
+            heard = self.audio_encoder(part, backbone.sample_rate, [length - start for length in lengths])
+            loa.append(pool_tokens(heard, *rates))
         nothing = (
             pool_tokens(self.audio_encoder.silence(), *rates)
             if self.unconditional_audio == "zero_fbank"
@@ -215,7 +238,9 @@ class AudioEditor:
             adapters=len(self.adapters),
         )
 
-    def _kept(self, requests: list[EditRequest], waveform: Tensor, windows: Windows) -> tuple[Tensor, Tensor] | None:
+    def _kept(
+        self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
+    ) -> tuple[Tensor, Tensor] | None:
         """Source latents and the mask of the frames outside the requests' regions."""
         if all(request.region is None for request in requests):
             return None
@@ -226,14 +251,15 @@ class AudioEditor:
                 start, end = request.region
                 row[:, : int(start * rate)] = 1
                 row[:, math.ceil(end * rate) :] = 1
-        return self.backbone.encode_audio(waveform).to(self.backbone.dtype), mask
+        return self.backbone.encode_audio(waveform, lengths=lengths).to(self.backbone.dtype), mask
 
 
 class _Source:
-    """A loaded recording: mono at its own rate, and at the model's, padded to whole windows."""
+    """A loaded recording: mono at its own rate, and at the model's, of ``samples`` and padded to whole latent frames."""
 
-    def __init__(self, mono: Tensor, sample_rate: int, model_waveform: Tensor, frames: int):
-        self.mono, self.sample_rate, self.model_waveform, self.frames = mono, sample_rate, model_waveform, frames
+    def __init__(self, mono: Tensor, sample_rate: int, model_waveform: Tensor, samples: int, frames: int):
+        self.mono, self.sample_rate, self.model_waveform = mono, sample_rate, model_waveform
+        self.samples, self.frames = samples, frames
 
     @classmethod
     def load(cls, request: EditRequest, backbone: AudioLDM2Backbone) -> "_Source":
@@ -248,7 +274,7 @@ class _Source:
         check_not_silent(mono, name)
         model = resample(mono, rate, backbone.sample_rate)
         frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
-        return cls(mono, rate, fit_length(model, frames * backbone.hop_samples), frames)
+        return cls(mono, rate, fit_length(model, frames * backbone.hop_samples), len(model), frames)
 
     def finish(self, request: EditRequest, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
         """The edit (S,) cut to the recording's length, at the asked rate and level, spliced into its region."""
@@ -260,7 +286,8 @@ class _Source:
         source = fit_length(resample(self.mono, self.sample_rate, rate), length)
         start, end = (0, length) if request.region is None else (round(second * rate) for second in request.region)
         if request.match_level:
-            edited = edited * _matching_gain(edited[start:end], source[start:end])
+            heard = source[start:end] if float(source[start:end].abs().max()) > SILENCE_PEAK else source
+            edited = edited * _matching_gain(edited[start:end], heard)
         if request.region is not None:
             edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
         return edited.clamp(-1, 1), rate
@@ -268,11 +295,15 @@ class _Source:
 
 def _from_array(waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
     waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
-    if waveform.ndim != 2 or waveform.shape[0] > 8:
+    if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= 8:
         raise InputError(f"audio: has shape {tuple(waveform.shape)}; give (S,) or (C, S) with at most 8 channels.")
+    if int(sample_rate) != sample_rate or not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
+        raise InputError(
+            f"audio: the sample rate is {sample_rate}; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are supported."
+        )
     if not torch.isfinite(waveform).all():
         raise InputError("audio: contains NaN or infinite samples.")
-    return waveform, sample_rate
+    return waveform, int(sample_rate)
 
 
 def _matching_gain(edited: Tensor, source: Tensor) -> float:

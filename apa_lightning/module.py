@@ -1,7 +1,8 @@
 """The LightningModule: a frozen backbone and encoder, a trained adapter. Equations live elsewhere as pure functions."""
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -17,6 +18,8 @@ from apa_lightning.diffusion import epsilon_loss
 from apa_lightning.editing import AudioEditor, EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for, randn
+
+log = logging.getLogger(__name__)
 
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 SchedulerCallable = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -35,11 +38,14 @@ class AudioPromptModule(L.LightningModule):
         audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``.
         adapter: adapter file to start from (ours or a published ``pytorch_model.bin``); ``null`` starts from a copy of the
             backbone's own text K/V.
-        loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio).
+        loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
+            ``adapter`` was trained, ``last`` for a new one.
         pooling_rates: the random pooling rate omega of each batch.
         condition_dropout: share of items that lose text, audio or both.
         dropped_audio: what a dropped audio prompt is: ``zeros`` (paper) or ``zero_fbank`` (published code); ``null`` means as
             ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
+        unconditional_audio: the audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
+            ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
         ap_scale: alpha in training; 1 in the paper.
         optimizer: builds the optimizer from the adapter's parameters; default: the paper's AdamW.
         lr_scheduler: builds a per-step schedule from the optimizer; default: constant, as in the paper.
@@ -59,10 +65,11 @@ class AudioPromptModule(L.LightningModule):
         backbone: str = "embedded",
         audio_encoder: str = "embedded",
         adapter: str | None = None,
-        loa_layers: LoaLayers = "last",
+        loa_layers: LoaLayers | None = None,
         pooling_rates: PoolingRates = PoolingRates(),
         condition_dropout: ConditionDropout = ConditionDropout(),
         dropped_audio: DroppedAudio | None = None,
+        unconditional_audio: DroppedAudio | None = None,
         ap_scale: float = 1.0,
         optimizer: OptimizerCallable = adamw,
         lr_scheduler: SchedulerCallable | None = None,
@@ -73,14 +80,22 @@ class AudioPromptModule(L.LightningModule):
     ):
         super().__init__()
         self.backbone = AudioLDM2Backbone.from_pretrained(backbone, torch.bfloat16 if half_backbone else torch.float32)
-        self.audio_encoder = AudioMAE.from_pretrained(audio_encoder, loa_layers)
-        self.backbone.check_audio_encoder(self.audio_encoder.embed_dim)
         self.adapter = self.backbone.new_adapter(adapter)
-        self.dropped_audio = dropped_audio or self.adapter.metadata.get("dropped_audio", "zeros")
+        trained = self.adapter.metadata
+        if loa_layers and trained.get("loa_layers", loa_layers) != loa_layers:
+            raise InputError(
+                f"model.loa_layers: {loa_layers}, but {adapter} was trained with {trained['loa_layers']}. Leave it out."
+            )
+        self.dropped_audio = dropped_audio or trained.get("dropped_audio", "zeros")
+        self.unconditional_audio = unconditional_audio
+        self.audio_encoder = AudioMAE.from_pretrained(
+            audio_encoder, cast(LoaLayers, loa_layers or trained.get("loa_layers", "last"))
+        )
+        self.backbone.check_audio_encoder(self.audio_encoder.embed_dim, self.audio_encoder.window_seconds)
         self.adapter.metadata |= {
             "backbone": str(backbone),
             "audio_encoder": str(audio_encoder),
-            "loa_layers": loa_layers,
+            "loa_layers": self.audio_encoder.loa_layers,
             "dropped_audio": self.dropped_audio,
             "condition_dropout": condition_dropout.scheme,
         }
@@ -100,6 +115,22 @@ class AudioPromptModule(L.LightningModule):
         kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
         self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.ap_scale == 0:
+            raise InputError(
+                "model.ap_scale: 0 in training gives the adapter nothing to learn; the paper trains with 1."
+            )
+        if self.backbone.dtype == torch.bfloat16 and not str(self.trainer.precision).startswith("bf16"):
+            raise InputError(
+                f"model.half_backbone: needs --trainer.precision bf16-mixed, not {self.trainer.precision}."
+            )
+
+    def on_predict_start(self) -> None:
+        if self.adapter.is_untrained:
+            log.warning(
+                "model.adapter: none is given, so the edits use an untrained adapter: a copy of the backbone's text layers."
+            )
+
     # --- training ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -112,18 +143,21 @@ class AudioPromptModule(L.LightningModule):
         ]
 
         text = self.backbone.encode_text(prompts)
-        loa = audio_tokens(self.audio_encoder(self._fitting(batch)), drop_audio, omega, self._silence())
+        loa = audio_tokens(self._grid(batch), drop_audio, omega, self._silence())
         loss = self._denoising_loss(self._latents(batch, draw), text, loa, draw)
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        self.log(f"train/loss_omega_{omega}", loss.detach(), batch_size=size)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            # Not self.log: at a step with another omega it would repeat the last value of this one.
+            for logger in self.loggers:
+                logger.log_metrics({f"train/loss_omega_{omega}": float(loss.detach())}, self.global_step)
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The loss for each omega with draws that repeat at every validation and nothing dropped; beside it the loss with
         the audio prompts of other items: the gap says how much the audio is listened to."""
         text = self.backbone.encode_text(batch["prompt"])
-        grid = self.audio_encoder(self._fitting(batch))
+        grid = self._grid(batch)
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
         keep = torch.zeros(len(grid), dtype=torch.bool)
         for omega in self.pooling_rates.rates:
@@ -169,8 +203,12 @@ class AudioPromptModule(L.LightningModule):
 
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
         """A sample of the VAE's posterior (B, C, T, F)."""
-        shape = (len(batch["prompt"]), *self.backbone.latent_shape())
-        return self.backbone.encode_audio(batch["waveform"], randn(shape, draw, batch["waveform"])).float()
+        noise = randn((len(batch["prompt"]), *self.backbone.latent_shape()), draw, batch["waveform"])
+        return self.backbone.encode_audio(batch["waveform"], noise, batch.get("num_samples")).float()
+
+    def _grid(self, batch: dict[str, Any]) -> Tensor:
+        """The audio prompts' unpooled language of audio (B, 64, 8, D)."""
+        return self.audio_encoder(self._fitting(batch), self.backbone.sample_rate, batch.get("num_samples"))
 
     def _silence(self) -> Tensor | None:
         return self.audio_encoder.silence() if self.dropped_audio == "zero_fbank" else None
@@ -198,7 +236,8 @@ class AudioPromptModule(L.LightningModule):
 
     def editor(self) -> AudioEditor:
         """The editor on this module's parts as they are now."""
-        return AudioEditor(self.backbone, self.audio_encoder, [self.adapter])
+        unconditional = self.unconditional_audio or cast(DroppedAudio, self.dropped_audio)
+        return AudioEditor(self.backbone, self.audio_encoder, [self.adapter], unconditional)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
         return self.editor().edit(batch, batch_size=len(batch), progress=False)
@@ -207,20 +246,30 @@ class AudioPromptModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {f"adapter.{key}": value for key, value in self.adapter.state_dict().items()}
-        checkpoint["adapter_backbone_digest"] = self.adapter.backbone_digest
+        checkpoint["adapter"] = {
+            "metadata": dict(self.adapter.metadata),
+            "backbone_fingerprint": self.adapter.backbone_fingerprint,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refill the frozen keys, so that the strict load still refuses a misnamed one."""
-        digest = checkpoint.get("adapter_backbone_digest")
-        if digest is None:
+        """Check the adapter by name, then refill the frozen keys, so that Lightning's own load is strict too."""
+        about = checkpoint.get("adapter")
+        if about is None:
             raise InputError(
                 "ckpt_path: the file is no checkpoint of apa_lightning. For an adapter file use --model.adapter."
             )
-        if digest != self.adapter.backbone_digest:
-            raise InputError(
-                f"ckpt_path: trained on a backbone of digest {digest}, --model.backbone has "
-                f"{self.adapter.backbone_digest}. Give the backbone it was trained on."
-            )
-        for name, value in self.state_dict().items():
-            if not name.startswith("adapter."):
-                checkpoint["state_dict"].setdefault(name, value)
+        trained = about["metadata"]
+        self.adapter.check_backbone(
+            about["backbone_fingerprint"], "ckpt_path: the checkpoint", trained.get("backbone", "another backbone")
+        )
+        weights = {key.removeprefix("adapter."): value for key, value in checkpoint["state_dict"].items()}
+        self.adapter.check(weights, "ckpt_path: the checkpoint")
+        for name in ("loa_layers", "dropped_audio"):
+            if trained.get(name) != self.adapter.metadata[name]:
+                raise InputError(
+                    f"model.{name}: {self.adapter.metadata[name]}, but the checkpoint was trained with {trained.get(name)}. "
+                    f"Give --model.{name} {trained.get(name)}."
+                )
+        checkpoint["state_dict"] |= {
+            name: value for name, value in self.state_dict().items() if not name.startswith("adapter.")
+        }

@@ -12,6 +12,7 @@ from torch import Tensor
 from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
 from apa_lightning.diffusion import blend_windows, guide, window_starts, window_weights
 from apa_lightning.errors import InputError
+from apa_lightning.sources import first_line
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def make_scheduler(backbone: AudioLDM2Backbone, name: str) -> Any:
     names = sorted({type(backbone.scheduler).__name__} | {cls.__name__ for cls in backbone.scheduler.compatibles})
     if name not in names:
         raise InputError(f"scheduler: {name!r} is not usable with this backbone; choose one of {', '.join(names)}.")
-    return getattr(diffusers, name).from_config(backbone.scheduler.config)
+    try:
+        return getattr(diffusers, name).from_config(backbone.scheduler.config)
+    except ImportError as error:
+        raise InputError(f"scheduler: {name} needs a package that is not installed: {first_line(error)}") from error
 
 
 @torch.no_grad()

@@ -71,7 +71,9 @@ def resolve_source(
     name = re.sub(r"^hf[-_]hub:", "", str(source))
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a path, or a hub id (owner/name).")
+    verbosity = diffusers.utils.logging.get_verbosity()
     try:
+        diffusers.utils.logging.set_verbosity_error()  # without a network it announces what the message below says
         return Path(download(name))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
@@ -79,6 +81,8 @@ def resolve_source(
             f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
             f"`hf download {name} --local-dir FOLDER`."
         ) from error
+    finally:
+        diffusers.utils.logging.set_verbosity(verbosity)
 
 
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:

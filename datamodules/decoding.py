@@ -43,16 +43,22 @@ class ExampleDecoder:
         """One example.
 
         Returns:
-            `key`, `waveform` (S,) float32 mono, `prompt`, `labels`.
+            `key`, `waveform` (S,) float32 mono, `num_samples` of it that are no padding, `prompt`, `labels`.
 
         Raises:
             BadSample: The audio or its metadata cannot be used.
         """
         fields = parse_metadata(metadata)
         generator = generator_for(self.seed, "example", epoch, key)
-        waveform = self._window(audio, generator)
+        mono = self._window(audio, generator)
         prompt = self.captions.caption(fields["labels"], fields.get("caption"), generator)
-        return {"key": key, "waveform": waveform, "prompt": prompt, "labels": fields["labels"]}
+        return {
+            "key": key,
+            "waveform": fit_length(mono, self.samples),
+            "num_samples": min(len(mono), self.samples),
+            "prompt": prompt,
+            "labels": fields["labels"],
+        }
 
     def _window(self, audio: bytes, generator: torch.Generator) -> Tensor:
         place = float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -71,4 +77,4 @@ class ExampleDecoder:
         if rate != self.sample_rate:
             mono = resample(mono, rate, self.sample_rate)
         # A full-scale 8-bit or lossy file decodes, and resampling rings, slightly beyond 1.
-        return fit_length(mono, self.samples).clamp(-1.0, 1.0)
+        return mono.clamp(-1.0, 1.0)

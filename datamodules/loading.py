@@ -48,7 +48,7 @@ def collate(fetched: list[Fetched]) -> dict[str, Any]:
     examples = [f.example for f in fetched if f.example is not None]
     batch: Batch | None = None
     if examples:
-        batch = {name: [example[name] for example in examples] for name in ("key", "prompt", "labels")}
+        batch = {name: [example[name] for example in examples] for name in ("key", "prompt", "labels", "num_samples")}
         batch["waveform"] = torch.stack([example["waveform"] for example in examples])
     return {
         "batch": batch,

@@ -175,8 +175,8 @@ DAMAGES = {
     ),
     "NaN": (lambda p: rewritten(p, lambda w: w[FIRST].fill_(float("nan"))), f"{FIRST} contains NaN"),
     "other backbone": (
-        lambda p: rewritten(p, lambda w: None, backbone_digest="0123"),
-        r"digest 0123\), this one has digest",
+        lambda p: rewritten(p, lambda w: None, backbone_fingerprint="1 2 3"),
+        "trained on tiny, whose weights differ",
     ),
     "newer format": (lambda p: rewritten(p, lambda w: None, format_version="99"), "format version 99"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:200]), "damaged or no safetensors"),
@@ -232,3 +232,21 @@ def test_another_backbone_of_the_same_sizes_is_told_apart(tmp_path, backbone):
     backbone.new_adapter().save(tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match="Give the backbone it was trained on"):
         other.new_adapter(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("trained_in", "used_in"),
+    [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float16, torch.float32)],
+)
+def test_an_adapter_fits_its_backbone_in_every_precision(tmp_path, trained_in, used_in):
+    adapter = AudioLDM2Backbone.from_pretrained(dtype=trained_in).new_adapter()
+    assert adapter.is_untrained
+    adapter.save(tmp_path / "a.safetensors")
+    AudioLDM2Backbone.from_pretrained(dtype=used_in).new_adapter(tmp_path / "a.safetensors")
+    digest = adapter.digest()
+    assert adapter.to(torch.bfloat16).digest() == digest
+
+
+def test_a_published_checkpoint_converted_by_others_keeps_its_conventions(tmp_path, backbone):
+    safetensors.torch.save_file(backbone.new_adapter().state_dict(), tmp_path / "converted.safetensors")
+    assert backbone.new_adapter(tmp_path / "converted.safetensors").metadata["dropped_audio"] == "zero_fbank"

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from apa_lightning.audio import AudioError, fit_length, load_audio, probe_audio, save_audio
+from apa_lightning.audio import AudioError, fbank, fit_length, load_audio, log_mel, probe_audio, resample, save_audio
 from apa_lightning.files import atomic_path
 
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
@@ -153,6 +153,28 @@ def test_atomic_path_keeps_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_odd_sample_rates_need_no_large_filter():
+    """torchaudio's own filter for 8001 -> 16000 Hz takes gigabytes."""
+    tone = torch.sin(2 * torch.pi * 440 * torch.arange(2 * 8_001) / 8_001)
+    resampled = resample(tone, 8_001, 16_000)
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(32_000) / 16_000)
+    assert len(resampled) == 32_000
+    assert (resampled - expected)[500:-500].abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
+def test_features_do_not_depend_on_the_precision_around(default):
+    waveform = torch.from_numpy(TONE)[None]
+    banks, mel = fbank(waveform), log_mel(waveform)
+    torch.set_default_dtype(default)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(fbank(waveform), banks)
+            assert torch.equal(log_mel(waveform), mel)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_fit_length():

@@ -265,6 +265,26 @@ def test_bad_audio(editor, tmp_path):
         edit(editor, path)
 
 
+def test_misuse_of_the_editor_is_said(editor, clip):
+    for call, message in [
+        (lambda: editor.edit(["a.wav"], prompt="x"), "list of EditRequest"),
+        (lambda: editor.edit([EditRequest(audio=(clip, RATE), prompt="x")], seed=3), "each with its own knobs"),
+        (lambda: edit(editor, (clip, 0)), "sample rate is 0"),
+        (lambda: edit(editor, (clip, 16_000.5)), "sample rate is 16000.5"),
+        (lambda: edit(editor, (torch.zeros(0, 5), RATE)), "shape"),
+        (lambda: AudioEditor(editor.backbone, editor.audio_encoder, []), "the list is empty"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_a_silent_region_gets_the_level_of_the_recording(editor, clip):
+    source = clip.clone()
+    source[2 * RATE : 4 * RATE] = 0
+    result = edit(editor, (source, RATE), region=(2.0, 4.0))
+    assert result.waveform[round(2.5 * RATE) : round(3.5 * RATE)].abs().max() > 0.01
+
+
 def test_nothing_is_computed_when_one_request_is_bad(editor, clip, monkeypatch):
     monkeypatch.setattr(editor, "_edit_batch", lambda *a: pytest.fail("an edit was started"))
     with pytest.raises(InputError, match="silence"):

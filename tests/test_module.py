@@ -175,16 +175,59 @@ def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
     assert fresh.adapter.digest() == module.adapter.digest()
 
     for change, message in [
-        (lambda s: s.pop(next(iter(s))), "Missing key"),
-        (lambda s: s.update({"adapter.other": torch.ones(1)}), "Unexpected key"),
+        (lambda s: s.pop(next(iter(s))), "the checkpoint lacks 1 of 8 weights"),
+        (lambda s: s.update({"adapter.other": torch.ones(1)}), "holds 1 weights that this backbone lacks, first other"),
+        (lambda s: next(iter(s.values())).fill_(float("nan")), "contains NaN"),
     ]:
         damaged = torch.load(path, weights_only=True)
         change(damaged["state_dict"])
         torch.save(damaged, tmp_path / "damaged.ckpt")
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(InputError, match=message):
             trainer(tmp_path).validate(
                 AudioPromptModule(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False
             )
+
+
+def test_a_checkpoint_of_other_conventions_is_refused(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(AudioPromptModule(loa_layers="mean_last_three"), loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=r"--model\.loa_layers mean_last_three"):
+        trainer(tmp_path).fit(AudioPromptModule(), loader(), ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_an_adapter_file_brings_its_conventions(tmp_path):
+    module = AudioPromptModule(loa_layers="mean_last_three", dropped_audio="zero_fbank")
+    module.adapter.save(tmp_path / "a.safetensors")
+    loaded = AudioPromptModule(adapter=str(tmp_path / "a.safetensors"))
+    assert (loaded.audio_encoder.loa_layers, loaded.dropped_audio) == ("mean_last_three", "zero_fbank")
+    with pytest.raises(InputError, match=r"model\.loa_layers: last, but"):
+        AudioPromptModule(adapter=str(tmp_path / "a.safetensors"), loa_layers="last")
+
+
+def test_padding_is_not_heard(tmp_path):
+    """A ten-second clip in a window of 10.24 s: the encoder gets zero *frames* after it, as the published code."""
+    from apa_lightning.audio import fbank
+
+    module = AudioPromptModule()
+    clip = Clips(1).waveforms[:, :160_000] + 0.1  # with an offset, which padding must not turn into a step
+    padded = torch.nn.functional.pad(clip, (0, 3_840))
+    batch = {"waveform": padded, "prompt": ["x"], "num_samples": [160_000]}
+    expected = module.audio_encoder._grid(fbank(clip))
+    assert torch.equal(module._grid(batch), expected)
+    assert not torch.allclose(module._grid({"waveform": padded, "prompt": ["x"]}), expected, atol=1e-3)
+    quiet = module._latents(batch, torch.Generator().manual_seed(0))
+    shifted = module._latents(
+        {**batch, "waveform": torch.nn.functional.pad(clip - 0.1, (0, 3_840))}, torch.Generator().manual_seed(0)
+    )
+    assert torch.allclose(quiet, shifted, atol=1e-3)
+
+
+def test_settings_that_cannot_train(tmp_path):
+    with pytest.raises(InputError, match=r"model\.ap_scale: 0"):
+        trainer(tmp_path).fit(AudioPromptModule(ap_scale=0.0), loader())
+    with pytest.raises(InputError, match=r"needs --trainer\.precision bf16-mixed"):
+        trainer(tmp_path).fit(AudioPromptModule(half_backbone=True), loader())
 
 
 def test_wrong_parts_are_refused(tmp_path):
