@@ -1,27 +1,35 @@
 """Trainer checkpoints on disk: which is the newest, and whether a file is one."""
 
+import glob
 import os
 import pickle
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from apa_lightning.errors import InputError
 from apa_lightning.sources import first_line
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:
-    """The newest ``last*.ckpt`` below ``folder``.
+    """The newest ``checkpoints/last*.ckpt`` in ``folder`` or at most three folders below it; hidden folders are left out.
 
     Raises:
         FileNotFoundError: there is none.
+        InputError: it is damaged; see :func:`check_checkpoint`.
     """
-    found = sorted(Path(folder).rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
+    patterns = ("*/" * depth + "checkpoints/last*.ckpt" for depth in range(4))
+    found = [Path(folder, name) for pattern in patterns for name in glob.glob(pattern, root_dir=folder)]
     if not found:
         raise FileNotFoundError(
-            f"ckpt_path: 'last', but there is no last.ckpt below {folder}. Train first, or give the file."
+            f"ckpt_path: 'last', but there is no last.ckpt in a folder 'checkpoints' below {folder}. "
+            "Train first, or give the file."
         )
-    return found[-1]
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    rank_zero_info(f"ckpt_path: 'last' is {newest}")
+    check_checkpoint(newest)
+    return newest
 
 
 def check_checkpoint(path: str | os.PathLike) -> None:

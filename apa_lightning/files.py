@@ -1,30 +1,58 @@
 """Whole files: written under another name, synced, renamed."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+RANDOM_BYTES = 4
 
-@contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike, outdates: str | os.PathLike | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
 
-    The old file stays whole on any failure. Missing parent folders are made.
+    The old file stays whole on any failure; the new one is on the disk when this returns. Missing parent folders are made.
+
+    Args:
+        path: the file to write.
+        outdates: a file that the new one makes worthless; it is removed just before the renaming.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
-    os.close(handle)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(RANDOM_BYTES)}.tmp{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield Path(temporary)
+        yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would make the result unreadable to others
+        if outdates is not None:
+            Path(outdates).unlink(missing_ok=True)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove what killed processes left of writing ``path``; nobody else may be writing it."""
+    path = Path(path)
+    start, end = f".{path.stem}.", f".tmp{path.suffix}"
+    length = len(start) + 2 * RANDOM_BYTES + len(end)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(path.parent):
+            if len(name) == length and name.startswith(start) and name.endswith(end):
+                (path.parent / name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system offers it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

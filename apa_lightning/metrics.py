@@ -30,10 +30,12 @@ Waveforms = Tensor | Sequence[Tensor]
 class ClipMean(Metric):
     """Mean of one figure per clip; subclasses add figures in ``update``.
 
-    The state is three sums, so that processes with different numbers of clips agree; it stays out of checkpoints.
+    The state is sums, so that processes with different numbers of clips agree; it stays out of checkpoints. They are in
+    float32, because not every device has float64.
 
     Attributes:
         total: sum of the figures.
+        rest: what rounding has left out of ``total``.
         clips: number of clips in ``total``.
         skipped: number of clips that could not be measured.
     """
@@ -43,21 +45,26 @@ class ClipMean(Metric):
     full_state_update = False
 
     total: Tensor
+    rest: Tensor
     clips: Tensor
     skipped: Tensor
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        for name, kind in (("total", torch.float64), ("clips", torch.long), ("skipped", torch.long)):
-            self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum")
+        for name in ("total", "rest"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+        for name in ("clips", "skipped"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
         """The mean as a scalar, NaN without clips."""
-        return (self.total / self.clips).float()
+        return (self.total + self.rest) / self.clips
 
     def _add(self, clip: int, value: float) -> None:
         if math.isfinite(value):
-            self.total += value
+            exact = float(self.total) + float(self.rest) + value
+            self.total = self.total.new_tensor(exact)
+            self.rest = self.rest.new_tensor(exact - float(self.total))
             self.clips += 1
         else:
             self._leave_out(clip, "figure is not finite")

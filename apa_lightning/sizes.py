@@ -1,5 +1,6 @@
 """The command ``sizes``: an architecture without weights, and how large its adapter is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +50,13 @@ def _from_folder(folder: Path) -> tuple[Any, int, str]:
     if not (folder / "unet" / "config.json").is_file():
         raise FileNotFoundError(f"folder: {folder} holds no unet/config.json; give an AudioLDM2 folder.")
     config = AudioLDM2UNet2DConditionModel.load_config(folder / "unet")
-    streams = config["cross_attention_dim"][0]
-    return AudioLDM2UNet2DConditionModel.from_config(config), next(width for width in streams if width), str(folder)
+    language_model = folder / "language_model" / "config.json"
+    if language_model.is_file():
+        try:
+            width = json.loads(language_model.read_text())["n_embd"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"folder: {language_model} is no configuration of a GPT-2: it has no n_embd.") from None
+    else:
+        width = next(width for width in config["cross_attention_dim"][0] if width)
+        print(f"{folder} holds no language_model/config.json: the audio stream is taken to be the first, {width} wide.")
+    return AudioLDM2UNet2DConditionModel.from_config(config), width, str(folder)

@@ -5,14 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from apa_lightning import adapter as adapters
 from apa_lightning.edit_request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
@@ -40,10 +38,6 @@ class ValidationEdits:
     seeds.
     """
 
-    _rooms: ClassVar[WeakKeyDictionary[L.LightningModule, dict[ValidationPlan, "ValidationEdits"]]] = (
-        WeakKeyDictionary()
-    )
-
     def __init__(self, plan: ValidationPlan):
         self.plan = plan
         self._keys: set[str] = set()
@@ -52,11 +46,6 @@ class ValidationEdits:
         self._planned: list[PlannedEdit] | None = None
         self._made_for: tuple[int, str] | None = None
         self._made: list[ValidationEdit] = []
-
-    @classmethod
-    def shared(cls, module: AudioPromptModule, plan: ValidationPlan) -> "ValidationEdits":
-        """The room of ``module`` for ``plan``: callbacks with equal plans get the same one."""
-        return cls._rooms.setdefault(module, {}).setdefault(plan, cls(plan))
 
     def observe(self, batch: Mapping[str, Any], module: AudioPromptModule) -> None:
         """Consider the clips of a validation batch for editing; showing it again changes nothing."""
@@ -102,12 +91,9 @@ class ValidationEdits:
 
     def _generate(self, module: AudioPromptModule, requests: Sequence[EditRequest]) -> list[EditResult]:
         clock = time.perf_counter()
-        try:
-            # Few edits of shapes of their own: compiling a U-Net for them would cost more than it saves.
-            with torch.compiler.set_stance("force_eager"):
-                results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
-        finally:
-            adapters.set_scale(module.backbone.unet, module.ap_scale)  # the editor leaves the last request's
+        # Few edits of shapes of their own: compiling a U-Net for them would cost more than it saves.
+        with torch.compiler.set_stance("force_eager"):
+            results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
         log.info("validation edits: %d in %.1f s", len(requests), time.perf_counter() - clock)
         return results
 
@@ -131,6 +117,7 @@ class EditsCallback(L.Callback):
             raise InputError(f"every_n_validations: {every_n_validations}; give 1 or more.")
         self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check
         self.validations = 0
+        self._room = ValidationEdits(plan)
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         """What a subclass does with the edits of this process."""
@@ -141,8 +128,13 @@ class EditsCallback(L.Callback):
             return self.during_sanity_check
         return self.validations % self.every_n_validations == 0 and (self.every_process or trainer.is_global_zero)
 
+    def _shared_room(self, trainer: L.Trainer) -> ValidationEdits:
+        """Callbacks with equal plans use the room of the first of them."""
+        return next(one._room for one in trainer.callbacks if isinstance(one, EditsCallback) and one.plan == self.plan)
+
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         """Refuse before training what would fail at its first validation."""
+        self._room = ValidationEdits(self.plan)
         try:
             make_scheduler(pl_module.backbone, self.plan.scheduler)
         except InputError as error:
@@ -155,11 +147,11 @@ class EditsCallback(L.Callback):
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         if self._due(trainer):
-            ValidationEdits.shared(pl_module, self.plan).observe(batch, pl_module)
+            self._shared_room(trainer).observe(batch, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
         if self._due(trainer):
-            self.on_edits(trainer, pl_module, ValidationEdits.shared(pl_module, self.plan).edits(trainer, pl_module))
+            self.on_edits(trainer, pl_module, self._shared_room(trainer).edits(trainer, pl_module))
         self.validations += not trainer.sanity_checking
 
     def state_dict(self) -> dict[str, int]:

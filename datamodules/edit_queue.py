@@ -7,6 +7,7 @@ it is done: so each result has the same bytes whenever the run was stopped, and 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -22,7 +23,10 @@ KEY_FORMAT = 1  # raise it when the same settings begin to give another sound
 
 
 class EditBatch:
-    """Requests on their way through the Trainer, which would otherwise rebuild each one field by field."""
+    """Requests on their way through the Trainer, which would otherwise rebuild each one field by field.
+
+    They hold decoded recordings, so that each is read once, and what is wrong with it is known before the edit.
+    """
 
     def __init__(self, requests: list[EditRequest]):
         self.requests = requests
@@ -92,12 +96,12 @@ class EditQueue:
             return
         self._sources.clear()
         with self.results.making(self._name(batch), [edit.output for edit in batch]):
-            heard = [edit for edit in batch if self._can_be_heard(edit)]
-            if any(not self.is_settled(edit.id) for edit in heard):
-                yield EditBatch([edit.request for edit in heard])
+            requests = [request for edit in batch if (request := self._read(edit)) is not None]
+            if any(not self.is_settled(request.name) for request in requests):
+                yield EditBatch(requests)
 
-    def _can_be_heard(self, edit: Edit) -> bool:
-        """Decode the recording; what headers did not tell makes this edit fail, not the run."""
+    def _read(self, edit: Edit) -> EditRequest | None:
+        """The request with its decoded recording; what the plan's look at it did not tell fails this edit, not the run."""
         name = str(edit.audio)
         try:
             self._sources[edit.id] = FileMark.of(edit.audio)
@@ -106,8 +110,8 @@ class EditQueue:
             check_not_silent(to_mono(waveform), name)
         except (InputError, OSError) as error:
             self.record_failed(edit.id, str(error))
-            return False
-        return True
+            return None
+        return replace(edit.request, audio=(waveform, rate))
 
     # --- what has become of an edit -----------------------------------------------------------------------------------
 
@@ -119,6 +123,7 @@ class EditQueue:
         """Append the line of an edit whose file is written; `details` are :meth:`EditResult.record`'s."""
         edit = self.edits[edit_id]
         mark = FileMark.of(self.results.folder / edit.output)
+        details = {**details, "audio": str(edit.audio)}  # the editor was given samples
         self.results.append(
             done_record(edit_id, self.keys[edit_id], edit.output, self._sources[edit_id], mark, details)
         )

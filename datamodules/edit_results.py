@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from apa_lightning.audio import AudioError, probe_audio
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.files import atomic_path, remove_leftovers
 from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 
 RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"
@@ -128,15 +128,17 @@ class EditResults:
                 record = json.loads(line)
                 latest[read_entry(record, 0).id] = flat(record)
         columns = list(dict.fromkeys(name for record in latest.values() for name in record))
-        with (
-            self._appending(),
-            atomic_path(self.folder / TABLE) as temporary,
-            open(temporary, "w", encoding="utf-8-sig", newline="") as file,
-        ):  # the mark lets spreadsheets see UTF-8
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(latest.values())
-        return self.folder / TABLE
+        table = self.folder / TABLE
+        with self._appending():
+            remove_leftovers(table)
+            with (
+                atomic_path(table) as temporary,
+                open(temporary, "w", encoding="utf-8-sig", newline="") as file,  # the mark lets spreadsheets see UTF-8
+            ):
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(latest.values())
+        return table
 
     # --- files in the folder ----------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class EditResults:
     def _in_progress(self) -> dict[Path, list[str]]:
         """Notes of live or killed processes, with the files that they were making."""
         notes = {}
-        for note in (self.folder / CLAIMS).glob("*.json"):
+        for note in (self.folder / CLAIMS).glob("[!.]*.json"):
             with contextlib.suppress(OSError, ValueError):
                 notes[note] = json.loads(note.read_text())
         return notes
@@ -184,6 +186,11 @@ class EditResults:
                 with self._lock(note.stem, wait=False) as held:
                     if held:
                         note.unlink(missing_ok=True)
+        for half in (self.folder / CLAIMS).glob(".*.json"):
+            name = half.name.split(".")[1]
+            with self._lock(name, wait=False) as held:
+                if held:
+                    remove_leftovers(self.folder / CLAIMS / f"{name}.json")
 
     @contextlib.contextmanager
     def claim(self, name: str, wait: bool) -> Iterator[bool]:
@@ -201,9 +208,10 @@ class EditResults:
     def making(self, name: str, outputs: Sequence[str]) -> Iterator[None]:
         """Inside a claim: note which files are being made, until they are; a killed process leaves the note behind."""
         note = self.folder / CLAIMS / f"{name}.json"
-        note.write_text(json.dumps(list(outputs)))
-        for output in outputs:
-            self._sweep(self.folder / output)
+        for file in (note, *(self.folder / output for output in outputs)):
+            remove_leftovers(file)
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(list(outputs)))
         yield
         note.unlink(missing_ok=True)
 
@@ -221,11 +229,3 @@ class EditResults:
             path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks at the results first
         finally:
             lock.release()
-
-    def _sweep(self, output: Path) -> None:
-        """Remove what a killed process left of writing `output` (see :func:`atomic_path`)."""
-        prefix, suffix = f".{output.stem}.", f".tmp{output.suffix}"
-        if output.parent.is_dir():
-            for name in os.listdir(output.parent):
-                if name.startswith(prefix) and name.endswith(suffix) and len(name) == len(prefix) + 8 + len(suffix):
-                    (output.parent / name).unlink(missing_ok=True)

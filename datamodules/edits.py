@@ -1,5 +1,6 @@
 """Bulk editing: what `predict` edits, from a manifest or a folder of recordings."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class EditsDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: EditBatch, device: torch.device, dataloader_idx: int
     ) -> list[EditRequest]:
-        """Requests name files; the editor moves what it reads."""
+        """Nothing is moved: the editor does it, to where its parts are."""
         return batch.requests
 
     def path_of(self, result: EditResult) -> Path:
@@ -166,23 +167,36 @@ class EditsDataModule(LightningDataModule):
         return None if self.trainer is None else self.trainer.lightning_module
 
     def _check_against_model(self, edits: list[Edit], problems: Problems) -> None:
-        """What only the backbone knows: its schedulers, and the blocks that an `ap_scale` may name."""
+        """What only the backbone knows: its schedulers, their steps, and the blocks that an `ap_scale` may name."""
         if (module := self._module()) is None:
             return
 
-        def check(scheduler: str, ap_scale: Any) -> None:
-            make_scheduler(module.backbone, scheduler)
+        def check_steps(name: str, steps: int) -> None:
+            scheduler = make_scheduler(module.backbone, name)
+            try:
+                scheduler.set_timesteps(steps)
+            except (ValueError, IndexError) as error:
+                raise InputError(f"num_inference_steps: {name} cannot make {steps} steps ({error}).") from None
+
+        def check_scale(ap_scale: Any) -> None:
             scales = ap_scale if isinstance(ap_scale, list | tuple) else [ap_scale]
             if len(scales) != 1:
                 raise InputError(f"ap_scale: {len(scales)} scales for one adapter; give one number.")
             expand_scale(scales[0], module.adapter.layer_names)
 
-        check(self.defaults["scheduler"], self.defaults["ap_scale"])
+        make_scheduler(module.backbone, self.defaults["scheduler"])  # said once, not for every edit
+        check_scale(self.defaults["ap_scale"])
+        found: dict[str, InputError | None] = {}  # edits mostly share their knobs
         for edit in edits:
-            try:
-                check(edit.request.scheduler, edit.request.ap_scale)
-            except InputError as error:
-                problems.add(edit.where, error)
+            request = edit.request
+            for check, values in (
+                (check_steps, (request.scheduler, request.num_inference_steps)),
+                (check_scale, (request.ap_scale,)),
+            ):
+                if (knobs := repr(values)) not in found:
+                    found[knobs] = _complaint(check, values)
+                if (error := found[knobs]) is not None:
+                    problems.add(edit.where, error)
 
     def _identity(self) -> dict[str, Any]:
         """What decides the sound besides the request: a change of it makes every edit anew."""
@@ -192,8 +206,16 @@ class EditsDataModule(LightningDataModule):
         return {
             "adapter": module.adapter.digest(),
             "backbone": module.backbone.name,
-            "backbone_digest": module.adapter.backbone_digest,
+            "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
             "audio_encoder": module.adapter.metadata.get("audio_encoder"),
             "loa_layers": module.audio_encoder.loa_layers,
-            "dropped_audio": module.dropped_audio,
+            "unconditional_audio": module.editor().unconditional_audio,
         }
+
+
+def _complaint(check: Callable[..., None], values: tuple) -> InputError | None:
+    try:
+        check(*values)
+    except InputError as error:
+        return error
+    return None

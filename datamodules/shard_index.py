@@ -8,15 +8,13 @@
 `offset` is where the member's data begins. The index is written last: a shard is finished when its index exists.
 """
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 
 AUDIO_EXTENSIONS = ("flac", "wav", "ogg", "mp3")
 """The only audio members that are ever decoded; the metadata member ends in `json`."""
@@ -50,44 +48,10 @@ def index_path(shard: str | Path) -> Path:
     return Path(shard).with_suffix(".index.json")
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path, outdates: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary neighbour of `path` for writing; sync it and rename it over `path` when the block ends well.
-
-    When the block raises, or the disk is full, the temporary file goes and an older `path` stays whole. The name of
-    the temporary file is fixed, so a killed run leaves at most one behind, and the next run takes it over. A file
-    that the new one `outdates` is removed just before the renaming.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if outdates is not None:
-            outdates.unlink(missing_ok=True)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system offers it."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index beside its shard, atomically."""
-    with atomic_file(index_path(shard)) as file:
-        file.write(json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
+    with atomic_path(index_path(shard)) as temporary:
+        temporary.write_bytes(json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
 
 
 def read_index(shard: Path) -> ShardIndex | None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from apa_lightning.errors import InputError
-from datamodules.shard_index import atomic_file, index_path
+from apa_lightning.files import atomic_path, remove_leftovers
+from datamodules.shard_index import index_path
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ShardRun:
         """How many segments are behind, and what was made of them."""
         self.problems: list[Problem] = []
         self.complete = False
+        for extension in ("json", "csv"):
+            remove_leftovers(self.path(extension))
         report = self.path("json")
         if overwrite or not report.is_file():
             if not overwrite and index_path(self.shard(0)).exists():
@@ -88,8 +91,8 @@ class ShardRun:
             "settings": self._settings,
             "problems": [asdict(problem) for problem in self.problems],
         }
-        with atomic_file(self.path("json")) as file:
-            file.write(json.dumps(state, ensure_ascii=False, indent=1).encode())
+        with atomic_path(self.path("json")) as temporary:
+            temporary.write_bytes(json.dumps(state, ensure_ascii=False, indent=1).encode())
 
     def finish(self) -> None:
         """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
@@ -97,8 +100,8 @@ class ShardRun:
         writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
         writer.writeheader()
         writer.writerows(asdict(problem) for problem in self.problems)
-        with atomic_file(self.path("csv")) as file:
-            file.write(text.getvalue().encode())
+        with atomic_path(self.path("csv")) as temporary:
+            temporary.write_bytes(text.getvalue().encode())
         number = self.shards
         while self.shard(number).exists():
             index_path(self.shard(number)).unlink(missing_ok=True)

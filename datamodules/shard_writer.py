@@ -5,13 +5,14 @@ import io
 import json
 import re
 import tarfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from apa_lightning.errors import InputError
-from datamodules.shard_index import AUDIO_EXTENSIONS, Member, ShardIndex, atomic_file, index_path, write_index
+from apa_lightning.files import atomic_path, remove_leftovers
+from datamodules.shard_index import AUDIO_EXTENSIONS, Member, ShardIndex, index_path, write_index
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".flac" stays inside ustar's 100 characters
 _RESERVED = re.compile(r"__[^/]*__")  # webdataset takes such names for its own and drops them
@@ -119,7 +120,6 @@ class ShardWriter:
             raise InputError(
                 f"shard '{path}' exists already and is finished. Choose another folder or start number, or overwrite."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _finish(self) -> None:
@@ -138,8 +138,11 @@ class _OpenShard:
         self.path = path
         self.samples = 0
         self._members: list[Member] = []
+        for file in (path, index_path(path)):
+            remove_leftovers(file)  # of a killed run: up to a whole shard
         self._stack = ExitStack()
-        self._file = self._stack.enter_context(atomic_file(path, outdates=index_path(path)))
+        temporary = self._stack.enter_context(atomic_path(path, outdates=index_path(path)))
+        self._file = self._stack.enter_context(open(temporary, "wb"))  # noqa: SIM115 - the stack closes it
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def bytes_with(self, files: Any) -> int:
@@ -173,11 +176,8 @@ class _OpenShard:
         class _Discard(Exception):
             pass
 
-        try:
-            with self._stack:
-                raise _Discard
-        except _Discard:
-            pass
+        with suppress(_Discard), self._stack:
+            raise _Discard
 
 
 def _checked_metadata(key: str, metadata: dict[str, Any]) -> bytes:

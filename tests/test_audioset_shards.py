@@ -268,7 +268,7 @@ def test_interrupted_and_run_again(source: Source, monkeypatch: pytest.MonkeyPat
                 source.run(max_samples=3)
             assert caught.value.code == 130
     stamps = {p.name: p.stat().st_mtime_ns for p in source.out.glob("*.tar")}
-    assert not list(source.out.glob("*.partial"))
+    assert not list(source.out.glob(".*"))
     source.run(max_samples=3)
     assert {p.name: p.read_bytes() for p in source.out.iterdir()} == whole
     assert all(source.out.joinpath(name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())

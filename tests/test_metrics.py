@@ -111,6 +111,17 @@ def test_an_unusable_clip_is_skipped_counted_and_named(bad, why, clap, caplog):
     assert chroma_similarity.compute() == pytest.approx(1, abs=1e-6)
 
 
+def test_sums_are_float32_and_as_exact_as_float64():
+    """MPS has no float64."""
+    metric = ChromaSimilarity()
+    values = np.random.default_rng(0).normal(0, 1, 3_000).tolist()
+    for value in [1e6, *values, -1e6]:
+        metric._add(0, value)
+    assert not [name for name in metric._defaults if getattr(metric, name).dtype == torch.float64]
+    assert metric.compute().dtype == torch.float32
+    assert float(metric.compute()) == pytest.approx(sum(values) / 3_002, rel=1e-4)
+
+
 def test_without_any_clip_the_mean_is_nan():
     metric = ChromaSimilarity()
     metric.update([torch.zeros(RATE)], [melody(1)], RATE)
@@ -236,7 +247,7 @@ def test_processes_with_different_numbers_of_clips_agree():
     whole = ChromaSimilarity()
     whole.update(first[0] + second[0], first[1] + second[1], RATE)
 
-    gathered = iter([[states[0][name], states[1][name]] for name in ("total", "clips", "skipped")])
+    gathered = iter([[states[0][name], states[1][name]] for name in ("total", "rest", "clips", "skipped")])
     one = ChromaSimilarity(distributed_available_fn=lambda: True, dist_sync_fn=lambda *_, **__: next(gathered))
     one.update(*first, RATE)
     assert one.compute() == pytest.approx(float(whole.compute()))

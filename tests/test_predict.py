@@ -244,6 +244,30 @@ def test_broken_recording_fails_alone(here, predict, capsys):
     assert audio_bytes().keys() == {"one.wav", "two.wav", "bad.wav", "cut.wav"}
 
 
+def test_a_recording_is_decoded_once(here, predict, monkeypatch):
+    """The plan reads headers and first seconds; at its turn the whole recording is read for the edit, and never again."""
+    reads, read = [], soundfile.SoundFile.read
+
+    def spy(self, frames=-1, *arguments, **options):
+        reads.append((Path(self.name).name, frames / self.samplerate))
+        return read(self, frames, *arguments, **options)
+
+    tone(here / "long.wav", 7.0)
+    write_manifest([("x", "long.wav")])
+    monkeypatch.setattr(soundfile.SoundFile, "read", spy)
+    predict()
+    assert reads == [("long.wav", 5.0), ("long.wav", 7.0)]
+
+
+def test_a_half_written_note_goes_with_the_next_run(here, predict):
+    """A process killed while it noted what it makes, of edits that are not asked for any more."""
+    claims = Path("edits/.claims")
+    claims.mkdir(parents=True)
+    (claims / ".0123456789abcdef.01234567.tmp.json").write_text('["harp.w')
+    predict()
+    assert {path.name for path in claims.iterdir()} == {"results.lock"}
+
+
 def test_result_with_nan_fails_alone(here, predict, capsys, monkeypatch):
     edit = AudioEditor.edit
 
@@ -280,6 +304,11 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
             "ap_scale: no adapted layer in 'down_blocks.7'",
         ),
         (["--data.manifest=bad.csv"], "bad.csv:2: scheduler: 'Magic' is not usable"),
+        (["--data.manifest=bad.csv"], "bad.csv:3: num_inference_steps: PNDMScheduler cannot make 2 steps"),
+        (
+            ["--data.manifest=m.csv", "--data.scheduler=PNDMScheduler"],
+            "m.csv:6: num_inference_steps: PNDMScheduler cannot make 1 steps",
+        ),
         (["--data.manifest=m.csv", "--data.output=a.wav"], "--data.output: cannot write to a.wav"),
         (["--data.manifest=m.csv", "--data.output=/proc/edits"], "--data.output: cannot write to /proc/edits"),
         (["--data.manifest=gone.csv"], "--data.manifest: gone.csv does not exist"),
@@ -287,7 +316,9 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
     ],
 )
 def test_refused_before_any_edit(here, predict, capsys, arguments, expected):
-    write_manifest([("x", "a.wav")], "bad.csv", scheduler="Magic")
+    write_manifest([("x", "a.wav")], "bad.csv", scheduler="Magic", num_inference_steps="")
+    with open("bad.csv", "a") as file:
+        file.write("y,a.wav,flute,PNDMScheduler,2\nz,a.wav,flute,PNDMScheduler,20\n")
     assert expected in refusal(predict, capsys, *arguments)
     assert not Path("edits").exists() or not audio_bytes()
 

@@ -129,7 +129,14 @@ def test_a_full_disk_leaves_the_old_shard_whole(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="space"), ShardWriter(tmp_path / "train-{:06d}.tar", overwrite=True) as writer:
         writer.write("new", b"x", "flac", LABELS)
     assert shard.read_bytes() == before and read_index(shard).samples == 2
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_run_left_of_a_shard_goes_with_the_next(tmp_path: Path) -> None:
+    for name in (".train-000000.01234567.tmp.tar", ".train-000000.index.01234567.tmp.json"):
+        (tmp_path / name).write_bytes(b"half")
+    write_shards(tmp_path, 2, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train-000000.index.json", "train-000000.tar"]
 
 
 @pytest.mark.parametrize(
