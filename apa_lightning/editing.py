@@ -130,7 +130,7 @@ class AudioEditor:
         if batch_size < 1:
             raise InputError(f"batch_size: {batch_size}; give 1 or more.")
         for request in requests:
-            make_scheduler(self.backbone, request.scheduler)
+            make_scheduler(self.backbone, request.scheduler, request.num_inference_steps)
             for scale in self._scales(request):
                 adapter_layers.expand_scale(scale, self.adapters[0].layer_names)
         sources = [_Source.load(request, self.backbone) for request in requests]
@@ -183,11 +183,9 @@ class AudioEditor:
         shape = (1, *backbone.latent_shape(windows.length))
         like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
-        scheduler = make_scheduler(backbone, first.scheduler)
+        scheduler = make_scheduler(backbone, first.scheduler, first.num_inference_steps)
         with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
-            latents = denoise(
-                backbone, guidance, windows, noise, scheduler, first.num_inference_steps, generators, keep, on_step
-            )
+            latents = denoise(backbone, guidance, windows, noise, scheduler, generators, keep, on_step)
         clock.append(self._now())
 
         audio = backbone.decode(latents).cpu()

@@ -147,7 +147,7 @@ class AudioPromptModule(L.LightningModule):
         loss = self._denoising_loss(self._latents(batch, draw), text, loa, draw)
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % cast(Any, self.trainer).log_every_n_steps == 0:
             # Not self.log: at a step with another omega it would repeat the last value of this one.
             for logger in self.loggers:
                 logger.log_metrics({f"train/loss_omega_{omega}": float(loss.detach())}, self.global_step)

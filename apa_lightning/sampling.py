@@ -68,19 +68,27 @@ class Guidance:
         return guide(unconditional, conditional, self.scale)
 
 
-def make_scheduler(backbone: AudioLDM2Backbone, name: str) -> Any:
-    """A fresh diffusers scheduler of class ``name`` with the backbone's noise schedule.
+def make_scheduler(backbone: AudioLDM2Backbone, name: str, num_inference_steps: int | None = None) -> Any:
+    """A fresh diffusers scheduler of class ``name`` with the backbone's noise schedule, set to a number of steps if given.
 
     Raises:
-        InputError: unknown or incompatible; the message lists the possible ones.
+        InputError: unknown or incompatible; the message lists the possible ones. Or it cannot make so many steps.
     """
     names = sorted({type(backbone.scheduler).__name__} | {cls.__name__ for cls in backbone.scheduler.compatibles})
     if name not in names:
         raise InputError(f"scheduler: {name!r} is not usable with this backbone; choose one of {', '.join(names)}.")
     try:
-        return getattr(diffusers, name).from_config(backbone.scheduler.config)
+        scheduler = getattr(diffusers, name).from_config(backbone.scheduler.config)
     except ImportError as error:
         raise InputError(f"scheduler: {name} needs a package that is not installed: {first_line(error)}") from error
+    if num_inference_steps is not None:
+        try:
+            scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+        except (ValueError, IndexError) as error:
+            raise InputError(
+                f"num_inference_steps: {name} cannot make {num_inference_steps} steps ({error})."
+            ) from None
+    return scheduler
 
 
 @torch.no_grad()
@@ -90,7 +98,6 @@ def denoise(
     windows: Windows,
     noise: Tensor,
     scheduler: Any,
-    num_inference_steps: int,
     generators: list[torch.Generator],
     keep: tuple[Tensor, Tensor] | None = None,
     on_step: Callable[[], None] = lambda: None,
@@ -100,16 +107,11 @@ def denoise(
     The noise predictions of overlapping windows are blended at every step, so that neighbours agree on what they share.
 
     Args:
+        scheduler: from :func:`make_scheduler`, set to its steps.
         generators: one per item, for schedulers that add noise.
         keep: (latents (B, C, T, F), mask (B, 1, T, 1)): where the mask is 1 the given latents are kept, noised to each
             step's level, so that the rest fits its surroundings.
     """
-    try:
-        scheduler.set_timesteps(num_inference_steps, device=backbone.device)
-    except (ValueError, IndexError) as error:
-        raise InputError(
-            f"num_inference_steps: {type(scheduler).__name__} cannot make {num_inference_steps} steps ({error})."
-        ) from None
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     latents = noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps

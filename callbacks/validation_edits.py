@@ -53,7 +53,9 @@ class ValidationEdits:
             return
         waveforms = batch["waveform"]
         labels = batch.get("labels") or [[]] * len(waveforms)
-        for key, waveform, names in zip(batch["key"], waveforms, labels, strict=True):
+        lengths = batch.get("num_samples") or [len(waveform) for waveform in waveforms]
+        for key, padded, names, length in zip(batch["key"], waveforms, labels, lengths, strict=True):
+            waveform = padded[:length]
             if key in self._keys:
                 continue
             self._keys.add(key)
