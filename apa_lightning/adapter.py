@@ -106,7 +106,8 @@ class AudioPromptAdapter(nn.Module):
         }
         weights = {key: value.detach().float().cpu().contiguous() for key, value in self.state_dict().items()}
         with atomic_path(path) as temporary:
-            safetensors.torch.save_file(weights, temporary, metadata=header)
+            # save_file would leave a file that only its owner can read
+            temporary.write_bytes(safetensors.torch.save(weights, metadata=header))
 
     def load(self, path: str | os.PathLike) -> "AudioPromptAdapter":
         """Load a file of :meth:`save` or a published ``pytorch_model.bin``, all or nothing; returns ``self``.

@@ -138,6 +138,7 @@ def test_save_load_and_published_round_trip(tmp_path, backbone):
             weight.add_(torch.randn_like(weight))
     adapter.save(tmp_path / "a.safetensors", step=7)
     adapter.export_published(tmp_path / "pytorch_model.bin")
+    assert all(path.stat().st_mode & 0o044 for path in tmp_path.iterdir())
     published = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
     assert set(published) == set(adapter.state_dict())
     for file in ("a.safetensors", "pytorch_model.bin"):
