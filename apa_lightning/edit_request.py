@@ -106,6 +106,18 @@ class EditRequest:
         """``id``, else the file's stem, else "audio"."""
         return self.id or ("audio" if isinstance(self.audio, tuple) else Path(self.audio).stem)
 
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """What requests must share to be denoised together, beside their length."""
+        return (
+            repr(self.ap_scale),
+            self.time_pooling,
+            self.freq_pooling,
+            self.guidance_scale > 1,
+            self.num_inference_steps,
+            self.scheduler,
+        )
+
     def settings(self) -> dict[str, Any]:
         """Every knob as plain values, for a results file."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("audio", "id")}

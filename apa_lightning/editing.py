@@ -136,16 +136,7 @@ class AudioEditor:
         sources = [_Source.load(request, self.backbone) for request in requests]
         groups: dict[tuple, list[int]] = {}
         for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
-            key = (
-                source.frames,
-                repr(request.ap_scale),
-                request.time_pooling,
-                request.freq_pooling,
-                request.guidance_scale > 1,
-                request.num_inference_steps,
-                request.scheduler,
-            )
-            groups.setdefault(key, []).append(i)
+            groups.setdefault((source.frames, *request.batch_key), []).append(i)
         batches = [
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]

@@ -12,12 +12,13 @@ from torchmetrics import MeanMetric
 from apa_lightning import adapter as adapters
 from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
-from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
+from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
 from apa_lightning.diffusion import epsilon_loss
 from apa_lightning.editing import AudioEditor, EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for, randn
+from apa_lightning.text_streams import TextStreams
 
 log = logging.getLogger(__name__)
 

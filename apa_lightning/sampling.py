@@ -9,10 +9,11 @@ import diffusers
 import torch
 from torch import Tensor
 
-from apa_lightning.backbone import AudioLDM2Backbone, TextStreams
+from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.diffusion import blend_windows, guide, window_starts, window_weights
 from apa_lightning.errors import InputError
 from apa_lightning.sources import first_line
+from apa_lightning.text_streams import TextStreams
 
 
 @dataclass(frozen=True)

@@ -160,16 +160,8 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
     """Edits that the editor can denoise together, in the order of their first."""
     groups: dict[tuple, list[Edit]] = {}
     for edit in edits:
-        request = edit.request
-        knobs = (
-            repr(request.ap_scale),
-            request.time_pooling,
-            request.freq_pooling,
-            request.guidance_scale > 1,
-            request.num_inference_steps,
-            request.scheduler,
-        )
-        groups.setdefault((*knobs, round(max(edit.info.seconds, window_seconds), 2)), []).append(edit)
+        length = round(max(edit.info.seconds, window_seconds), 2)
+        groups.setdefault((length, *edit.request.batch_key), []).append(edit)
     return [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
 
 

@@ -159,8 +159,10 @@ class _OpenShard:
                 offset = self._tar.offset + tarfile.BLOCKSIZE
                 self._tar.addfile(info, io.BytesIO(data))
                 self._members.append(Member(key, info.name, offset, len(data), hashlib.sha256(data).hexdigest()))
-        except BaseException:
+        except BaseException as error:
             self.discard()
+            if isinstance(error, OSError):  # a full disk names no file
+                error.filename = str(self.path)
             raise
         self.samples += 1
 
