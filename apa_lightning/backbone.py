@@ -199,21 +199,20 @@ class AudioLDM2Backbone(nn.Module):
         for prompt in prompts:
             if not isinstance(prompt, str):
                 raise InputError(f"prompt: {prompt!r} is no text; give a string ('' means unconditional).")
+        device = self.device  # a walk over all modules
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
         groups: dict[object, list[str]] = {}
         for prompt in missing:
             tokens = self._count_tokens(prompt)
-            groups.setdefault(prompt if self.device.type == "cpu" else tokens, []).append(prompt)
+            groups.setdefault(prompt if device.type == "cpu" else tokens, []).append(prompt)
         for group in groups.values():
-            encoded, mask, generated = self.pipeline.encode_prompt(
-                group, self.device, 1, do_classifier_free_guidance=False
-            )
+            encoded, mask, generated = self.pipeline.encode_prompt(group, device, 1, do_classifier_free_guidance=False)
             for i, prompt in enumerate(group):
                 self._prompts[prompt] = tuple(t[i].detach().cpu().clone() for t in (generated, encoded, mask))
         rows: list[Any] = []
         for prompt in prompts:
             self._prompts.move_to_end(prompt)
-            rows.append(tuple(t.to(self.device) for t in self._prompts[prompt]))
+            rows.append(tuple(t.to(device) for t in self._prompts[prompt]))
         while len(self._prompts) > PROMPT_CACHE_SIZE:
             self._prompts.popitem(last=False)
         return TextStreams.stack(rows)

@@ -1,15 +1,33 @@
 """Trainer checkpoints on disk: which is the newest, and whether a file is one."""
 
 import glob
+import io
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 from apa_lightning.sources import first_line
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written as whole files: its own go through the system's temporary folder, which may be
+    another disk, and a full one is reported without the file's name."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
+        torch.save(checkpoint, encoded)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encoded.getbuffer())
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:

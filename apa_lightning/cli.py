@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from apa_lightning.checkpoints import check_checkpoint, last_checkpoint
+from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
 from apa_lightning.errors import InputError
 
 #: Commands that need no Trainer: plain typed functions, named by path because this package imports none of their homes.
@@ -126,9 +127,12 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
     def instantiate_classes(self) -> None:
         if self.subcommand not in TOOLS:

@@ -30,7 +30,9 @@ def atomic_path(path: str | os.PathLike, outdates: str | os.PathLike | None = No
         if outdates is not None:
             Path(outdates).unlink(missing_ok=True)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise

@@ -13,8 +13,12 @@ STEPS, BATCH = 2_000, 32
 
 
 def recorded_draws(dropout: ConditionDropout) -> tuple[torch.Tensor, torch.Tensor]:
-    """What training would draw: one generator per step."""
-    masks = [dropout.draw(BATCH, generator_for(0, "fit", step, 0)) for step in range(STEPS)]
+    """What `training_step` draws: one generator per step, which gives omega first and the dropout after it."""
+    masks = []
+    for step in range(STEPS):
+        draw = generator_for(0, "fit", step, 0)
+        PoolingRates().draw(draw)
+        masks.append(dropout.draw(BATCH, draw))
     return torch.cat([text for text, _ in masks]), torch.cat([audio for _, audio in masks])
 
 

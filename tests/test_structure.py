@@ -16,7 +16,17 @@ MODULES = sorted(
 #: The plan's order; a module may import from rows above it, and from its own.
 ORDER = [
     {"errors", "files"},
-    {"audio", "pooling", "diffusion", "random_draws", "text_streams", "sources", "checkpoints", "random_backbone", "embedded"},
+    {
+        "audio",
+        "pooling",
+        "diffusion",
+        "random_draws",
+        "text_streams",
+        "sources",
+        "checkpoints",
+        "random_backbone",
+        "embedded",
+    },
     {"audio_encoder", "adapter", "conditioning", "edit_request"},
     {"backbone"},
     {"clap", "metrics", "sampling", "editing", "sizes", "adapter_files"},
