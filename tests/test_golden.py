@@ -28,7 +28,8 @@ KINDS = {"attention": "attn.", "pooling": "pooled_", "fbank": "fbank.", "log_mel
 
 def kind_of(path: Path) -> str | None:
     with safe_open(path, "pt") as file:
-        return next((kind for kind, start in KINDS.items() if any(key.startswith(start) for key in file.keys())), None)
+        keys = list(file.keys())
+    return next((kind for kind, start in KINDS.items() if any(key.startswith(start) for key in keys)), None)
 
 
 def files(kind: str) -> list[Path]:
