@@ -1,6 +1,6 @@
 """AudioLDM2 folders with random weights, in the hub's own layout, from the real classes at any size.
 
-``TINY`` is the embedded default and what tests use; ``AUDIOLDM2_LARGE`` has the published sizes (REFERENCE).
+``TINY`` is what tests use; ``POCKET`` is what this project trains itself (:mod:`apa_lightning.pocket`); ``AUDIOLDM2_LARGE`` has the published sizes (REFERENCE).
 """
 
 import json
@@ -50,6 +50,80 @@ class Architecture:
             **self.unet,
         )
 
+    def build_vae(self) -> Any:
+        """The VAE on log-mels of one channel, with 8 latent channels; every level but the last halves both axes."""
+        levels = len(self.vae["block_out_channels"])
+        return AutoencoderKL(
+            in_channels=1,
+            out_channels=1,
+            latent_channels=8,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            **{"scaling_factor": 0.4, **self.vae},
+        )
+
+    def build_clap(self, tokenizer: Any) -> transformers.ClapModel:
+        """CLAP with the vocabulary of ``tokenizer``."""
+        width = self.clap["projection_dim"]
+        special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        text = {"vocab_size": len(tokenizer), "max_position_embeddings": 514, "projection_dim": width, **special}
+        return transformers.ClapModel(
+            transformers.ClapConfig(
+                text_config={**text, **self.clap["text_config"]},
+                audio_config={"projection_dim": width, **self.clap["audio_config"]},
+                projection_dim=width,
+            )
+        )
+
+    def t5_config(self, tokenizer: Any) -> transformers.T5Config:
+        """T5's configuration with the vocabulary of ``tokenizer``."""
+        return transformers.T5Config(  # type: ignore[call-arg]
+            vocab_size=len(tokenizer),
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            **self.t5,
+        )
+
+    def build_projection(self) -> Any:
+        """The projection of both text encoders to GPT-2's width."""
+        return AudioLDM2ProjectionModel(self.clap["projection_dim"], self.t5["d_model"], self.gpt2["n_embd"])
+
+    def build_gpt2(self) -> transformers.GPT2LMHeadModel:
+        """The language model that generates eight LOA tokens."""
+        config = transformers.GPT2Config(max_new_tokens=8, bos_token_id=0, eos_token_id=0, **self.gpt2)  # type: ignore[call-arg]
+        return transformers.GPT2LMHeadModel(config)
+
+    def build_vocoder(self) -> transformers.SpeechT5HifiGan:
+        """The vocoder from 64-bin log-mels to 16 kHz, 160 samples a frame."""
+        sizes = {
+            "model_in_dim": 64,
+            "sampling_rate": 16_000,
+            "upsample_rates": [5, 4, 2, 2, 2],
+            "upsample_kernel_sizes": [16, 16, 8, 4, 4],
+            "normalize_before": False,
+            **self.vocoder,
+        }
+        return transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**sizes))
+
+    def build_audio_encoder(self) -> VisionTransformer:
+        """The ViT on filter banks of 128 bins that are as long as the U-Net's window, in patches of 16 x 16."""
+        return VisionTransformer(**self.audio_encoder_sizes(), **_VIT)
+
+    def audio_encoder_sizes(self) -> Sizes:
+        """What ``config.json`` says of the ViT in timm's layout."""
+        hop = 2 ** (len(self.vae["block_out_channels"]) - 1)
+        return {"img_size": [self.unet["sample_size"] * hop, 128], "in_chans": 1, **self.audio_encoder}
+
+
+_VIT = {
+    "patch_size": 16,
+    "num_classes": 0,
+    "global_pool": "",
+    "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6),
+}
+
 
 TINY = Architecture(
     name="tiny",
@@ -92,6 +166,56 @@ TINY = Architecture(
     audio_encoder={"embed_dim": 48, "depth": 4, "num_heads": 4},
 )
 
+POCKET = Architecture(
+    name="pocket",
+    # A window of 5.12 s: latents of 128 x 16.
+    unet={
+        "sample_size": 128,
+        "block_out_channels": (32, 48, 96, 128),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": (2, 3, 4, 4),
+        "transformer_layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    },
+    vae={
+        "block_out_channels": (16, 32, 64),
+        "norm_num_groups": 8,
+        "layers_per_block": 1,
+        "mid_block_add_attention": False,
+    },
+    vocoder={
+        "upsample_initial_channel": 128,
+        "upsample_rates": [5, 4, 4, 2],
+        "upsample_kernel_sizes": [16, 16, 8, 4],
+        "resblock_kernel_sizes": [3, 5],
+        "resblock_dilation_sizes": [[1, 3], [1, 3]],
+    },
+    clap={
+        "projection_dim": 128,
+        "text_config": {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "max_position_embeddings": 130,
+        },
+        # 256 frames of 20 ms x 64 bins, folded into a square of 128 x 128.
+        "audio_config": {
+            "spec_size": 128,
+            "patch_embeds_hidden_size": 32,
+            "hidden_size": 128,
+            "depths": [2, 2, 2],
+            "num_attention_heads": [2, 4, 8],
+            "num_hidden_layers": 3,
+        },
+    },
+    t5={"d_model": 128, "d_kv": 32, "d_ff": 320, "num_layers": 3, "num_heads": 4},
+    gpt2={"n_embd": 160, "n_layer": 3, "n_head": 5, "vocab_size": 8, "n_positions": 192},
+    audio_encoder={"embed_dim": 160, "depth": 5, "num_heads": 5},
+)
+
 AUDIOLDM2_LARGE = Architecture(
     name="audioldm2-large",
     unet={
@@ -114,7 +238,7 @@ AUDIOLDM2_LARGE = Architecture(
     gpt2={"n_embd": 768, "n_layer": 12, "n_head": 12},
     audio_encoder={"embed_dim": 768, "depth": 12, "num_heads": 12},
 )
-ARCHITECTURES = {architecture.name: architecture for architecture in (TINY, AUDIOLDM2_LARGE)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (TINY, POCKET, AUDIOLDM2_LARGE)}
 
 
 def save_random_backbone(folder: Path, architecture: Architecture = TINY, seed: int = 0) -> None:
@@ -122,71 +246,33 @@ def save_random_backbone(folder: Path, architecture: Architecture = TINY, seed: 
     with torch.random.fork_rng(devices=[]), no_progress_bars():
         torch.manual_seed(seed)
         random_pipeline(architecture).save_pretrained(folder)
-        _save_random_audio_encoder(folder / "audio_encoder", architecture)
+        save_audio_encoder(architecture.build_audio_encoder(), folder / "audio_encoder", architecture)
 
 
 def random_pipeline(architecture: Architecture) -> Any:
     """The pipeline with random weights from torch's global generator, and tokenizers over single characters."""
     tokenizer, tokenizer_2 = _clap_tokenizer(), _t5_tokenizer()
-    clap = architecture.clap
-    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     parts: dict[str, Any] = {
-        "vae": AutoencoderKL(
-            in_channels=1,
-            out_channels=1,
-            latent_channels=8,
-            scaling_factor=0.4,
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            **architecture.vae,
-        ),
-        "text_encoder": transformers.ClapModel(
-            transformers.ClapConfig(
-                text_config={
-                    "vocab_size": len(tokenizer),
-                    "max_position_embeddings": 514,
-                    "projection_dim": clap["projection_dim"],
-                    **special,
-                    **clap["text_config"],
-                },
-                audio_config={"projection_dim": clap["projection_dim"], **clap["audio_config"]},
-                projection_dim=clap["projection_dim"],
-            )
-        ),
-        "text_encoder_2": transformers.T5EncoderModel(
-            transformers.T5Config(  # type: ignore[call-arg]
-                vocab_size=len(tokenizer_2),
-                feed_forward_proj="gated-gelu",
-                pad_token_id=tokenizer_2.pad_token_id,
-                eos_token_id=tokenizer_2.eos_token_id,
-                decoder_start_token_id=tokenizer_2.pad_token_id,
-                **architecture.t5,
-            )
-        ),
-        "projection_model": AudioLDM2ProjectionModel(
-            clap["projection_dim"], architecture.t5["d_model"], architecture.gpt2["n_embd"]
-        ),
-        "language_model": transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(  # type: ignore[call-arg]
-                max_new_tokens=8,
-                bos_token_id=0,
-                eos_token_id=0,
-                **architecture.gpt2,
-            )
-        ),
+        "vae": architecture.build_vae(),
+        "text_encoder": architecture.build_clap(tokenizer),
+        "text_encoder_2": transformers.T5EncoderModel(architecture.t5_config(tokenizer_2)),
+        "projection_model": architecture.build_projection(),
+        "language_model": architecture.build_gpt2(),
         "unet": architecture.build_unet(),
-        "vocoder": transformers.SpeechT5HifiGan(
-            transformers.SpeechT5HifiGanConfig(
-                model_in_dim=64,
-                sampling_rate=16_000,
-                upsample_rates=[5, 4, 2, 2, 2],
-                upsample_kernel_sizes=[16, 16, 8, 4, 4],
-                normalize_before=False,
-                **architecture.vocoder,
-            )
-        ),
+        "vocoder": architecture.build_vocoder(),
     }
-    scheduler = DDIMScheduler(
+    return AudioLDM2Pipeline(
+        **{name: frozen(part) for name, part in parts.items()},
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        feature_extractor=transformers.ClapFeatureExtractor(),
+        scheduler=new_scheduler(),
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """AudioLDM2's noise schedule."""
+    return DDIMScheduler(
         beta_start=0.0015,
         beta_end=0.0195,
         beta_schedule="scaled_linear",
@@ -195,13 +281,6 @@ def random_pipeline(architecture: Architecture) -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type="epsilon",
-    )
-    return AudioLDM2Pipeline(
-        **{name: frozen(part) for name, part in parts.items()},
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer_2,
-        feature_extractor=transformers.ClapFeatureExtractor(),
-        scheduler=scheduler,
     )
 
 
@@ -220,14 +299,12 @@ def _t5_tokenizer() -> transformers.T5Tokenizer:
     return transformers.T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=128)
 
 
-def _save_random_audio_encoder(folder: Path, architecture: Architecture) -> None:
-    frames = architecture.unet["sample_size"] * 4
-    sizes = {"img_size": [frames, 128], "in_chans": 1, **architecture.audio_encoder}
-    encoder = VisionTransformer(
-        **sizes, patch_size=16, num_classes=0, global_pool="", norm_layer=partial(torch.nn.LayerNorm, eps=1e-6)
-    )
+def save_audio_encoder(encoder: VisionTransformer, folder: Path, architecture: Architecture) -> None:
+    """Write ``encoder`` in timm's layout: ``config.json`` and ``model.safetensors``."""
+    sizes = architecture.audio_encoder_sizes()
     folder.mkdir(parents=True)
-    save_file(encoder.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = {key: value.contiguous() for key, value in encoder.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architecture": "vit_base_patch16_224",
         "num_classes": 0,
@@ -235,7 +312,7 @@ def _save_random_audio_encoder(folder: Path, architecture: Architecture) -> None
         "model_args": sizes,
         "pretrained_cfg": {
             "tag": "audiomae",
-            "input_size": [1, frames, 128],
+            "input_size": [1, *sizes["img_size"]],
             "fixed_input_size": True,
             "num_classes": 0,
             "first_conv": "patch_embed.proj",

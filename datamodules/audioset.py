@@ -33,7 +33,7 @@ class AudioSetDataModule(LightningDataModule):
     """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
 
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
-    `prompt` (list of B) and `labels` (list of B lists). Local shards are read by index, in one global order that
+    `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: what the JSON says). Local shards are read by index, in one global order that
     depends on (seed, epoch) alone; as soon as one shard is remote all are streamed (see `StreamedShards`).
 
     Broken samples are skipped, named in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay

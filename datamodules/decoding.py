@@ -43,7 +43,8 @@ class ExampleDecoder:
         """One example.
 
         Returns:
-            `key`, `waveform` (S,) float32 mono, `num_samples` of it that are no padding, `prompt`, `labels`.
+            `key`, `waveform` (S,) float32 mono, `num_samples` of it that are no padding, `prompt`, `labels`, and all
+            the `metadata` of the JSON.
 
         Raises:
             BadSample: The audio or its metadata cannot be used.
@@ -58,6 +59,7 @@ class ExampleDecoder:
             "num_samples": min(len(mono), self.samples),
             "prompt": prompt,
             "labels": fields["labels"],
+            "metadata": fields,
         }
 
     def _window(self, audio: bytes, generator: torch.Generator) -> Tensor:

@@ -43,12 +43,15 @@ class SampleOrder:
         return number, int(self._drawn[number][place])
 
 
+_LISTS = ("key", "prompt", "labels", "num_samples", "metadata")
+
+
 def collate(fetched: list[Fetched]) -> dict[str, Any]:
     """Join examples to `batch` (None where all were broken), with what the quarantine must hear."""
     examples = [f.example for f in fetched if f.example is not None]
     batch: Batch | None = None
     if examples:
-        batch = {name: [example[name] for example in examples] for name in ("key", "prompt", "labels", "num_samples")}
+        batch = {name: [example[name] for example in examples] for name in _LISTS}
         batch["waveform"] = torch.stack([example["waveform"] for example in examples])
     return {
         "batch": batch,

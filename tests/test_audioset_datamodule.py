@@ -75,7 +75,7 @@ def test_batches_keep_the_contract(folder: Path, workers: int) -> None:
         assert len(batches) == len(loader) == steps
         for batch in batches:
             size = len(batch["key"])
-            assert set(batch) == {"key", "waveform", "num_samples", "prompt", "labels"}
+            assert set(batch) == {"key", "waveform", "num_samples", "prompt", "labels", "metadata"}
             assert all(1 <= count <= 16_000 for count in batch["num_samples"])
             assert batch["waveform"].shape == (size, 16_000) and batch["waveform"].dtype == torch.float32
             assert batch["waveform"].abs().max() <= 1

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from apa_lightning.pocket import prompts
 from datamodules.music.accompany import accompany
 from datamodules.music.clip import Recipe, compose, plan
 from datamodules.music.genres import compose_genre
@@ -248,3 +249,32 @@ def test_other_lengths(seconds):
         assert clip.performance.seconds == seconds
         assert max(n.start for t in clip.performance.tracks for n in t.notes) < seconds
         assert max(n.end for t in clip.performance.tracks for n in t.notes) > 0.5 * seconds
+
+
+def test_captions_say_what_sounds():
+    recipe = Recipe(seed=4, shares=(2, 1, 1), captions=0.5)
+    written: dict[str, list[bool]] = {"solo": [], "duet": [], "genre": []}
+    for index in range(200):
+        planned = plan(recipe, "train", index)
+        metadata = compose(recipe, planned).metadata
+        caption = metadata.get("caption")
+        written[planned.kind].append(caption is not None)
+        if caption is not None:
+            names = [metadata[field] for field in ("genre", "instrument") if field in metadata][:1]
+            if planned.kind == "duet":
+                names = [metadata["accompaniment"]]
+            assert names[0] in caption
+    assert all(written["duet"]) and 0.3 < sum(written["solo"]) / len(written["solo"]) < 0.7
+    assert 0.3 < sum(written["genre"]) / len(written["genre"]) < 0.7
+
+
+def test_captions_leave_the_music_alone():
+    with_words = Recipe(seed=4, captions=1.0)
+    for index in range(10):
+        clip = compose(Recipe(seed=4), plan(with_words, "train", index))
+        assert compose(with_words, plan(with_words, "train", index)).performance == clip.performance
+
+
+def test_prompts_and_music_know_the_same_names():
+    assert {i.name: i.label for i in INSTRUMENTS.values()} == prompts.INSTRUMENTS
+    assert {g.name: g.label for g in GENRES.values()} == prompts.GENRES

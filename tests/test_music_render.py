@@ -6,6 +6,7 @@ import json
 import random
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def pitch(audio: np.ndarray) -> float:
 def test_notes_sound_at_their_pitch(soundfont, key):
     audio = played(soundfont, Note(0.0, 1.0, key, 100))
     assert 1200 * abs(np.log2(pitch(audio[4000:28000]) / (440 * 2 ** ((key - 69) / 12)))) < 3
+
+
+def test_an_ensemble_off_concert_pitch(soundfont):
+    track = Track("lead", 0, (Note(0.0, 1.0, 69, 100),))
+    sharp, drums = (
+        render_track(SoundFont(soundfont), replace(track, drums=drums), 1.0, RATE, tuning=30.0)
+        for drums in (False, True)
+    )
+    assert 1200 * np.log2(pitch(sharp[4000:28000]) / 440) == pytest.approx(30, abs=3)
+    assert np.array_equal(drums, render_track(SoundFont(soundfont), replace(track, drums=True), 1.0, RATE))
 
 
 def test_bends_swells_and_velocity(soundfont):
@@ -190,6 +201,8 @@ def test_render_keeps_the_byte_limit(tmp_path, soundfont):
         ({"solo": -1.0}, "solo, duet, genre"),
         ({"solo": 0.0, "duet": 0.0, "genre": 0.0}, "above 0"),
         ({"renditions": 9}, "between 1 and 8"),
+        ({"variety": 3.0}, "variety is 3.0; it must be between 0 and 2"),
+        ({"captions": 1.5}, "captions is 1.5; it must be a share from 0 to 1"),
         ({"workers": -1}, "workers is -1"),
         ({"clips_per_shard": 0}, "clips_per_shard is 0"),
         ({"max_shard_bytes": 10}, "max_shard_bytes is 10"),
@@ -280,3 +293,31 @@ def test_embedded_data_can_be_made_again(embedded):
         # The bytes are equal where numpy, libsndfile and processor are; the sound is everywhere.
         again, before = (soundfile.read(io.BytesIO(d))[0] for d in (data, embedded[key][2]))
         assert np.corrcoef(again, before)[0, 1] > 0.99
+
+
+def test_variety_changes_the_sound_and_nothing_else(soundfont):
+    """The notes, labels and keys of a varied clip are those of the clean one: variety is about the recording."""
+    clean, varied = Recipe(4, 2.0), Recipe(4, 2.0, variety=1.0)
+    different = 0
+    for index in range(12):
+        key, audio, metadata = render_clip(clean, plan(clean, "train", index), (soundfont,), "flac")
+        same_key, other, same_metadata = render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")
+        assert (key, metadata) == (same_key, same_metadata)
+        assert other == render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")[1]
+        different += audio != other
+    assert different == 12  # the tuning alone is never exactly concert pitch
+
+
+def test_clips_render_on_one_of_several_soundfonts(soundfont):
+    recipe = Recipe(4, 1.0)
+    other = soundfont.with_name("other.sf2")
+    other.write_bytes(soundfont.read_bytes())
+    used = Counter(
+        render_clip(recipe, plan(recipe, "train", i), (soundfont, other), "flac")[2]["soundfont"] for i in range(40)
+    )
+    assert set(used) == {soundfont.stem, "other"} and min(used.values()) > 8
+
+
+def test_the_shipped_soundfont_has_a_name(tmp_path):
+    render(tmp_path, clips=1, seconds=1.0, validation=0.0, soundfonts=[Path("pretty_midi")], workers=1)
+    assert json.loads((tmp_path / "render.json").read_text())["soundfonts"][0]["name"] == default_soundfont().name

@@ -1,10 +1,11 @@
 """One clip from its number: what it is, how it is played, what it sounds like, what is written beside it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from apa_lightning.pocket import prompts
 from datamodules.music.accompany import accompany
 from datamodules.music.events import Note, Performance, Track, trimmed
 from datamodules.music.genres import compose_genre
@@ -23,12 +24,16 @@ class Recipe:
         seed: any integer. seconds: length of the clips.
         shares: relative numbers of solos, duets and genre clips.
         renditions: on how many instruments each solo melody and its performance is rendered.
+        variety: how much tape, equaliser, microphone, noise and tuning change the sound; 0: not at all.
+        captions: share of the clips whose `caption` is in a musician's own words (duets always have one).
     """
 
     seed: int = 0
     seconds: float = 10.24
     shares: tuple[float, float, float] = (7.0, 1.0, 2.0)
     renditions: int = 1
+    variety: float = 0.0
+    captions: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,23 @@ def plan(recipe: Recipe, split: str, index: int) -> Plan:
 
 def compose(recipe: Recipe, plan: Plan) -> Clip:
     """Composes a clip. Nothing but the recipe and the plan decides the result."""
+    clip = _composed(recipe, plan)
+    rng = random.Random(f"{recipe.seed}/{plan.split}/{plan.index}/caption")
+    if rng.random() >= recipe.captions:
+        return clip
+    return replace(clip, metadata={**clip.metadata, "caption": _caption(rng, clip.metadata)})
+
+
+def _caption(rng: random.Random, metadata: dict[str, Any]) -> str:
+    """A musician's words for what a clip is."""
+    if metadata["kind"] == "genre":
+        return prompts.genre_caption(rng, metadata["genre"])
+    if metadata["kind"] == "duet":
+        return prompts.duet_caption(rng, metadata["instrument"], metadata["accompaniment"])
+    return prompts.solo_caption(rng, metadata["instrument"])
+
+
+def _composed(recipe: Recipe, plan: Plan) -> Clip:
     rng = random.Random(f"{recipe.seed}/{plan.melody}")  # A string seed goes through SHA-512: the same everywhere.
     if plan.kind == "genre":
         return _genre(recipe, plan, rng)

@@ -1,4 +1,4 @@
-"""From a performance to finished audio: tracks, room, level, fades."""
+"""From a performance to finished audio: tracks, tape, room, microphone, level, fades."""
 
 import random
 from functools import lru_cache
@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from datamodules.music.events import Performance
+from datamodules.music.recording import Recording, on_tape, through_microphone
 from datamodules.music.sampler import OVERSAMPLING, render_track
 from datamodules.music.soundfont import SoundFont
 
@@ -14,11 +15,13 @@ _PEAK = 0.79  # -2 dBFS: lossy codecs overshoot by up to 1.7 dB.
 _FADE_IN, _FADE_OUT = 0.005, 0.12
 
 
-def mix(performance: Performance, soundfont: SoundFont, rng: random.Random) -> np.ndarray:
+def mix(
+    performance: Performance, soundfont: SoundFont, rng: random.Random, recording: Recording = Recording()
+) -> np.ndarray:
     """Renders a performance.
 
     Args:
-        performance: what sounds. soundfont: on what. rng: draws the level.
+        performance: what sounds. soundfont: on what. rng: draws the level. recording: how it is recorded.
 
     Returns:
         float64 (seconds * 16000,), mono: root mean square of -28 to -14 dBFS as far as a peak of -2 dBFS allows,
@@ -26,11 +29,13 @@ def mix(performance: Performance, soundfont: SoundFont, rng: random.Random) -> n
     """
     from scipy.signal import resample_poly
 
-    dry = sum(render_track(soundfont, track, performance.seconds, SAMPLE_RATE) for track in performance.tracks)
-    audio = resample_poly(dry, 1, OVERSAMPLING)
+    seconds, tuning = performance.seconds, recording.tuning
+    dry = sum(render_track(soundfont, track, seconds, SAMPLE_RATE, tuning) for track in performance.tracks)
+    audio = resample_poly(on_tape(dry, recording, SAMPLE_RATE * OVERSAMPLING), 1, OVERSAMPLING)
     decay, wet = performance.reverb
     if wet > 0:
         audio = _reverberated(audio, decay, wet, rng.randrange(8))
+    audio = through_microphone(audio, recording, SAMPLE_RATE)
     audio -= audio.mean()
     audio = _faded(audio)
     return levelled(audio, rng.uniform(-28, -14))

@@ -56,6 +56,8 @@ def render(
     duet: float = 1.0,
     genre: float = 2.0,
     renditions: int = 1,
+    variety: float = 0.0,
+    captions: float = 0.0,
     audio_format: AudioFormat = "flac",
     soundfonts: list[Path] | None = None,
     clips_per_shard: int | None = None,
@@ -79,9 +81,12 @@ def render(
         genre: Relative number of genre clips, the eight genres in turn.
         renditions: Instruments on which each solo melody is rendered, all from one performance (the JSON field
             `melody` groups them): ground truth for timbre transfer.
+        variety: How much tuning, tape, equalisers, microphones and noise change the sound: 0 clean, 1 as varied as
+            recordings are.
+        captions: Share of the clips with a `caption` in a musician's words beside the labels; duets always have one.
         audio_format: flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
         soundfonts: SoundFont 2 or 3 files with General MIDI programs; each clip takes one of them by chance.
-            Default: the one that pretty_midi ships.
+            `pretty_midi` means the one that pretty_midi ships, the default.
         clips_per_shard: Clips in a shard, at most; fewer where max_shard_bytes would not hold them.
         max_shard_bytes: No shard grows beyond this.
         workers: Processes that render; 0 for one per core.
@@ -90,7 +95,7 @@ def render(
         InputError: A setting is out of its range, the SoundFont is unusable, or `out` holds another recipe's shards.
         FileNotFoundError: A SoundFont does not exist.
     """
-    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions)
+    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions, variety, captions)
     _check(recipe, clips, validation, clips_per_shard, workers)
     fonts = _soundfonts(soundfonts)
     shards = _shards(out, clips, validation, _capacity(recipe, audio_format, clips_per_shard, max_shard_bytes))
@@ -114,12 +119,16 @@ def render_clip(
         Its key, the audio file's bytes and its metadata.
     """
     from datamodules.music.mix import SAMPLE_RATE, mix
+    from datamodules.music.recording import Recording, draw_recording
     from datamodules.music.soundfont import open_soundfont
 
     clip = compose(recipe, planned)
     rng = random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/sound")
     path = rng.choice(soundfonts)
-    audio = mix(clip.performance, open_soundfont(path), rng)
+    recording = draw_recording(
+        random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/recording"), recipe.variety
+    )
+    audio = mix(clip.performance, open_soundfont(path), rng, recording if recipe.variety else Recording())
     name = clip.metadata.get("instrument") or clip.metadata["genre"]
     key = f"{planned.split}-{planned.index:07d}-{planned.kind}-{name.replace(' ', '-')}"
     data = encode(audio, SAMPLE_RATE, audio_format, serial=planned.index + 1)
@@ -135,6 +144,8 @@ def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int |
         ("solo, duet, genre", recipe.shares, all(0 <= s < math.inf for s in recipe.shares) and sum(recipe.shares) > 0,
          "not negative, and one of them above 0"),
         ("renditions", recipe.renditions, 1 <= recipe.renditions <= len(INSTRUMENTS), f"between 1 and {len(INSTRUMENTS)}"),
+        ("variety", recipe.variety, 0 <= recipe.variety <= 2, "between 0 and 2"),
+        ("captions", recipe.captions, 0 <= recipe.captions <= 1, "a share from 0 to 1"),
         ("clips_per_shard", clips_per_shard, clips_per_shard is None or clips_per_shard >= 1, "at least 1"),
         ("workers", workers, workers >= 0, "0 (one per core) or more"),
     ]  # fmt: skip
@@ -152,7 +163,8 @@ def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
         import soundfile  # noqa: F401
     except ImportError as error:
         raise InputError(f"rendering needs {error.name}. Run: pip install 'apa_lightning[render]'") from None
-    fonts = tuple(Path(path).absolute() for path in paths) if paths else (default_soundfont(),)
+    shipped = Path("pretty_midi")
+    fonts = tuple(default_soundfont() if path == shipped else Path(path).absolute() for path in paths or [shipped])
     programs = sorted({program for i in INSTRUMENTS.values() for program in i.programs})
     for font in fonts:
         for program in programs:

@@ -17,12 +17,14 @@ _MAX_RELEASE = 1.5  # Seconds; some SoundFonts ring for half a minute.
 _CENTS_PER_FILTER_STEP = 120.0
 
 
-def render_track(soundfont: sf.SoundFont, track: Track, seconds: float, sample_rate: int) -> np.ndarray:
+def render_track(
+    soundfont: sf.SoundFont, track: Track, seconds: float, sample_rate: int, tuning: float = 0.0
+) -> np.ndarray:
     """One track as audio.
 
     Args:
         soundfont: the instruments. track: what to play. seconds: length of the result.
-        sample_rate: Hz of the result before oversampling.
+        sample_rate: Hz of the result before oversampling. tuning: cents off concert pitch; drums have none.
 
     Returns:
         float64 (seconds * sample_rate * OVERSAMPLING,): where it sounds, its root mean square is the track's level
@@ -32,7 +34,7 @@ def render_track(soundfont: sf.SoundFont, track: Track, seconds: float, sample_r
     out = np.zeros(round(seconds * rate))
     for note, region, stop in _voices(soundfont, track, seconds):
         at = round(note.start * rate)
-        voice = _play(soundfont, region, note, rate, min(stop, seconds) - note.start)
+        voice = _play(soundfont, region, note, rate, min(stop, seconds) - note.start, 0.0 if track.drums else tuning)
         voice = voice[: max(0, len(out) - at)]
         out[at : at + len(voice)] += voice
     if track.expression:
@@ -69,7 +71,7 @@ def _voices(soundfont: sf.SoundFont, track: Track, seconds: float) -> list[tuple
     return voices
 
 
-def _play(soundfont: sf.SoundFont, region: sf.Region, note: Note, rate: int, limit: float) -> np.ndarray:
+def _play(soundfont: sf.SoundFont, region: sf.Region, note: Note, rate: int, limit: float, tuning: float) -> np.ndarray:
     """One voice at `rate`, at most `limit` seconds long."""
     release = min(_seconds(region.get(sf.RELEASE)), _MAX_RELEASE)
     count = int(min(note.duration + release * _SILENT_DB / 100, limit) * rate)
@@ -77,7 +79,7 @@ def _play(soundfont: sf.SoundFont, region: sf.Region, note: Note, rate: int, lim
         return np.zeros(0)
     times = np.arange(count) / rate
     volume = _volume(region, note, times, release)
-    audio = _read(soundfont, region, note, times, rate)
+    audio = _read(soundfont, region, note, times, rate, tuning)
     audio = _filter(audio, region, note, times, rate)[: len(volume)]
     audio *= volume[: len(audio)]
     if note.swell:
@@ -89,12 +91,14 @@ def _play(soundfont: sf.SoundFont, region: sf.Region, note: Note, rate: int, lim
     return audio * (np.cos(pan) + np.sin(pan)) / np.sqrt(2)
 
 
-def _read(soundfont: sf.SoundFont, region: sf.Region, note: Note, times: np.ndarray, rate: int) -> np.ndarray:
+def _read(
+    soundfont: sf.SoundFont, region: sf.Region, note: Note, times: np.ndarray, rate: int, tuning: float
+) -> np.ndarray:
     """The sample at the note's pitch, looped as long as `times` needs (shorter where it ends before)."""
     sample = soundfont.sample(region.sample)
     root = region.get(sf.ROOT_KEY) if 0 <= region.get(sf.ROOT_KEY) < 128 else sample.root
     cents = (note.pitch - root) * region.get(sf.SCALE_TUNING) + region.get(sf.COARSE_TUNE) * 100
-    cents += region.get(sf.FINE_TUNE) + sample.correction
+    cents += region.get(sf.FINE_TUNE) + sample.correction + tuning
     step = 2 ** (cents / 1200) * sample.rate / rate
     octaves = max(0, int(np.ceil(np.log2(step / 1.5))))
     begin = _offset(region, sf.START, sf.START_COARSE)
