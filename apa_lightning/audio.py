@@ -285,7 +285,8 @@ def normalise_level(waveform: Tensor, peak: float = 0.5, lengths: Sequence[int] 
 
 
 @lru_cache(maxsize=8)
-def _mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+def mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The Slaney mel filters (n_fft // 2 + 1, F) and the Hann window (n_fft,) of :func:`log_mel`."""
     filters = librosa.filters.mel(
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
@@ -303,7 +304,7 @@ def log_mel(waveform: Tensor, spec: MelSpec = MelSpec()) -> Tensor:
 
     The level is used as it is; :func:`normalise_level` goes before for the VAE.
     """
-    filters, window = _mel_basis(spec, waveform.device)
+    filters, window = mel_basis(spec, waveform.device)
     with torch.autocast(waveform.device.type, enabled=False):
         magnitude = torch.stft(
             waveform.float(),

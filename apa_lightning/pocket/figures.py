@@ -121,7 +121,7 @@ def draw_mels(path: Path, rows: dict[str, Sequence[Tensor]], titles: Sequence[st
         shown = [torch.as_tensor(mels[column]) for mels in rows.values()]
         low, high = min(float(m.min()) for m in shown), max(float(m.max()) for m in shown)
         for axis, (name, mel) in zip(grid[:, column], zip(rows, shown, strict=True), strict=True):
-            axis.imshow(mel.T, origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma")
+            axis.imshow(mel.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma")
             axis.set_title(f"{name}: {title}", fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])

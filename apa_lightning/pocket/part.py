@@ -1,5 +1,6 @@
 """What training the parts of the pocket backbone has in common: schedule, draws, and the folder they are written to."""
 
+import copy
 import math
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from torch import nn
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
+from apa_lightning.sources import no_progress_bars
 
 
 class PocketPart(L.LightningModule):
@@ -80,6 +82,8 @@ class PocketPart(L.LightningModule):
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
             self.write(Path(temporary))
             for name in self.writes:
+                for path in (Path(temporary) / name).iterdir():
+                    path.chmod(0o644)  # safetensors makes files that their owner alone can read
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 (Path(temporary) / name).rename(self.folder / name)
 
@@ -102,6 +106,5 @@ def decayed(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float)
 
 def save_half(part: Any, folder: Path) -> None:
     """``part.save_pretrained(folder)`` with a half-precision copy of a diffusers or transformers model's weights."""
-    import copy
-
-    copy.deepcopy(part).cpu().half().save_pretrained(folder)
+    with no_progress_bars():
+        copy.deepcopy(part).cpu().half().save_pretrained(folder)

@@ -135,9 +135,27 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def described(rng: random.Random, caption: str) -> str:
-    """The caption with a word or two of description, and now and then a capital or a full stop, as people write."""
-    for word in rng.sample(DESCRIPTIONS, rng.choice([0, 1, 1, 2])):
+def plain(lead: str = "", accompaniment: str = "", genre: str = "") -> str:
+    """One wording for each meaning: the paper's, with the melody's instrument where a duet's is known.
+
+    Args:
+        lead, genre: who plays, or the band's genre. accompaniment: the second instrument of a duet.
+    """
+    if genre:
+        return _GENRE[0].format(name=genre)
+    if accompaniment:
+        return _DUET[1 if lead else 0].format(lead=lead, second=accompaniment)
+    return _SOLO[0].format(name=lead)
+
+
+def description(rng: random.Random) -> list[str]:
+    """No, one or two words that describe any music."""
+    return rng.sample(DESCRIPTIONS, rng.choice([0, 1, 1, 2]))
+
+
+def described(rng: random.Random, caption: str, words: Sequence[str]) -> str:
+    """The caption with ``words`` before or behind it, and now and then a capital or a full stop, as people write."""
+    for word in words:
         caption = rng.choice([f"{word} {caption}", f"{caption}, {word}"])
     caption = caption[0].upper() + caption[1:] if rng.random() < 0.4 else caption
     return f"{caption}." if rng.random() < 0.2 else caption
@@ -155,12 +173,18 @@ def _drawn(rng: random.Random, captions: list[str]) -> str:
     return captions[0] if rng.random() < 0.5 else rng.choice(captions[1:])
 
 
+ASKED = {
+    "instrument": {label: _SOLO[0].format(name=name) for name, label in INSTRUMENTS.items()},
+    "genre": {label: _GENRE[0].format(name=name) for name, label in GENRES.items()},
+    "accompaniment": {label: _DUET[0].format(second=name) for name, label in INSTRUMENTS.items()},
+}
+"""What the paper asks for: for each of its tasks, the AudioSet label and the prompt."""
+
 PAPER_PROMPTS = frozenset(
     [
-        *(caption for name in INSTRUMENTS for caption in solo_captions(name)[:2]),
-        *(caption for name in GENRES for caption in genre_captions(name)[:1]),
-        *(_DUET[0].format(second=name) for name in INSTRUMENTS),
+        *(prompt for asked in ASKED.values() for prompt in asked.values()),
+        *(_SOLO[1].format(name=name) for name in INSTRUMENTS),
         NEGATIVE_PROMPT,
     ]
 )
-"""What the paper asks for, word by word: its prompts and negative prompts for eight instruments and eight genres."""
+"""All of the paper's prompts and negative prompts."""

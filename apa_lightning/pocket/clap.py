@@ -1,0 +1,172 @@
+"""The pocket CLAP: one space for 5 s of music and for prompts, learned by telling pairs apart (arXiv 2211.06687)."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from apa_lightning.errors import InputError
+from apa_lightning.pocket.part import PocketPart, save_half
+from apa_lightning.pocket.prompts import ASKED, described, description
+from apa_lightning.pocket.tokenizers import clap_tokenizer
+from apa_lightning.random_backbone import POCKET
+from apa_lightning.random_draws import generator_for
+
+
+class PocketClap(PocketPart):
+    """Trains a ``ClapModel`` so that a clip and its prompt are alike, and writes it with tokenizer and feature extractor.
+
+    All clips of a batch with the same labels or the same prompt are right answers to it.
+
+    Args:
+        folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
+        level: lowest and highest gain in dB that a training clip is given: how loud a recording is says nothing.
+        described: share of training prompts with words of description added, which the audio knows nothing of.
+
+    Raises:
+        InputError: a setting that cannot be, or clips shorter than the 5 s that CLAP reads.
+    """
+
+    writes = ("tokenizer", "text_encoder", "feature_extractor")
+
+    def __init__(
+        self,
+        folder: Path = Path("runs/pocket/model"),
+        learning_rate: float = 2e-3,
+        warmup_steps: int = 100,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.98),
+        level: tuple[float, float] = (-18.0, 6.0),
+        described: float = 0.1,
+        seed: int = 0,
+    ):
+        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
+        if level[0] > level[1]:
+            raise InputError(f"model.level: {level}; give the lowest gain first, in dB.")
+        if not 0 <= described <= 1:
+            raise InputError(f"model.described: {described}; it must be between 0 and 1.")
+        self.level, self.described = tuple(level), described
+        self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = POCKET.build_clap(self.tokenizer).train()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        rng = random.Random(self.draws("prompts").initial_seed())
+        prompts = [
+            described(rng, text, description(rng)) if rng.random() < self.described else text
+            for text in batch["prompt"]
+        ]
+        waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
+        with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
+            torch.manual_seed(self.draws("dropout").initial_seed())
+            by_audio, by_text = self._logits(waveform, prompts)
+        loss = contrastive_loss(by_audio, by_text, same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device))
+        scale = self.model.logit_scale_a.exp()
+        self.log_dict({"train/loss": loss, "train/scale": scale}, batch_size=len(prompts), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        for scale in (self.model.logit_scale_a, self.model.logit_scale_t):  # a factor of 100 at most, as CLIP
+            scale.data.clamp_(max=4.6052)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        count = len(batch["prompt"])
+        waveform = self._cut(batch["waveform"], generator_for(self.seed, "validation", batch_idx))
+        same = same_meaning(batch["labels"], batch["prompt"]).to(self.device)
+        by_audio, by_text = self._logits(waveform, batch["prompt"])
+        found = same[torch.arange(count, device=same.device), by_audio.argmax(-1)].float().mean()
+        figures = {"val/loss": contrastive_loss(by_audio, by_text, same), "val/found": found}
+        self.log_dict(figures, batch_size=count, sync_dist=True)
+        for name in ("instrument", "genre"):
+            asked = ASKED[name]
+            chosen = [i for i, labels in enumerate(batch["labels"]) if len(labels) == 1 and labels[0] in asked]
+            if chosen:
+                answers, _ = self._logits(waveform[chosen], list(asked.values()))
+                true = torch.tensor([list(asked).index(batch["labels"][i][0]) for i in chosen], device=self.device)
+                right = (answers.argmax(-1) == true).float().mean()
+                self.log(f"val/{name}", right, batch_size=len(chosen), sync_dist=True)
+
+    def _logits(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Scaled cosines of B clips (B, S) and N prompts: (B, N) and (N, B)."""
+        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
+        features = clap_features(waveform, self.feature_extractor)
+        output = self.model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, input_features=features
+        )  # fmt: skip
+        return output.logits_per_audio, output.logits_per_text
+
+    def _cut(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
+        """What CLAP reads of (B, S), from one random place of the batch."""
+        size = self.feature_extractor.nb_max_samples
+        if (spare := waveform.shape[1] - size) < 0:
+            raise InputError(
+                f"data.audio_length_in_s: {waveform.shape[1] / self.feature_extractor.sampling_rate:g} s; CLAP reads "
+                f"{self.feature_extractor.max_length_s} s, give clips at least as long."
+            )
+        start = int(torch.randint(spare + 1, (), generator=generator))
+        return waveform[:, start : start + size]
+
+    def _louder(self, waveform: Tensor) -> Tensor:
+        low, high = self.level
+        gain = low + (high - low) * torch.rand(len(waveform), 1, generator=self.draws("level"))
+        return waveform * (10 ** (gain / 20)).to(waveform)
+
+    def write(self, folder: Path) -> None:
+        save_half(self.model, folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        self.feature_extractor.save_pretrained(folder / "feature_extractor")
+
+
+def feature_extractor() -> transformers.ClapFeatureExtractor:
+    """CLAP's log-mels of 5 s at 16 kHz: 251 frames of 20 ms x 64 bins.
+
+    ``ClapAudioModel`` stretches them to the 256 that it folds into a square, and refuses more; 5.12 s would be 257. The
+    class itself needs whole seconds.
+    """
+    return transformers.ClapFeatureExtractor(
+        feature_size=64,
+        sampling_rate=16_000,
+        hop_length=320,
+        max_length_s=5,
+        fft_window_size=1024,
+        frequency_min=0,
+        frequency_max=8_000,
+        truncation="rand_trunc",
+        padding="repeatpad",
+    )
+
+
+def clap_features(waveform: Tensor, extractor: transformers.ClapFeatureExtractor) -> Tensor:
+    """What ``extractor`` makes of clips that are as long as it reads, batched: (B, S) -> (B, 1, T = S // hop + 1, F), in dB."""
+    with torch.autocast(waveform.device.type, enabled=False):
+        size = extractor.fft_window_size
+        window = torch.hann_window(size, dtype=torch.float32, device=waveform.device)
+        spectrum = torch.stft(
+            waveform.float(), size, extractor.hop_length, window=window, center=True, return_complex=True
+        )  # fmt: skip
+        power = spectrum.real.square() + spectrum.imag.square()
+        filters = torch.from_numpy(extractor.mel_filters_slaney).to(power)
+        return (10 * (power.transpose(1, 2) @ filters).clamp(min=1e-10).log10())[:, None]
+
+
+def same_meaning(labels: Sequence[Sequence[str]], prompts: Sequence[str]) -> Tensor:
+    """Which clip's prompt is right for which clip: (B, B), where labels or prompts are the same."""
+    pairs = list(zip(map(tuple, labels), prompts, strict=True))
+    return torch.tensor([[a[0] == b[0] or a[1] == b[1] for b in pairs] for a in pairs])
+
+
+def contrastive_loss(by_audio: Tensor, by_text: Tensor, same: Tensor) -> Tensor:
+    """Mean cross-entropy of both directions, all right answers equally likely.
+
+    Args:
+        by_audio, by_text: logits (B, B), rows of clips and of prompts. same: which are right (B, B), symmetric.
+    """
+    targets = same.to(by_audio)
+    targets = targets / targets.sum(-1, keepdim=True)
+    each = [torch.nn.functional.cross_entropy(logits, targets) for logits in (by_audio, by_text)]
+    return torch.stack(each).mean()

@@ -1,0 +1,63 @@
+"""Griffin-Lim on log-mels: near its source, and the same every time."""
+
+import math
+
+import pytest
+import torch
+
+from apa_lightning import InputError
+from apa_lightning.audio import MelSpec, mel_basis, log_mel, normalise_level
+from apa_lightning.metrics import chroma, chroma_cosine
+from apa_lightning.pocket.griffin_lim import griffin_lim, magnitudes
+
+
+def note(pitch: float, seconds: float = 2.56) -> torch.Tensor:
+    """A tone with overtones that steps up by two semitones in the middle."""
+    time = torch.arange(round(seconds * 16_000)) / 16_000
+    hertz = pitch * 2 ** (2.0 * (time > seconds / 2) / 12)
+    return torch.stack([torch.sin(2 * math.pi * hertz * k * time) / k for k in range(1, 5)]).sum(dim=0)
+
+
+NOTES = torch.stack([note(440), note(587)])
+
+
+@pytest.fixture(scope="module")
+def mels() -> torch.Tensor:
+    return log_mel(normalise_level(NOTES))[:, 0]
+
+
+def test_griffin_lim_sounds_like_its_source(mels):
+    heard = griffin_lim(mels)
+    assert heard.shape == (2, 40_960) and heard.dtype == torch.float32
+    assert (log_mel(heard)[:, 0] - mels).abs().mean() < 0.35
+    for i, source in enumerate(NOTES):
+        same, other = (chroma_cosine(chroma(heard[i], 16_000), chroma(s, 16_000)) for s in (source, NOTES[i - 1]))
+        assert same > 0.9 and same > other + 0.5
+
+
+def test_griffin_lim_repeats_alone_and_in_batches(mels):
+    before = torch.random.get_rng_state()
+    together = griffin_lim(mels, iterations=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(griffin_lim(mels[1:], iterations=4)[0], together[1])
+    assert not torch.equal(griffin_lim(mels, iterations=4, seed=1), together)
+
+
+def test_magnitudes_have_the_mels_they_come_from(mels):
+    found = magnitudes(mels)
+    assert found.shape == (2, 256, 513) and (found >= 0).all()
+    again = (found @ mel_basis(MelSpec(), torch.device("cpu"))[0]).clamp(min=1e-5).log()
+    assert (again - mels).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "iterations", "message"),
+    [
+        ((2, 10, 80), 8, r"log_mel: has shape \(2, 10, 80\)"),
+        ((10, 64), 8, "log_mel"),
+        ((1, 10, 64), 0, "iterations: 0"),
+    ],
+)
+def test_griffin_lim_refuses(shape, iterations, message):
+    with pytest.raises(InputError, match=message):
+        griffin_lim(torch.zeros(shape), iterations=iterations)
