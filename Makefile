@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types tensorboard clean
+.PHONY: demo test lint types tensorboard pocket-report clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,12 @@ test: $(VENV)/.installed
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir runs
+
+# The pocket backbone's shipped parts on held-out clips: needs FluidR3 and MuseScore General (configs/pocket/held_out.yaml).
+pocket-report: $(VENV)/.installed
+	$(BIN)/python -m apa_lightning render --config configs/pocket/held_out.yaml
+	$(BIN)/python -m apa_lightning test --config configs/pocket/report.yaml \
+		--data.validation_shards 'runs/pocket/held_out/validation-*.tar'
 
 lint types: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

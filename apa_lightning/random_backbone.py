@@ -171,7 +171,7 @@ POCKET = Architecture(
     # A window of 5.12 s: latents of 128 x 16.
     unet={
         "sample_size": 128,
-        "block_out_channels": (32, 48, 96, 128),
+        "block_out_channels": (32, 48, 96, 96),
         "layers_per_block": 1,
         "norm_num_groups": 8,
         "attention_head_dim": (2, 3, 4, 4),

@@ -72,7 +72,8 @@ class PocketLOA(PocketPart):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         prompts, target = self._encoded(batch)
         if self.global_step == 0:
-            begin_at(self.language_model.transformer.ln_f, self.all_gather(target))
+            everyones: Any = self.all_gather(target)
+            begin_at(self.language_model.transformer.ln_f, everyones)
         gap = torch.rand(len(target), generator=self.draws("gap")) < self.padded
         loss = F.mse_loss(generate(self.projection, self.language_model, prompts, gap), target)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def initialise(vocoder: Any, mean: float, scale: float) -> None:
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
             fan = layer.in_channels * layer.kernel_size[0] / layer.stride[0] ** isinstance(layer, nn.ConvTranspose1d)
             nn.init.normal_(layer.weight, std=1.3 / math.sqrt(fan))
-            layer.bias.data.zero_()
+            nn.init.zeros_(cast(Tensor, layer.bias))
     for block in vocoder.resblocks:
         for layer in block.convs2:
             layer.weight.data *= 0.3
@@ -130,6 +130,8 @@ class PocketVocoder(PocketPart):
     Args:
         sizes: of the vocoder, over those of :data:`apa_lightning.random_backbone.POCKET`; null: those.
         segment_frames: frames of 10 ms in a segment; it must hold the largest FFT.
+        margin_frames: frames at each end of a segment that are heard and made, but not judged: the network could tell
+            the place in a segment by its ends, and long clips have none.
         segments_per_clip: drawn from each clip of a batch, at random places.
         fft_sizes: resolutions of the loss, in samples. The large ones teach pitch, the small ones attacks.
         convergence: weight of the spectral convergence beside the logarithms.
@@ -148,6 +150,7 @@ class PocketVocoder(PocketPart):
         folder: Path = Path("runs/pocket/model"),
         sizes: Sizes | None = None,
         segment_frames: int = 48,
+        margin_frames: int = 0,
         segments_per_clip: int = 4,
         fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128),
         convergence: float = 1.0,
@@ -168,13 +171,16 @@ class PocketVocoder(PocketPart):
                 f"model.segment_frames: {segment_frames} frames are {samples} samples, less than the largest of "
                 f"model.fft_sizes, {max(fft_sizes)}. Give {math.ceil(max(fft_sizes) / self.spec.hop_length)} or more."
             )
+        if margin_frames < 0:
+            raise InputError(f"model.margin_frames: {margin_frames}; it must not be negative.")
         if segments_per_clip < 1:
             raise InputError(f"model.segments_per_clip: {segments_per_clip}; give at least 1.")
         if convergence < 0 or mel_noise < 0:
             raise InputError(
                 f"model.convergence, model.mel_noise: {convergence}, {mel_noise}; neither may be negative. Give 0 for none."
             )
-        self.segment_frames, self.segments_per_clip = segment_frames, segments_per_clip
+        self.segment_frames, self.margin_frames = segment_frames, margin_frames
+        self.segments_per_clip = segments_per_clip
         self.fft_sizes, self.convergence, self.mel_noise = tuple(fft_sizes), convergence, mel_noise
         architecture = dataclasses.replace(POCKET, vocoder={**POCKET.vocoder, **(sizes or {})})
         with torch.random.fork_rng(devices=[]):
@@ -187,16 +193,18 @@ class PocketVocoder(PocketPart):
         return vocode(self.vocoder, mels, self.spec.hop_length)
 
     def segments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels (B * K, T, F) of random pieces of clips (B, S), and the pieces themselves (B * K, T * 160)."""
+        """Log-mels (B * K, M + T + M, F) of random pieces of clips (B, S) with margins of M frames, and the pieces
+        themselves (B * K, (M + T + M) * 160)."""
         mels, hop, draws = log_mel(waveform, self.spec)[:, 0], self.spec.hop_length, self.draws("segments")
-        last = mels.shape[1] - self.segment_frames
+        length = self.segment_frames + 2 * self.margin_frames
+        last = mels.shape[1] - length
         if last < 0:
             raise InputError(
-                f"data.audio_length_in_s: clips of {mels.shape[1]} frames are shorter than model.segment_frames, "
-                f"{self.segment_frames}. Give longer clips."
+                f"data.audio_length_in_s: clips of {mels.shape[1]} frames are shorter than model.segment_frames and its "
+                f"margins, {length}. Give longer clips."
             )
         starts = torch.randint(last + 1, (len(waveform), self.segments_per_clip), generator=draws).tolist()
-        places = [(clip, start, start + self.segment_frames) for clip, row in enumerate(starts) for start in row]
+        places = [(clip, start, start + length) for clip, row in enumerate(starts) for start in row]
         inputs = torch.stack([mels[clip, start:end] for clip, start, end in places])
         if self.mel_noise:
             noise = randn(tuple(inputs[::2].shape), draws, inputs)
@@ -205,7 +213,9 @@ class PocketVocoder(PocketPart):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         mels, pieces = self.segments(normalise_level(batch["waveform"], PEAK, batch.get("num_samples")))
-        loss = stft_loss(self(mels), pieces, self.fft_sizes, self.convergence)
+        margin = self.margin_frames * self.spec.hop_length
+        judged = slice(margin, pieces.shape[1] - margin)
+        loss = stft_loss(self(mels)[:, judged], pieces[:, judged], self.fft_sizes, self.convergence)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pieces))
         return loss
 

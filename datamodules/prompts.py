@@ -1,0 +1,117 @@
+"""Captions without audio, to train a text encoder on: the label templates and what musicians write."""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from apa_lightning.errors import InputError
+from apa_lightning.pocket import prompts
+from datamodules.captions import TEMPLATES
+
+Pair = tuple[str, str]
+
+
+class PromptDataModule(LightningDataModule):
+    """Batches of `prompt` and `plain` (lists of B texts), drawn from (seed, step) alone, without end.
+
+    `plain` says the same as the prompt, in one wording for each meaning. A third of the prompts are labels in one of the
+    15 templates; the others are captions of solos, genres and duets as musicians write them. One caption in ten
+    (`prompts.held_out`) is never trained on; validation reads these, each once.
+
+    Args:
+        batch_size: Texts per step and rank.
+        described: Share of training texts with words of description, capitals or full stops added.
+        seed: Of the draws.
+
+    Raises:
+        InputError: A setting cannot be.
+    """
+
+    def __init__(self, batch_size: int = 64, described: float = 0.25, seed: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"--data.init_args.batch_size is {batch_size}; it must be at least 1.")
+        if not 0 <= described <= 1:
+            raise InputError(f"--data.init_args.described is {described}; it must be between 0 and 1.")
+        self.batch_size, self.described, self.seed = batch_size, described, seed
+
+    def train_dataloader(self) -> "_Drawn":
+        """Training batches of this rank, from the trainer's step on."""
+        return _Drawn(self)
+
+    def val_dataloader(self) -> DataLoader:
+        """The held-out captions in a fixed order, so that batches hold texts of all kinds."""
+        return DataLoader(held_out_captions(), self.batch_size, collate_fn=_batch)  # type: ignore[arg-type]
+
+    def draw(self, *key: int) -> Pair:
+        """Prompt and plain wording of one place in training."""
+        rng = random.Random("/".join(map(str, (self.seed, *key))))
+        while prompts.held_out((pair := _drawn(rng))[0]):
+            pass
+        if rng.random() >= self.described:
+            return pair
+        words = prompts.description(rng)
+        return prompts.described(rng, pair[0], words), ", ".join([pair[1], *words])
+
+
+class _Drawn:
+    """The training batches: begins where the trainer stands, so that a resumed run goes on with the same texts."""
+
+    def __init__(self, data: PromptDataModule) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        data, trainer = self._data, self._data.trainer
+        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer else 0
+        rank = trainer.global_rank if trainer else 0
+        while True:
+            yield _batch([data.draw(rank, step, i) for i in range(data.batch_size)])
+            step += 1
+
+
+def held_out_captions() -> list[Pair]:
+    """Every caption that training never sees, with its plain wording, in a fixed order of chance."""
+    pairs = [pair for name in prompts.INSTRUMENTS for pair in _solos(name)]
+    pairs += [pair for name in prompts.GENRES for pair in _genres(name)]
+    pairs += [pair for names in permutations(prompts.INSTRUMENTS, 2) for pair in _duets(*names)]
+    chosen = sorted(pair for pair in set(pairs) if prompts.held_out(pair[0]))
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+def _drawn(rng: random.Random) -> Pair:
+    if rng.random() < 0.01:
+        return prompts.NEGATIVE_PROMPT, prompts.NEGATIVE_PROMPT
+    lead, accompaniment = rng.sample(list(prompts.INSTRUMENTS), 2)
+    rows = rng.choice([_solos(lead), _genres(rng.choice(list(prompts.GENRES))), _duets(lead, accompaniment)])
+    wordings, templates = rows[: -len(TEMPLATES)], rows[-len(TEMPLATES) :]
+    return rng.choice([wordings[0], rng.choice(wordings[1:]), rng.choice(templates)])
+
+
+def _solos(name: str) -> list[Pair]:
+    texts = [*prompts.solo_captions(name), *_labelled([prompts.INSTRUMENTS[name]])]
+    return [(text, prompts.plain(name)) for text in texts]
+
+
+def _genres(name: str) -> list[Pair]:
+    texts = [*prompts.genre_captions(name), *_labelled([prompts.GENRES[name]])]
+    return [(text, prompts.plain(genre=name)) for text in texts]
+
+
+def _duets(lead: str, accompaniment: str) -> list[Pair]:
+    first, *others = prompts.duet_captions(lead, accompaniment)
+    texts = [*others, *_labelled([prompts.INSTRUMENTS[lead], prompts.INSTRUMENTS[accompaniment]])]
+    named = [(text, prompts.plain(lead, accompaniment)) for text in texts]
+    return [(first, prompts.plain(accompaniment=accompaniment)), *named]
+
+
+def _labelled(labels: Sequence[str]) -> list[str]:
+    return [template.replace("{}", prompts.label_text(labels)) for template in TEMPLATES]
+
+
+def _batch(pairs: Sequence[Pair]) -> dict[str, Any]:
+    return {"prompt": [prompt for prompt, _ in pairs], "plain": [plain for _, plain in pairs]}
