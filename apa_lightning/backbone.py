@@ -5,7 +5,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AudioLDM2Pipeline
@@ -18,6 +18,7 @@ from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
 from apa_lightning.diffusion import blend_windows, window_starts, window_weights
 from apa_lightning.errors import InputError
+from apa_lightning.griffin_lim import griffin_lim
 from apa_lightning.sources import first_line, frozen, no_progress_bars, resolve_source
 from apa_lightning.text_streams import TextStreams
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "text_encoder_2", "projection_model", "language_model")
 PROMPT_CACHE_SIZE = 4096
+Vocoder = Literal["backbone", "griffin_lim"]
 
 
 class AudioLDM2Backbone(nn.Module):
@@ -33,6 +35,8 @@ class AudioLDM2Backbone(nn.Module):
     Args:
         pipeline: a loaded ``AudioLDM2Pipeline`` whose language model is a ``GPT2LMHeadModel``.
         name: shown in adapter files and results.
+        vocoder_choice: what makes sound of decoded log-mels: the backbone's own vocoder, or Griffin-Lim, which knows no
+            instrument, runs on the CPU and keeps pitch where a small vocoder wavers.
     """
 
     # AudioLDM2UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan, GPT2LMHeadModel: diffusers' are untyped
@@ -41,8 +45,11 @@ class AudioLDM2Backbone(nn.Module):
     vocoder: Any
     language_model: Any
 
-    def __init__(self, pipeline: Any, name: str = "custom"):
+    def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder = "backbone"):
         super().__init__()
+        if vocoder_choice not in get_args(Vocoder):
+            raise InputError(f"vocoder: {vocoder_choice!r} is unknown; choose 'backbone' or 'griffin_lim'.")
+        self.vocoder_choice = vocoder_choice
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
         if pipeline.scheduler.config.prediction_type != "epsilon":
@@ -59,13 +66,17 @@ class AudioLDM2Backbone(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike = "embedded", dtype: torch.dtype = torch.float32
+        cls,
+        source: str | os.PathLike = "embedded",
+        dtype: torch.dtype = torch.float32,
+        vocoder: Vocoder = "backbone",
     ) -> "AudioLDM2Backbone":
         """Load any diffusers AudioLDM2 folder or hub id.
 
         Args:
             source: ``embedded``, a folder in the hub's layout, or a hub id such as ``cvssp/audioldm2-large``.
             dtype: of the frozen weights.
+            vocoder: ``backbone`` or ``griffin_lim``.
 
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
@@ -80,7 +91,7 @@ class AudioLDM2Backbone(nn.Module):
                 pipeline = AudioLDM2Pipeline.from_pretrained(path, language_model=language_model, dtype=dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
-        return cls(pipeline, str(source))
+        return cls(pipeline, str(source), vocoder)
 
     # --- sizes ------------------------------------------------------------------------------------------------------
 
@@ -283,6 +294,8 @@ class AudioLDM2Backbone(nn.Module):
 
     def _vocode(self, mel: Tensor, context: int = 64) -> Tensor:
         """Log-mel (B, T, F) -> waveform (B, T * hop); long mels in pieces with ``context`` frames on both sides."""
+        if self.vocoder_choice == "griffin_lim":
+            return griffin_lim(mel, self.mel_spec).to(mel.device)  # in one: pieces would not agree on their phases
         piece, hop, length = self.window_frames * self.compression, self.mel_spec.hop_length, mel.shape[1]
         if length <= piece + 2 * context:
             return fit_length(self.vocoder(mel).float(), length * hop)

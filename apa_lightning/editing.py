@@ -22,7 +22,7 @@ from apa_lightning import adapter as adapter_layers
 from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, resample, to_mono
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
-from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.backbone import AudioLDM2Backbone, Vocoder
 from apa_lightning.conditioning import DroppedAudio
 from apa_lightning.edit_request import (
     MAX_SECONDS,
@@ -77,6 +77,7 @@ class AudioEditor:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         unconditional_audio: DroppedAudio | None = None,
+        vocoder: Vocoder = "backbone",
     ) -> "AudioEditor":
         """Load everything.
 
@@ -86,11 +87,12 @@ class AudioEditor:
             audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
             device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
             unconditional_audio: see :class:`AudioEditor`.
+            vocoder: the ``backbone``'s own, or ``griffin_lim``.
 
         Raises:
             FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
         """
-        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype)
+        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
         files = [adapter] if adapter is None or isinstance(adapter, str | PathLike) else list(adapter)
         loaded = [parts.new_adapter(file) for file in files]
         encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from apa_lightning import adapter as adapters
 from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
-from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.backbone import AudioLDM2Backbone, Vocoder
 from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
 from apa_lightning.diffusion import epsilon_loss
 from apa_lightning.editing import AudioEditor, EditRequest, EditResult
@@ -53,6 +53,8 @@ class AudioPromptModule(L.LightningModule):
         gradient_checkpointing: recompute the U-Net's transformers in the backward pass to save memory.
         compile: compile the repeated transformer blocks of the U-Net (faster steps after a slow start).
         half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
+        vocoder: what makes sound of edits: the ``backbone``'s own, or ``griffin_lim``, which keeps pitch where a small
+            vocoder wavers, at about 0.1 s of one core per second of sound.
         seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
     """
 
@@ -77,10 +79,12 @@ class AudioPromptModule(L.LightningModule):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         half_backbone: bool = False,
+        vocoder: Vocoder = "backbone",
         seed: int = 0,
     ):
         super().__init__()
-        self.backbone = AudioLDM2Backbone.from_pretrained(backbone, torch.bfloat16 if half_backbone else torch.float32)
+        dtype = torch.bfloat16 if half_backbone else torch.float32
+        self.backbone = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
         self.adapter = self.backbone.new_adapter(adapter)
         trained = self.adapter.metadata
         if loa_layers and trained.get("loa_layers", loa_layers) != loa_layers:

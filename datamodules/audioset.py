@@ -33,8 +33,9 @@ class AudioSetDataModule(LightningDataModule):
     """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
 
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
-    `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: what the JSON says). Local shards are read by index, in one global order that
-    depends on (seed, epoch) alone; as soon as one shard is remote all are streamed (see `StreamedShards`).
+    `num_samples` (list of B), `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: what the JSON
+    says). Local shards are read by index, in one global order that depends on (seed, epoch) alone; as soon as one shard
+    is remote all are streamed (see `StreamedShards`).
 
     Broken samples are skipped, named in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay
     full. Under DDP every rank takes the same number of training steps; validation samples come once over all ranks.

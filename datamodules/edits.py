@@ -205,6 +205,7 @@ class EditsDataModule(LightningDataModule):
             "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
             "audio_encoder": module.adapter.metadata.get("audio_encoder"),
             "loa_layers": module.audio_encoder.loa_layers,
+            "vocoder": module.backbone.vocoder_choice,
             "unconditional_audio": module.editor().unconditional_audio,
         }
 

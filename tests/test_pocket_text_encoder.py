@@ -156,12 +156,15 @@ def test_what_is_missing_is_said():
 
 def test_batches_end_and_are_padded():
     module = PocketTextEncoder()
-    inputs = module.corrupted(["violin", "a recording of a violin solo"], torch.Generator().manual_seed(0))
+    plain = "a recording of a violin solo"
+    generator = torch.Generator().manual_seed(0)
+    inputs = module.tasks(["violin", plain, "violin"], [plain] * 3, [False, False, True], generator)
     ends = (inputs["input_ids"] == module.tokenizer.eos_token_id).sum(1)
-    assert ends.tolist() == [1, 1] and inputs["attention_mask"].sum(1).tolist()[0] == 2
-    assert (
-        inputs["labels"][0].tolist().count(IGNORED) == inputs["labels"].shape[1] - 4
-    )  # sentinel, violin, sentinel, end
+    assert ends.tolist() == [1, 1, 1] and inputs["attention_mask"].sum(1).tolist()[0] == 2
+    said = [[int(i) for i in row if i != IGNORED] for row in inputs["labels"]]
+    (violin,) = module.tokenizer("violin", add_special_tokens=False).input_ids
+    assert said[0] == [module.sentinels[0], violin, module.sentinels[1], module.tokenizer.eos_token_id]
+    assert inputs["input_ids"][2, 0] == violin and module.tokenizer.decode(said[2]) == f"{plain}</s>"
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -184,7 +187,7 @@ def test_every_meaning_has_one_plain_wording():
     pairs = dict(data.draw(step) for step in range(4000))
     assert pairs["Duet, played with cello accompaniment"] == "Duet, played with cello accompaniment"  # the lead is open
     assert pairs["a recording of the violin solo"] == pairs["violin"] == "a recording of a violin solo"
-    assert pairs["one can hear disco"] == "disco style music" and pairs["low quality music"] == "low quality music"
+    assert pairs["jazz"] == "jazz style music" and pairs["low quality music"] == "low quality music"
     assert len(set(pairs.values())) == 8 + 8 + 8 + 56 + 1
     described = [PromptDataModule(described=1.0).draw(step) for step in range(20)]
     assert all(set(plain.split(", ")[1:]) <= {*prompts.DESCRIPTIONS, *plain.split(", ")[:2]} for _, plain in described)

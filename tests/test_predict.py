@@ -195,6 +195,19 @@ def test_another_adapter_makes_all_anew(here, predict, model, capsys):
     assert len({record["adapter_digest"] for record in records()}) == 2
 
 
+def test_griffin_lim_in_place_of_the_vocoder(here, predict, capsys):
+    predict(*IN_PAIRS)
+    before = audio_bytes()
+    predict(*IN_PAIRS, "--model.vocoder=griffin_lim")
+    after = audio_bytes()
+    assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
+    predict(*IN_PAIRS, "--model.vocoder=griffin_lim")
+    assert audio_bytes() == after
+    with pytest.raises(SystemExit):
+        predict(*IN_PAIRS, "--model.vocoder=wavenet")
+    assert "griffin_lim" in capsys.readouterr().err
+
+
 def test_batches_are_alone_in_their_bytes(here, predict):
     """What a batch gives does not depend on which part of it was done before."""
     write_manifest([(str(i), "a.wav") for i in range(5)])

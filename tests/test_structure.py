@@ -24,6 +24,7 @@ ORDER = [
         "text_streams",
         "sources",
         "checkpoints",
+        "griffin_lim",
         "random_backbone",
         "embedded",
     },

@@ -40,7 +40,9 @@ class Clips:
         def pick(rows: list) -> list:
             return [rows[i] for i in chosen] if rows else []
 
-        return Clips(self.waveform[list(chosen)], pick(self.keys), pick(self.prompts), pick(self.labels), pick(self.metadata))
+        return Clips(
+            self.waveform[list(chosen)], pick(self.keys), pick(self.prompts), pick(self.labels), pick(self.metadata)
+        )
 
 
 @dataclass(frozen=True)

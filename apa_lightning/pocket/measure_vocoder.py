@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.griffin_lim import griffin_lim
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
-from apa_lightning.pocket.griffin_lim import griffin_lim
 from apa_lightning.pocket.vocoder import (
     MEL_MEAN,
     MEL_SCALE,

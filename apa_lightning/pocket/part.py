@@ -60,8 +60,12 @@ class PocketPart(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps) or steps < 1:
-            raise InputError("trainer.max_steps: the learning rate falls to 0 at the last step; give a number of steps.")
-        optimizer = torch.optim.AdamW(decayed(self.named_parameters(), self.weight_decay), self.learning_rate, self.betas)
+            raise InputError(
+                "trainer.max_steps: the learning rate falls to 0 at the last step; give a number of steps."
+            )
+        optimizer = torch.optim.AdamW(
+            decayed(self.named_parameters(), self.weight_decay), self.learning_rate, self.betas
+        )
 
         def rate(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, self.warmup_steps))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from apa_lightning import InputError
-from apa_lightning.audio import MelSpec, mel_basis, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalise_level
+from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.griffin_lim import griffin_lim, magnitudes
 from apa_lightning.metrics import chroma, chroma_cosine
-from apa_lightning.pocket.griffin_lim import griffin_lim, magnitudes
 
 
 def note(pitch: float, seconds: float = 2.56) -> torch.Tensor:
@@ -61,3 +62,17 @@ def test_magnitudes_have_the_mels_they_come_from(mels):
 def test_griffin_lim_refuses(shape, iterations, message):
     with pytest.raises(InputError, match=message):
         griffin_lim(torch.zeros(shape), iterations=iterations)
+
+
+def test_a_backbone_sounds_by_griffin_lim_when_asked():
+    """The decoded log-mels are the same; only what makes sound of them differs."""
+    by_vocoder, by_phases = (
+        AudioLDM2Backbone.from_pretrained(vocoder=choice) for choice in ("backbone", "griffin_lim")
+    )
+    latents = torch.randn(1, *by_phases.latent_shape(40), generator=torch.Generator().manual_seed(0))
+    heard = by_phases.decode(latents)
+    assert heard.shape == by_vocoder.decode(latents).shape and not torch.equal(heard, by_vocoder.decode(latents))
+    mel = by_phases.vae.decode(latents / by_phases.vae.config.scaling_factor).sample[:, 0]
+    assert torch.allclose(heard, griffin_lim(mel, by_phases.mel_spec), atol=1e-5)
+    with pytest.raises(InputError, match="vocoder: 'wavenet' is unknown; choose 'backbone' or 'griffin_lim'"):
+        AudioLDM2Backbone.from_pretrained(vocoder="wavenet")

@@ -29,7 +29,7 @@ def griffin_lim(log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32
         raise InputError(f"log_mel: has shape {tuple(log_mel.shape)}; give (B, T, F) with {spec.num_mels} bins.")
     if iterations < 1:
         raise InputError(f"iterations: {iterations}; give at least 1.")
-    window = torch.hann_window(spec.n_fft)
+    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
     waveforms = []
     for magnitude in magnitudes(log_mel.detach().float().cpu(), spec):
         with torch.random.fork_rng(devices=[]):
