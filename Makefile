@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m apa_lightning fit --config configs/base.yaml
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir runs

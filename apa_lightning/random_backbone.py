@@ -118,7 +118,7 @@ class Architecture:
         return {"img_size": [self.unet["sample_size"] * hop, 128], "in_chans": 1, **self.audio_encoder}
 
 
-_VIT = {
+_VIT: Sizes = {
     "patch_size": 16,
     "num_classes": 0,
     "global_pool": "",

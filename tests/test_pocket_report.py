@@ -168,7 +168,9 @@ def test_without_clips_the_report_says_so():
         module.on_test_epoch_end()
 
 
-def test_the_shipped_configuration_is_of_the_packaged_weights():
-    settings = yaml.safe_load((ROOT / "configs/pocket/report.yaml").read_text())
-    assert settings["model"]["init_args"]["folder"] is None
-    assert settings["data"]["init_args"]["validation_shards"] == "embedded"
+def test_the_report_reads_what_the_recipes_write():
+    def folder(name: str) -> str:
+        return yaml.safe_load((ROOT / f"configs/pocket/{name}.yaml").read_text())["model"]["init_args"]["folder"]
+
+    recipes = ("vae", "vocoder", "audio_mae", "text_encoder", "clap", "loa")
+    assert {folder(name) for name in recipes} == {folder("report")}

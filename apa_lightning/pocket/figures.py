@@ -101,12 +101,12 @@ def probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    labels = np.asarray(labels)
-    right = np.zeros(len(labels))
-    for train, test in GroupKFold(folds).split(features, labels, groups):
+    classes = np.asarray(labels)
+    right = np.zeros(len(classes))
+    for train, test in GroupKFold(folds).split(features, classes, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
-        model.fit(features[train], labels[train])
-        right[test] = model.predict(features[test]) == labels[test]
+        model.fit(features[train], classes[train])
+        right[test] = model.predict(features[test]) == classes[test]
     return right
 
 

@@ -51,13 +51,13 @@ class PocketPart(L.LightningModule):
             raise InputError(f"model.warmup_steps: {warmup_steps}; it must not be negative.")
         self.folder, self.seed = Path(folder), seed
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.weight_decay, self.betas = weight_decay, tuple(betas)
+        self.weight_decay, self.betas = weight_decay, (betas[0], betas[1])
 
     def draws(self, purpose: str) -> torch.Generator:
         """The generator of one training step and process."""
         return generator_for(self.seed, type(self).__name__, purpose, self.global_step, self.global_rank)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps) or steps < 1:
             raise InputError(
@@ -80,7 +80,7 @@ class PocketPart(L.LightningModule):
 
     def export(self) -> None:
         """Replace the part's subfolders in :attr:`folder` by the present weights."""
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
