@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -57,9 +57,7 @@ class PocketTextEncoder(PocketPart):
             raise InputError(f"model.mean_span: {mean_span}; it must be at least 1 token.")
         self.restated, self.noise_density, self.mean_span = restated, noise_density, mean_span
         self.tokenizer = t5_tokenizer()
-        self.sentinels = [
-            int(i) for i in self.tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(SENTINELS)])
-        ]
+        self.sentinels = [cast(int, self.tokenizer.convert_tokens_to_ids(f"<extra_id_{i}>")) for i in range(SENTINELS)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = transformers.T5ForConditionalGeneration(POCKET.t5_config(self.tokenizer)).train()
@@ -100,8 +98,8 @@ class PocketTextEncoder(PocketPart):
             pairs.append((row, wording) if whole else corrupted)
         end = [self.tokenizer.eos_token_id]
         read, said = zip(*((torch.tensor(a + end), torch.tensor(b + end)) for a, b in pairs), strict=True)
-        ids = torch.nn.utils.rnn.pad_sequence(read, True, self.tokenizer.pad_token_id)
-        labels = torch.nn.utils.rnn.pad_sequence(said, True, IGNORED)
+        ids = torch.nn.utils.rnn.pad_sequence(list(read), True, self.tokenizer.pad_token_id)
+        labels = torch.nn.utils.rnn.pad_sequence(list(said), True, IGNORED)
         mask = (ids != self.tokenizer.pad_token_id).long()
         inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}

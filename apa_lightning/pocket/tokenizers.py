@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from itertools import permutations
 from string import ascii_letters, digits, punctuation
+from typing import Any, cast
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import RobertaTokenizer, T5Tokenizer
@@ -45,7 +46,7 @@ def clap_tokenizer(vocabulary_size: int = 1000) -> RobertaTokenizer:
     learned = _learn(learner, vocabulary_size, sorted(pre_tokenizers.ByteLevel.alphabet()), special)
     merges = [tuple(pair) for pair in learned["merges"]]
     return RobertaTokenizer(
-        vocab=learned["vocab"], merges=merges, add_prefix_space=True, model_max_length=MAX_TOKENS
+        vocab=learned["vocab"], merges=cast(Any, merges), add_prefix_space=True, model_max_length=MAX_TOKENS
     )  # fmt: skip
 
 
