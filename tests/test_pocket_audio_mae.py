@@ -15,10 +15,8 @@ from apa_lightning.audio_encoder import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket import measure_audio_mae
 from apa_lightning.pocket.audio_mae import (
-    LABELS,
     PocketAudioMAE,
     encode_visible,
-    label_loss,
     normalised,
     patches,
     random_order,
@@ -26,6 +24,7 @@ from apa_lightning.pocket.audio_mae import (
     unpatched,
 )
 from apa_lightning.pocket.figures import Clips
+from apa_lightning.pocket.labels import LABELS, label_loss
 from apa_lightning.pocket.measure_audio_mae import measure, sounding_columns
 
 INSTRUMENTS = {"flute": (1.0, 0.1), "organ": (1.0, 0.8, 0.6, 0.5, 0.4)}  # by their overtones

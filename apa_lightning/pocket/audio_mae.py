@@ -5,7 +5,6 @@ fine-tuning on labels. Only the encoder is kept; decoder and label head stay in 
 """
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ from torch.nn import functional as F
 from apa_lightning.audio import fbank
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.figures import draw_mels
+from apa_lightning.pocket.labels import LABELS, label_loss
 from apa_lightning.pocket.part import PocketPart
-from apa_lightning.pocket.prompts import GENRES, INSTRUMENTS
 from apa_lightning.random_backbone import POCKET, save_audio_encoder
 from apa_lightning.random_draws import generator_for
 
 PICTURES = 3
-#: What the label head tells apart.
-LABELS = (*INSTRUMENTS.values(), *GENRES.values())
 _FLAT = 1e-2  # Deviation of a patch without any sound, below which normalising would only magnify rounding.
 
 
@@ -210,14 +207,6 @@ def reconstruction_losses(predicted: Tensor, target: Tensor, masked: Tensor) -> 
     """Mean squared error of patches (B, N, P) that were hidden, and of those that were seen; ``masked`` is (B, N)."""
     errors = F.mse_loss(predicted, target, reduction="none").mean(dim=-1)
     return errors[masked].mean(), errors[~masked].mean()
-
-
-def label_loss(logits: Tensor, labels: Sequence[Sequence[str]]) -> Tensor:
-    """Binary cross-entropy of the logits (B, L) of :data:`LABELS`; clips that have none of them do not count."""
-    target = logits.new_tensor([[float(name in names) for name in LABELS] for names in labels])
-    known = target.amax(dim=1, keepdim=True)
-    errors = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (errors * known).mean() / known.mean().clamp(min=1e-6)
 
 
 def position_embedding(grid: tuple[int, int], width: int) -> Tensor:

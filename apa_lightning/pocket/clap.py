@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from apa_lightning.errors import InputError
+from apa_lightning.pocket.labels import LABELS, label_loss
 from apa_lightning.pocket.part import PocketPart, save_half
 from apa_lightning.pocket.prompts import ASKED, described, description
 from apa_lightning.pocket.tokenizers import clap_tokenizer
@@ -26,6 +27,9 @@ class PocketClap(PocketPart):
         folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
         level: lowest and highest gain in dB that a training clip is given: how loud a recording is says nothing.
         described: share of training prompts with words of description added, which the audio knows nothing of.
+        label_weight: of telling a clip's AudioSet labels from its audio, beside the contrastive loss; 0: without. LAION's CLAP
+            begins with an audio tower that has learned AudioSet's labels (arXiv 2211.06687, Sec. 3.1); this one learns both at
+            once, and without it stays at chance for hundreds of steps.
 
     Raises:
         InputError: a setting that cannot be, or clips shorter than the 5 s that CLAP reads.
@@ -42,6 +46,7 @@ class PocketClap(PocketPart):
         betas: tuple[float, float] = (0.9, 0.98),
         level: tuple[float, float] = (-18.0, 6.0),
         described: float = 0.1,
+        label_weight: float = 0.0,
         seed: int = 0,
     ):
         super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
@@ -49,11 +54,14 @@ class PocketClap(PocketPart):
             raise InputError(f"model.level: {level}; give the lowest gain first, in dB.")
         if not 0 <= described <= 1:
             raise InputError(f"model.described: {described}; it must be between 0 and 1.")
-        self.level, self.described = tuple(level), described
+        if label_weight < 0:
+            raise InputError(f"model.label_weight: {label_weight}; it must not be negative.")
+        self.level, self.described, self.label_weight = tuple(level), described, label_weight
         self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = POCKET.build_clap(self.tokenizer).train()
+            self.label_head = nn.Linear(self.model.audio_model.config.hidden_size, len(LABELS))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         rng = random.Random(self.draws("prompts").initial_seed())
@@ -64,10 +72,13 @@ class PocketClap(PocketPart):
         waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
         with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
             torch.manual_seed(self.draws("dropout").initial_seed())
-            by_audio, by_text = self._logits(waveform, prompts)
-        loss = contrastive_loss(by_audio, by_text, same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device))
-        scale = self.model.logit_scale_a.exp()
-        self.log_dict({"train/loss": loss, "train/scale": scale}, batch_size=len(prompts), prog_bar=True)
+            by_audio, by_text, heard = self._read(waveform, prompts)
+        same = same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device)
+        contrast, labels = contrastive_loss(by_audio, by_text, same), label_loss(self.label_head(heard), batch["labels"])
+        loss = contrast + self.label_weight * labels
+        figures = {"contrast": contrast, "labels": labels, "scale": self.model.logit_scale_a.exp()}
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
+        self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=len(prompts))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -93,12 +104,19 @@ class PocketClap(PocketPart):
 
     def _logits(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Scaled cosines of B clips (B, S) and N prompts: (B, N) and (N, B)."""
+        return self._read(waveform, prompts)[:2]
+
+    def _read(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`_logits`, and what the audio tower says of each clip before its projection (B, D)."""
         tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
         features = clap_features(waveform, self.feature_extractor)
         output = self.model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, input_features=features
         )  # fmt: skip
-        return output.logits_per_audio, output.logits_per_text
+        with torch.autocast(self.device.type, enabled=False):  # a cosine times up to 100 needs more than bf16's 8 bits
+            cosines = output.audio_embeds.float() @ output.text_embeds.float().T
+            by_audio, by_text = self.model.logit_scale_a.exp() * cosines, self.model.logit_scale_t.exp() * cosines.T
+        return by_audio, by_text, output.audio_model_output.pooler_output
 
     def _cut(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
         """What CLAP reads of (B, S), from one random place of the batch."""
