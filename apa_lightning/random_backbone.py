@@ -186,12 +186,14 @@ POCKET = Architecture(
         "layers_per_block": 1,
         "mid_block_add_attention": False,
     },
+    # The first layers work at the mel's own rate, where one second of context costs little: a tone must keep its phase
+    # from frame to frame, and a generator that sees a tenth of a second hums at 100 Hz instead.
     vocoder={
-        "upsample_initial_channel": 128,
-        "upsample_rates": [5, 4, 4, 2],
-        "upsample_kernel_sizes": [16, 16, 8, 4],
-        "resblock_kernel_sizes": [3, 5],
-        "resblock_dilation_sizes": [[1, 3], [1, 3]],
+        "upsample_initial_channel": 256,
+        "upsample_rates": [1, 5, 4, 8],
+        "upsample_kernel_sizes": [7, 15, 12, 16],
+        "resblock_kernel_sizes": [7],
+        "resblock_dilation_sizes": [[1, 3, 9]],
     },
     clap={
         "projection_dim": 128,

@@ -187,6 +187,7 @@ class PocketVocoder(PocketPart):
             torch.manual_seed(generator_for(seed, "vocoder").initial_seed())
             self.vocoder = architecture.build_vocoder()
             initialise(self.vocoder, MEL_MEAN, MEL_SCALE)
+            self.vocoder.apply_weight_norm()  # type: ignore[no-untyped-call]
 
     def forward(self, mels: Tensor) -> Tensor:
         """Waveforms (B, T * 160) of log-mels (B, T, F)."""
@@ -245,4 +246,17 @@ class PocketVocoder(PocketPart):
                 writer.add_audio(f"vocoder/{key}", waveform[None], self.global_step, rate)
 
     def write(self, folder: Path) -> None:
-        save_half(self.vocoder, folder / "vocoder")
+        save_half(without_weight_norm(self.vocoder), folder / "vocoder")
+
+
+@torch.no_grad()
+def without_weight_norm(vocoder: Any) -> Any:
+    """A copy of a vocoder in training, with the plain weights that its weight normalisation stands for."""
+    with torch.random.fork_rng(devices=[]):
+        plain = type(vocoder)(vocoder.config)
+    for name, layer in plain.named_modules():
+        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+            source = vocoder.get_submodule(name)
+            layer.weight.copy_(source.weight)
+            cast(Tensor, layer.bias).copy_(source.bias)
+    return plain
