@@ -14,7 +14,7 @@ from apa_lightning import InputError
 from apa_lightning.pocket import prompts
 from apa_lightning.pocket.figures import Clips
 from apa_lightning.pocket.measure_text_encoder import MeanState, measure
-from apa_lightning.pocket.text_encoder import IGNORED, PocketTextEncoder, span_corruption
+from apa_lightning.pocket.text_encoder import IGNORED, PocketTextEncoder, mean_state, span_corruption
 from apa_lightning.pocket.text_probe import captions, label_templates
 from apa_lightning.pocket.tokenizers import clap_tokenizer, corpus, t5_tokenizer
 from datamodules.captions import TEMPLATES
@@ -165,6 +165,20 @@ def test_batches_end_and_are_padded():
     (violin,) = module.tokenizer("violin", add_special_tokens=False).input_ids
     assert said[0] == [module.sentinels[0], violin, module.sentinels[1], module.tokenizer.eos_token_id]
     assert inputs["input_ids"][2, 0] == violin and module.tokenizer.decode(said[2]) == f"{plain}</s>"
+
+
+def test_a_restated_caption_is_told_from_its_mean_alone():
+    module = PocketTextEncoder().eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = module.tasks(["a violin solo", "violin"], ["violin music"] * 2, [True, True], generator)
+    with torch.no_grad():
+        mean, whole = (module.answer(inputs, torch.tensor([flag, True])).logits for flag in (True, False))
+        states = module.model.encoder(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        shuffled = module.model(
+            encoder_outputs=(mean_state(states, inputs["attention_mask"])[:, None],), labels=inputs["labels"]
+        ).logits
+    torch.testing.assert_close(mean, shuffled, atol=1e-5, rtol=1e-4)
+    assert (mean[0] - whole[0]).abs().max() > 1e-4 and torch.equal(mean[1], whole[1])
 
 
 # --- data -----------------------------------------------------------------------------------------------------------

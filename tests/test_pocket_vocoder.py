@@ -209,6 +209,20 @@ def test_the_seed_decides_the_first_weights_and_leaves_torch_alone(tmp_path):
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_training_goes_on_from_a_written_vocoder(tmp_path):
+    first = PocketVocoder(tmp_path, seed=3, **OPTIONS)
+    first.write(tmp_path)
+    options = {name: value for name, value in OPTIONS.items() if name != "sizes"}
+    again = PocketVocoder(tmp_path, start=tmp_path, **options)
+    mels = log_mel(batch(tones(1))["waveform"])[:, 0]
+    with torch.no_grad():
+        assert (again(mels) - first(mels)).abs().max() < 5e-3 * first(mels).abs().max()
+    with pytest.raises(InputError, match=r"model.folder: .*nowhere lacks vocoder"):
+        PocketVocoder(tmp_path, start=tmp_path / "nowhere", **options)
+    with pytest.raises(InputError, match=r"model.start, model.sizes"):
+        PocketVocoder(tmp_path, start=tmp_path, **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -74,7 +74,8 @@ class PocketClap(PocketPart):
             torch.manual_seed(self.draws("dropout").initial_seed())
             by_audio, by_text, heard = self._read(waveform, prompts)
         same = same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device)
-        contrast, labels = contrastive_loss(by_audio, by_text, same), label_loss(self.label_head(heard), batch["labels"])
+        contrast = contrastive_loss(by_audio, by_text, same)
+        labels = label_loss(self.label_head(heard), batch["labels"])
         loss = contrast + self.label_weight * labels
         figures = {"contrast": contrast, "labels": labels, "scale": self.model.logit_scale_a.exp()}
         self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))

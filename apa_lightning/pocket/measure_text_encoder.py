@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.figures import Clips, Figure
+from apa_lightning.pocket.text_encoder import mean_state
 from apa_lightning.pocket.text_probe import text_figures
 from apa_lightning.sources import frozen, no_progress_bars
 
@@ -48,6 +49,5 @@ class MeanState:
             rows = list(texts[start : start + 128])
             tokens = self.tokenizer(rows, padding=True, truncation=True, return_tensors="pt")
             states = self.model(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-            mask = tokens.attention_mask[..., None]
-            parts.append((states * mask).sum(1) / mask.sum(1))
+            parts.append(mean_state(states, tokens.attention_mask))
         return torch.cat(parts)

@@ -20,9 +20,10 @@ IGNORED = -100  # no loss here: transformers' sign
 class PocketTextEncoder(PocketPart):
     """Trains a ``T5ForConditionalGeneration`` on two of T5's kinds of task and writes its encoder and tokenizer.
 
-    Some captions lose spans that the decoder fills in; the others are restated in the one plain wording of their meaning.
-    Spans alone are not enough: no context tells an instrument's name, so the encoder soon forgets those that it reads.
-    Batches need ``prompt`` and ``plain``.
+    Some captions lose spans that the decoder fills in; the others are restated in the one plain wording of their meaning,
+    for which the decoder sees the mean of the encoder's states alone (as Sentence-T5 reads them, arXiv 2108.08877): so
+    captions that mean the same come out alike. Spans alone are not enough: no context tells an instrument's name, so the
+    encoder soon forgets those that it reads. Batches need ``prompt`` and ``plain``.
 
     Args:
         folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
@@ -68,7 +69,7 @@ class PocketTextEncoder(PocketPart):
         inputs = self.tasks(batch["prompt"], batch["plain"], restated.tolist(), generator)
         with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
             torch.manual_seed(self.draws("dropout").initial_seed())
-            loss = self.model(**inputs).loss
+            loss = self.answer(inputs, restated).loss
         self.log("train/loss", loss, batch_size=len(restated), prog_bar=True)
         return loss
 
@@ -76,9 +77,10 @@ class PocketTextEncoder(PocketPart):
         """Both tasks on every caption; ``val/restated`` is the share of captions restated without a wrong token."""
         count = len(batch["prompt"])
         generator = generator_for(self.seed, "validation", batch_idx)
-        filled = self.model(**self.tasks(batch["prompt"], batch["plain"], [False] * count, generator))
-        inputs = self.tasks(batch["prompt"], batch["plain"], [True] * count, generator)
-        output = self.model(**inputs)
+        none, whole = torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+        filled = self.answer(self.tasks(batch["prompt"], batch["plain"], none.tolist(), generator), none)
+        inputs = self.tasks(batch["prompt"], batch["plain"], whole.tolist(), generator)
+        output = self.answer(inputs, whole)
         right = (output.logits.argmax(-1) == inputs["labels"]) | (inputs["labels"] == IGNORED)
         figures = {
             "val/loss": self.restated * output.loss + (1 - self.restated) * filled.loss,
@@ -87,6 +89,14 @@ class PocketTextEncoder(PocketPart):
             "val/restated": right.all(-1).float().mean(),
         }
         self.log_dict(figures, batch_size=count, sync_dist=True)
+
+    def answer(self, inputs: dict[str, Tensor], restated: Tensor) -> Any:
+        """What the decoder says to :meth:`tasks`; of the ``restated`` captions (B,) it sees the mean state alone."""
+        mask = inputs["attention_mask"]
+        states = self.model.encoder(inputs["input_ids"], attention_mask=mask).last_hidden_state
+        mean = mean_state(states, mask)[:, None].expand_as(states)
+        seen = torch.where(restated.to(states.device)[:, None, None], mean, states)
+        return self.model(encoder_outputs=(seen,), attention_mask=mask, labels=inputs["labels"])
 
     def tasks(
         self, prompts: Sequence[str], plain: Sequence[str], restated: Sequence[bool], generator: torch.Generator
@@ -113,6 +123,12 @@ class PocketTextEncoder(PocketPart):
         encoder.encoder.load_state_dict(self.model.encoder.state_dict())
         save_half(encoder, folder / "text_encoder_2")
         self.tokenizer.save_pretrained(folder / "tokenizer_2")
+
+
+def mean_state(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean (B, D) of the states (B, L, D) of those tokens that ``mask`` (B, L) counts."""
+    weights = mask[..., None].to(states)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def span_corruption(

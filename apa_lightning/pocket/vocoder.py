@@ -12,13 +12,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import SpeechT5HifiGan
 
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import chroma, chroma_cosine, unmeasurable
+from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.part import PocketPart, save_half
 from apa_lightning.random_backbone import POCKET, Sizes
 from apa_lightning.random_draws import generator_for, randn
+from apa_lightning.sources import no_progress_bars
 
 PEAK = 0.5
 """The peak of every clip, as the VAE expects it."""
@@ -137,10 +140,12 @@ class PocketVocoder(PocketPart):
         convergence: weight of the spectral convergence beside the logarithms.
         mel_noise: standard deviation of Gaussian noise on the log-mels of every second segment; mels that come out of the
             VAE are not as clean as those of recordings.
+        start: a folder whose ``vocoder`` to go on from instead of random weights, such as one that was written before or
+            ``apa_lightning/pocket/weights``; its sizes count then.
         options: of :class:`PocketPart`.
 
     Raises:
-        InputError: a setting cannot be.
+        InputError: a setting cannot be; ``start`` has no vocoder.
     """
 
     writes = ("vocoder",)
@@ -155,6 +160,7 @@ class PocketVocoder(PocketPart):
         fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128),
         convergence: float = 1.0,
         mel_noise: float = 0.0,
+        start: Path | None = None,
         learning_rate: float = 2e-3,
         warmup_steps: int = 50,
         weight_decay: float = 0.01,
@@ -182,12 +188,21 @@ class PocketVocoder(PocketPart):
         self.segment_frames, self.margin_frames = segment_frames, margin_frames
         self.segments_per_clip = segments_per_clip
         self.fft_sizes, self.convergence, self.mel_noise = tuple(fft_sizes), convergence, mel_noise
-        architecture = dataclasses.replace(POCKET, vocoder={**POCKET.vocoder, **(sizes or {})})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for(seed, "vocoder").initial_seed())
-            self.vocoder = architecture.build_vocoder()
-            initialise(self.vocoder, MEL_MEAN, MEL_SCALE)
-            self.vocoder.apply_weight_norm()  # type: ignore[no-untyped-call]
+        if start is not None and sizes:
+            raise InputError(
+                "model.start, model.sizes: the sizes are those of the vocoder in model.start; give one of both."
+            )
+        if start is not None:
+            require(Path(start), ("vocoder",))
+            with no_progress_bars():
+                self.vocoder = SpeechT5HifiGan.from_pretrained(Path(start) / "vocoder", dtype=torch.float32).train()
+        else:
+            architecture = dataclasses.replace(POCKET, vocoder={**POCKET.vocoder, **(sizes or {})})
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator_for(seed, "vocoder").initial_seed())
+                self.vocoder = architecture.build_vocoder()
+                initialise(self.vocoder, MEL_MEAN, MEL_SCALE)
+        self.vocoder.apply_weight_norm()  # type: ignore[no-untyped-call]
 
     def forward(self, mels: Tensor) -> Tensor:
         """Waveforms (B, T * 160) of log-mels (B, T, F)."""
