@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
@@ -124,6 +125,20 @@ def test_the_loss_falls_and_prompts_tell_instruments(trained):
     assert trained.losses[-1] > math.log(2) - 0.1  # four timbres in a batch of eight: two right answers each
 
 
+def test_both_towers_learn_to_tell_labels(tmp_path):
+    module, losses = PocketClap(tmp_path, learning_rate=2e-3, warmup_steps=2, label_weight=8.0), Losses()
+    trainer = fit(module, 16, callbacks=[losses])
+    chance = math.log(2)  # of a head that knows nothing yet
+    assert trainer.callback_metrics["train/labels_from_audio"] < 0.5 * chance
+    assert trainer.callback_metrics["train/labels_from_text"] < 0.5 * chance
+
+
+def test_training_goes_on_from_a_written_clap(trained):
+    again = PocketClap(trained.folder, start=trained.folder)
+    for name, weight in trained.module.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_runs_resume_exactly(tmp_path):
     class Save(L.Callback):
         def on_train_batch_end(self, trainer, *_):
@@ -142,6 +157,8 @@ def test_runs_resume_exactly(tmp_path):
     [
         ({"level": (3.0, -3.0)}, r"model\.level: \(3\.0, -3\.0\); give the lowest gain first"),
         ({"described": -0.1}, r"model\.described: -0\.1; it must be between 0 and 1"),
+        ({"label_weight": -1.0}, r"model\.label_weight: -1\.0; it must not be negative"),
+        ({"start": Path("nowhere")}, r"model\.folder: nowhere lacks text_encoder"),
     ],
 )
 def test_wrong_settings_say_so(knobs, message):

@@ -115,12 +115,21 @@ def test_what_lies_80_db_below_the_highest_bin_does_not_count():
     assert log_spectral_distance(sine + 0.1 * noise(1, 16_000), sine).item() > 10
 
 
-def test_the_loss_is_finite_in_silence_and_has_a_gradient():
+def test_the_squared_loss_is_the_log_spectral_distance_where_all_is_audible():
+    true, made = noise(2, 16_000), noise(3, 16_000)[1:] * 0.7
+    decibel = 20 / math.log(10)
+    squared = stft_loss(made, true, (1024,), weight=0, log_norm=2)
+    assert squared.item() * decibel == pytest.approx(log_spectral_distance(made, true).mean().item(), rel=1e-2)
+    assert squared > stft_loss(made, true, (1024,), weight=0, log_norm=1)
+
+
+@pytest.mark.parametrize("log_norm", [1, 2])
+def test_the_loss_is_finite_in_silence_and_has_a_gradient(log_norm):
     true, made = torch.zeros(1, 4096), (1e-3 * noise(1, 4096)).requires_grad_()
-    loss = stft_loss(made, true, (1024, 256))
+    loss = stft_loss(made, true, (1024, 256), log_norm=log_norm)
     loss.backward()
     assert loss.isfinite() and torch.isfinite(made.grad).all() and made.grad.abs().sum() > 0
-    assert float(stft_loss(true, true, (1024,))) == 0
+    assert float(stft_loss(true, true, (1024,), log_norm=log_norm)) == pytest.approx(0, abs=2e-6)
     assert pytest.approx(5e-5) == FLOOR
 
 

@@ -10,12 +10,14 @@ import transformers
 from torch import Tensor, nn
 
 from apa_lightning.errors import InputError
+from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.labels import LABELS, label_loss
 from apa_lightning.pocket.part import PocketPart, save_half
 from apa_lightning.pocket.prompts import ASKED, described, description
 from apa_lightning.pocket.tokenizers import clap_tokenizer
 from apa_lightning.random_backbone import POCKET
 from apa_lightning.random_draws import generator_for
+from apa_lightning.sources import no_progress_bars
 
 
 class PocketClap(PocketPart):
@@ -27,12 +29,14 @@ class PocketClap(PocketPart):
         folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
         level: lowest and highest gain in dB that a training clip is given: how loud a recording is says nothing.
         described: share of training prompts with words of description added, which the audio knows nothing of.
-        label_weight: of telling a clip's AudioSet labels from its audio, beside the contrastive loss; 0: without. LAION's CLAP
-            begins with an audio tower that has learned AudioSet's labels (arXiv 2211.06687, Sec. 3.1); this one learns both at
-            once, and without it stays at chance for hundreds of steps.
+        label_weight: of telling a clip's AudioSet labels from its audio and from its prompt, beside the contrastive loss; 0:
+            without. LAION's CLAP begins with an audio tower that has learned AudioSet's labels (arXiv 2211.06687, Sec. 3.1);
+            this one learns both at once, and without it stays at chance for hundreds of steps. The text tower loses what the
+            audio hardly tells, such as whether one instrument or two are asked for, without it.
+        start: a folder whose CLAP to go on from instead of random weights; the heads that tell labels begin anew.
 
     Raises:
-        InputError: a setting that cannot be, or clips shorter than the 5 s that CLAP reads.
+        InputError: a setting that cannot be, no CLAP in ``start``, or clips shorter than the 5 s that CLAP reads.
     """
 
     writes = ("tokenizer", "text_encoder", "feature_extractor")
@@ -47,6 +51,7 @@ class PocketClap(PocketPart):
         level: tuple[float, float] = (-18.0, 6.0),
         described: float = 0.1,
         label_weight: float = 0.0,
+        start: Path | None = None,
         seed: int = 0,
     ):
         super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
@@ -60,8 +65,18 @@ class PocketClap(PocketPart):
         self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = POCKET.build_clap(self.tokenizer).train()
-            self.label_head = nn.Linear(self.model.audio_model.config.hidden_size, len(LABELS))
+            self.model = POCKET.build_clap(self.tokenizer)
+            if start is not None:
+                require(Path(start), ("text_encoder",))
+                with no_progress_bars():
+                    self.model = transformers.ClapModel.from_pretrained(
+                        Path(start) / "text_encoder", dtype=torch.float32
+                    )
+            self.model.train()
+            towers = {"audio": self.model.audio_model, "text": self.model.text_model}
+            self.label_heads = nn.ModuleDict(
+                {name: nn.Linear(tower.config.hidden_size, len(LABELS)) for name, tower in towers.items()}
+            )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         rng = random.Random(self.draws("prompts").initial_seed())
@@ -72,12 +87,13 @@ class PocketClap(PocketPart):
         waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
         with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
             torch.manual_seed(self.draws("dropout").initial_seed())
-            by_audio, by_text, heard = self._read(waveform, prompts)
+            by_audio, by_text, pooled = self._read(waveform, prompts)
         same = same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device)
         contrast = contrastive_loss(by_audio, by_text, same)
-        labels = label_loss(self.label_head(heard), batch["labels"])
-        loss = contrast + self.label_weight * labels
-        figures = {"contrast": contrast, "labels": labels, "scale": self.model.logit_scale_a.exp()}
+        labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in pooled.items()}
+        loss = contrast + self.label_weight * sum(labels.values())
+        figures = {"contrast": contrast, "scale": self.model.logit_scale_a.exp()}
+        figures |= {f"labels_from_{name}": value for name, value in labels.items()}
         self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
         self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=len(prompts))
         return loss
@@ -107,8 +123,8 @@ class PocketClap(PocketPart):
         """Scaled cosines of B clips (B, S) and N prompts: (B, N) and (N, B)."""
         return self._read(waveform, prompts)[:2]
 
-    def _read(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`_logits`, and what the audio tower says of each clip before its projection (B, D)."""
+    def _read(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """:meth:`_logits`, and what both towers, ``audio`` and ``text``, say before their projections (B, D)."""
         tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
         features = clap_features(waveform, self.feature_extractor)
         output = self.model(
@@ -117,7 +133,8 @@ class PocketClap(PocketPart):
         with torch.autocast(self.device.type, enabled=False):  # a cosine times up to 100 needs more than bf16's 8 bits
             cosines = output.audio_embeds.float() @ output.text_embeds.float().T
             by_audio, by_text = self.model.logit_scale_a.exp() * cosines, self.model.logit_scale_t.exp() * cosines.T
-        return by_audio, by_text, output.audio_model_output.pooler_output
+        pooled = {"audio": output.audio_model_output.pooler_output, "text": output.text_model_output.pooler_output}
+        return by_audio, by_text, pooled
 
     def _cut(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
         """What CLAP reads of (B, S), from one random place of the batch."""

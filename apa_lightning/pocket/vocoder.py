@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +49,22 @@ def convergence(power: Tensor, wanted: Tensor) -> Tensor:
     return (power.sqrt() - wanted.sqrt()).flatten(1).norm(dim=1) / wanted.flatten(1).sum(dim=1).sqrt()
 
 
-def log_distance(power: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of ``| ln |X| - ln |Y| |`` over each item of power spectra (B, N, K): (B,)."""
-    return 0.5 * (power.log() - wanted.log()).abs().flatten(1).mean(dim=1)
+def log_distance(power: Tensor, wanted: Tensor, norm: int = 1) -> Tensor:
+    """Distance of the logarithms of power spectra (B, N, K): (B,), in nepers.
+
+    Args:
+        norm: 1: mean of ``| ln |X| - ln |Y| |``; 2: its root mean square over bins, averaged over frames, which is the
+            log-spectral distance.
+    """
+    difference = 0.5 * (power.log() - wanted.log())
+    if norm == 1:
+        return difference.abs().flatten(1).mean(dim=1)
+    return (difference.square().mean(dim=2) + 1e-12).sqrt().mean(dim=1)  # the root has no slope at 0
 
 
-def stft_loss(made: Tensor, true: Tensor, fft_sizes: Sequence[int], weight: float = 1.0) -> Tensor:
+def stft_loss(
+    made: Tensor, true: Tensor, fft_sizes: Sequence[int], weight: float = 1.0, log_norm: Literal[1, 2] = 1
+) -> Tensor:
     """Multi-resolution STFT loss of waveforms (B, S), blind to phase: mean over items and FFT sizes.
 
     Args:
@@ -62,11 +72,14 @@ def stft_loss(made: Tensor, true: Tensor, fft_sizes: Sequence[int], weight: floa
         fft_sizes: in samples.
         weight: of the spectral convergence beside the logarithms. A convergence above 4 counts as 4, lest one nearly
             silent segment outweighs the batch.
+        log_norm: of :func:`log_distance`.
     """
     total = made.new_zeros(())
     for n_fft in fft_sizes:
         power, wanted = power_spectrum(made, n_fft) + FLOOR**2, power_spectrum(true, n_fft) + FLOOR**2
-        total = total + (weight * convergence(power, wanted).clamp(max=4.0) + log_distance(power, wanted)).mean()
+        total = (
+            total + (weight * convergence(power, wanted).clamp(max=4.0) + log_distance(power, wanted, log_norm)).mean()
+        )
     return total / len(fft_sizes)
 
 
@@ -138,6 +151,8 @@ class PocketVocoder(PocketPart):
         segments_per_clip: drawn from each clip of a batch, at random places.
         fft_sizes: resolutions of the loss, in samples. The large ones teach pitch, the small ones attacks.
         convergence: weight of the spectral convergence beside the logarithms.
+        log_norm: 1: the logarithms' mean deviation counts; 2: its root mean square, the log-spectral distance itself, which
+            ends nearer to the source once the rest is learned.
         mel_noise: standard deviation of Gaussian noise on the log-mels of every second segment; mels that come out of the
             VAE are not as clean as those of recordings.
         start: a folder whose ``vocoder`` to go on from instead of random weights, such as one that was written before or
@@ -159,6 +174,7 @@ class PocketVocoder(PocketPart):
         segments_per_clip: int = 4,
         fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128),
         convergence: float = 1.0,
+        log_norm: Literal[1, 2] = 1,
         mel_noise: float = 0.0,
         start: Path | None = None,
         learning_rate: float = 2e-3,
@@ -188,6 +204,7 @@ class PocketVocoder(PocketPart):
         self.segment_frames, self.margin_frames = segment_frames, margin_frames
         self.segments_per_clip = segments_per_clip
         self.fft_sizes, self.convergence, self.mel_noise = tuple(fft_sizes), convergence, mel_noise
+        self.log_norm: Literal[1, 2] = log_norm
         if start is not None and sizes:
             raise InputError(
                 "model.start, model.sizes: the sizes are those of the vocoder in model.start; give one of both."
@@ -231,7 +248,7 @@ class PocketVocoder(PocketPart):
         mels, pieces = self.segments(normalise_level(batch["waveform"], PEAK, batch.get("num_samples")))
         margin = self.margin_frames * self.spec.hop_length
         judged = slice(margin, pieces.shape[1] - margin)
-        loss = stft_loss(self(mels)[:, judged], pieces[:, judged], self.fft_sizes, self.convergence)
+        loss = stft_loss(self(mels)[:, judged], pieces[:, judged], self.fft_sizes, self.convergence, self.log_norm)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pieces))
         return loss
 
@@ -242,7 +259,7 @@ class PocketVocoder(PocketPart):
         made = self(mels)
         clips = clips[:, : made.shape[1]]
         figures = {
-            "val/loss": stft_loss(made, clips, self.fft_sizes, self.convergence),
+            "val/loss": stft_loss(made, clips, self.fft_sizes, self.convergence, self.log_norm),
             "val/log_spectral_distance": log_spectral_distance(made, clips).mean(),
         }
         self.log_dict(figures, prog_bar=True, batch_size=len(clips), sync_dist=True)
