@@ -146,6 +146,9 @@ def test_label_loss_counts_clips_with_known_labels():
     assert label_loss(logits, [["Flute"], ["Siren"]]).item() == pytest.approx(0, abs=1e-6)
     assert label_loss(logits, [["Organ", "Music"], ["Siren"]]).item() == pytest.approx(40 / len(LABELS), rel=1e-4)
     assert label_loss(logits, [["Siren"], []]).item() == 0
+    several = torch.cat([logits[:1], torch.full((1, 1), -20.0)], dim=1)
+    assert label_loss(several, [["Flute", "Music"]]).item() == pytest.approx(0, abs=1e-6)
+    assert label_loss(several, [["Flute", "Organ"]]).item() == pytest.approx(40 / (len(LABELS) + 1), rel=1e-4)
 
 
 def test_normalised_patches():

@@ -15,6 +15,7 @@ from apa_lightning import InputError
 from apa_lightning.audio import save_audio
 from apa_lightning.cli import main
 from apa_lightning.pocket import report
+from apa_lightning.pocket.assembly import packaged
 from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.recordings import load_recordings
 from apa_lightning.pocket.report import COLUMNS, PocketReport, as_json, spread, table
@@ -168,9 +169,10 @@ def test_without_clips_the_report_says_so():
         module.on_test_epoch_end()
 
 
-def test_the_report_reads_what_the_recipes_write():
+def test_the_recipes_write_into_one_folder_and_the_report_reads_the_shipped_one():
     def folder(name: str) -> str:
         return yaml.safe_load((ROOT / f"configs/pocket/{name}.yaml").read_text())["model"]["init_args"]["folder"]
 
     recipes = ("vae", "vocoder", "audio_mae", "text_encoder", "clap", "loa")
-    assert {folder(name) for name in recipes} == {folder("report")}
+    assert {folder(name) for name in recipes} == {"runs/pocket/model"} and folder("report") is None
+    assert PocketReport().folder == packaged()

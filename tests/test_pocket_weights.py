@@ -1,14 +1,21 @@
 """The shipped weights on the embedded held-out clips: the quick part of the report's table."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AudioLDM2Pipeline, AutoencoderKL
 
 from apa_lightning.audio import log_mel, normalise_level
-from apa_lightning.pocket.assembly import packaged, sizes
+from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.cli import main
+from apa_lightning.pocket.assembly import MAX_FOLDER_BYTES, PARTS, missing, packaged, sizes, with_untrained_unet
+from apa_lightning.pocket.figures import Clips
+from apa_lightning.pocket.measure_vocoder import Sources, load, synthesise, untrained_like
 from apa_lightning.pocket.vae import l1_per_clip
+from apa_lightning.pocket.vocoder import log_spectral_distance
 from datamodules.audioset import AudioSetDataModule
 
 CLIPS = 16
@@ -25,8 +32,15 @@ def held_out() -> dict:
     return next(iter(data.val_dataloader()))
 
 
-def test_the_weights_fit_their_budget():
-    assert sizes(packaged())["vae"] < 2_000_000
+UNET_BYTES = 16_600_000
+"""What the U-Net will take of the budget: POCKET's 8.2 M parameters in fp16."""
+
+
+def test_every_part_but_the_unet_is_there_and_leaves_room_for_it():
+    assert missing(packaged()) == ["unet"]
+    megabytes = sizes(packaged())
+    assert set(megabytes) == {*PARTS, "."} - {"unet"}
+    assert sum(megabytes.values()) < MAX_FOLDER_BYTES - UNET_BYTES
     for path in Path(packaged()).rglob("*.safetensors"):
         assert path.stat().st_mode & 0o044, f"{path} can only be read by its owner"
 
@@ -41,3 +55,46 @@ def test_the_vae_says_log_mels_again(held_out):
     assert solo.any() and not solo.all()
     assert l1[solo].mean() < 0.35 and l1[~solo].mean() < 0.25
     assert float((posterior.mean * vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.15)
+
+
+def test_the_vocoder_is_nearer_to_the_source_than_an_untrained_one(held_out):
+    chosen = [0, 5, 10, 15]
+    sources = Sources(Clips(held_out["waveform"][chosen], [held_out["key"][i] for i in chosen]))
+    trained, untrained = (synthesise(v, sources.mels) for v in (load(packaged()), untrained_like(packaged(), 0)))
+    distance, without = (log_spectral_distance(made, sources.waveforms).mean() for made in (trained, untrained))
+    assert distance < 11 < without
+    assert sum(sources.similarities(trained)) / 4 > 0.65
+    assert 0.1 < trained.abs().amax() < 1 and trained.isfinite().all()
+
+
+def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
+    """CLAP, T5 and the LOA generator reach on the embedded clips what the report wants of them; AudioMAE its instruments."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr(sys, "argv", ["apa_lightning"])
+    main(
+        [
+            *("test", "--config", "configs/pocket/report.yaml", "--model.quick", "true", "--model.out", str(tmp_path)),
+            *("--model.parts", "[clap,audio_mae,text_encoder,loa]", "--data.num_workers", "0"),
+            *("--trainer.default_root_dir", str(tmp_path)),
+        ]
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["folder"] == str(packaged())
+    wanted = [figure for figure in report["figures"] if figure["target"]]
+    assert {figure["part"] for figure in wanted} == {"clap", "audio_mae", "text_encoder", "loa"}
+    short = {f"{figure['part']}: {figure['name']}" for figure in wanted if not figure["reached"]}
+    # Few of the embedded clips have one note at a time: too few to teach a probe pitch. The full report has 256.
+    assert short <= {"audio_mae: pitch class of a column, tokens side by side"}
+    assert "| loa" in capsys.readouterr().out
+
+
+def test_the_frozen_parts_make_a_backbone(tmp_path):
+    """With an untrained U-Net beside them, by this project's loader and by diffusers'."""
+    with_untrained_unet(packaged(), tmp_path / "backbone")
+    prompts = ["a recording of a violin solo", "jazz style music"]
+    backbone = AudioLDM2Backbone.from_pretrained(tmp_path / "backbone")
+    pipeline = AudioLDM2Pipeline.from_pretrained(tmp_path / "backbone").to(dtype=torch.float32)
+    violin, jazz = backbone.encode_text(prompts).generated
+    assert not torch.allclose(violin, jazz, atol=0.1)
+    theirs = pipeline.encode_prompt(prompts[0], "cpu", 1, do_classifier_free_guidance=False)[2]
+    torch.testing.assert_close(backbone.encode_text(prompts[:1]).generated, theirs)

@@ -73,9 +73,9 @@ class PocketClap(PocketPart):
                         Path(start) / "text_encoder", dtype=torch.float32
                     )
             self.model.train()
-            towers = {"audio": self.model.audio_model, "text": self.model.text_model}
+            widths = {"audio": self.model.audio_model.config.hidden_size, "text": self.model.config.projection_dim}
             self.label_heads = nn.ModuleDict(
-                {name: nn.Linear(tower.config.hidden_size, len(LABELS)) for name, tower in towers.items()}
+                {name: nn.Linear(width, len(LABELS) + 1) for name, width in widths.items()}
             )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -87,10 +87,10 @@ class PocketClap(PocketPart):
         waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
         with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
             torch.manual_seed(self.draws("dropout").initial_seed())
-            by_audio, by_text, pooled = self._read(waveform, prompts)
+            by_audio, by_text, states = self._read(waveform, prompts)
         same = same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device)
         contrast = contrastive_loss(by_audio, by_text, same)
-        labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in pooled.items()}
+        labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in states.items()}
         loss = contrast + self.label_weight * sum(labels.values())
         figures = {"contrast": contrast, "scale": self.model.logit_scale_a.exp()}
         figures |= {f"labels_from_{name}": value for name, value in labels.items()}
@@ -124,7 +124,8 @@ class PocketClap(PocketPart):
         return self._read(waveform, prompts)[:2]
 
     def _read(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """:meth:`_logits`, and what both towers, ``audio`` and ``text``, say before their projections (B, D)."""
+        """:meth:`_logits`, and what labels are told from, (B, D): ``audio``, the tower's output before its projection, as
+        LAION's, and ``text``, the embedding itself, which the other parts read."""
         tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
         features = clap_features(waveform, self.feature_extractor)
         output = self.model(
@@ -133,8 +134,8 @@ class PocketClap(PocketPart):
         with torch.autocast(self.device.type, enabled=False):  # a cosine times up to 100 needs more than bf16's 8 bits
             cosines = output.audio_embeds.float() @ output.text_embeds.float().T
             by_audio, by_text = self.model.logit_scale_a.exp() * cosines, self.model.logit_scale_t.exp() * cosines.T
-        pooled = {"audio": output.audio_model_output.pooler_output, "text": output.text_model_output.pooler_output}
-        return by_audio, by_text, pooled
+        embeds = output.text_embeds.float() * output.text_embeds.shape[-1] ** 0.5  # components of unit size
+        return by_audio, by_text, {"audio": output.audio_model_output.pooler_output, "text": embeds}
 
     def _cut(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
         """What CLAP reads of (B, S), from one random place of the batch."""
