@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from apa_lightning.caption_templates import TEMPLATES
 from apa_lightning.errors import InputError
 from apa_lightning.pocket import prompts
-from datamodules.captions import TEMPLATES
 
 Pair = tuple[str, str]
 
@@ -93,24 +93,20 @@ def _drawn(rng: random.Random) -> Pair:
 
 
 def _solos(name: str) -> list[Pair]:
-    texts = [*prompts.solo_captions(name), *_labelled([prompts.INSTRUMENTS[name]])]
+    texts = [*prompts.solo_captions(name), *prompts.label_captions([prompts.INSTRUMENTS[name]])]
     return [(text, prompts.plain(name)) for text in texts]
 
 
 def _genres(name: str) -> list[Pair]:
-    texts = [*prompts.genre_captions(name), *_labelled([prompts.GENRES[name]])]
+    texts = [*prompts.genre_captions(name), *prompts.label_captions([prompts.GENRES[name]])]
     return [(text, prompts.plain(genre=name)) for text in texts]
 
 
 def _duets(lead: str, accompaniment: str) -> list[Pair]:
     first, *others = prompts.duet_captions(lead, accompaniment)
-    texts = [*others, *_labelled([prompts.INSTRUMENTS[lead], prompts.INSTRUMENTS[accompaniment]])]
+    texts = [*others, *prompts.label_captions([prompts.INSTRUMENTS[lead], prompts.INSTRUMENTS[accompaniment]])]
     named = [(text, prompts.plain(lead, accompaniment)) for text in texts]
     return [(first, prompts.plain(accompaniment=accompaniment)), *named]
-
-
-def _labelled(labels: Sequence[str]) -> list[str]:
-    return [template.replace("{}", prompts.label_text(labels)) for template in TEMPLATES]
 
 
 def _batch(pairs: Sequence[Pair]) -> dict[str, Any]:

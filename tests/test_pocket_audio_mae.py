@@ -15,6 +15,8 @@ from apa_lightning.audio_encoder import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket import measure_audio_mae
 from apa_lightning.pocket.audio_mae import (
+    DECODER,
+    Decoder,
     PocketAudioMAE,
     encode_visible,
     normalised,
@@ -209,6 +211,13 @@ def test_written_folder_is_read_by_the_ordinary_class(trained, items):
     assert next(trained.module.encoder.parameters()).dtype == torch.float32
 
 
+def test_the_written_decoder_fills_in_the_same(trained):
+    own, written = trained.module.decoder, Decoder.load(trained.folder / "audio_encoder" / DECODER)
+    tokens, seen = torch.randn(2, 1 + 51, own.sizes["tokens"]), torch.rand(2, 256).argsort(dim=1)[:, :51]
+    with torch.no_grad():
+        torch.testing.assert_close(written(tokens, seen), own.eval()(tokens, seen), rtol=0, atol=2e-2)
+
+
 def test_pictures_of_the_reconstruction(trained):
     names = sorted(path.name for path in Path(trained.logs).glob("*.png"))
     assert names == ["masked_0000012.png", "masked_0000024.png"]
@@ -231,12 +240,14 @@ def test_sounding_columns():
     assert len(sounding_columns([{"texture": "melody", "melody": "c", "notes": []}], 32, 5.12, seed=0).pitch) == 0
 
 
-def test_measure(trained, items, monkeypatch):
+def test_measure(trained, items, monkeypatch, tmp_path):
     monkeypatch.setattr(measure_audio_mae, "MOST_COLUMNS", 160)
     rows = batch(items)
     clips = Clips(rows["waveform"], rows["key"], metadata=rows["metadata"])
-    figures = measure(trained.folder, clips, seed=0)
-    assert [figure.name.split()[0] for figure in figures] == ["instrument", "pitch", "pitch", "pitch", "pitch"]
+    figures = measure(trained.folder, clips, seed=0, pictures=tmp_path)
+    assert [figure.name.split()[0] for figure in figures] == ["instrument", "pitch", "pitch", "pitch", "pitch", "share"]
+    *figures, untold = figures
+    assert untold.value < untold.untrained and untold.value < 1 and (tmp_path / "audio_mae.png").is_file()
     assert {figure.part for figure in figures} == {"audio_mae"}
     for figure in figures:
         assert figure.low <= figure.value <= figure.high and figure.clips == len(items)

@@ -157,6 +157,7 @@ def test_runs_resume_exactly(tmp_path):
     [
         ({"level": (3.0, -3.0)}, r"model\.level: \(3\.0, -3\.0\); give the lowest gain first"),
         ({"described": -0.1}, r"model\.described: -0\.1; it must be between 0 and 1"),
+        ({"labelled": 1.5}, r"model\.labelled: 1\.5; it must be between 0 and 1"),
         ({"label_weight": -1.0}, r"model\.label_weight: -1\.0; it must not be negative"),
         ({"start": Path("nowhere")}, r"model\.folder: nowhere lacks text_encoder"),
     ],

@@ -1,15 +1,20 @@
 """The pocket AudioMAE in training: a ViT that hears a fifth of a filter bank and a light decoder that fills in the rest.
 
 Masked Autoencoders that Listen (arXiv 2207.06405): its pretraining on patches and, if wished, in the same steps its
-fine-tuning on labels. Only the encoder is kept; decoder and label head stay in the checkpoint.
+fine-tuning on labels. The encoder is what the others read; the decoder is written beside it, to draw what it fills in. The
+label head stays in the checkpoint.
 """
 
 import copy
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from safetensors import safe_open
+from safetensors.torch import save_file
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -24,6 +29,8 @@ from apa_lightning.random_backbone import POCKET, save_audio_encoder
 from apa_lightning.random_draws import generator_for
 
 PICTURES = 3
+DECODER = "decoder.safetensors"
+"""File beside the encoder's, for :class:`Decoder`."""
 _FLAT = 1e-2  # Deviation of a patch without any sound, below which normalising would only magnify rounding.
 
 
@@ -138,24 +145,18 @@ class PocketAudioMAE(PocketPart):
         """Write pictures of a few clips into the run's log folder and its TensorBoard."""
         from matplotlib.image import imread
 
-        target = patches(banks, self.patch)
         if self.normalised_targets:
+            target = patches(banks, self.patch)
             predicted = predicted * deviation(target) + target.mean(dim=-1, keepdim=True)
-        shown = {
-            "source": target,
-            "seen": target.masked_fill(masked[..., None], float(target.min())),
-            "reconstruction": torch.where(masked[..., None], predicted, target),
-            "decoded": predicted,
-        }
-        rows = {name: unpatched(values[:PICTURES], self.grid).cpu() for name, values in shown.items()}
         path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / f"masked_{self.global_step:07d}.png"
-        draw_mels(path, {name: list(banks) for name, banks in rows.items()}, keys[:PICTURES])
+        draw_masked(path, banks[:PICTURES], predicted[:PICTURES], masked[:PICTURES], keys)
         if isinstance(self.logger, TensorBoardLogger):
             self.logger.experiment.add_image("masked", imread(path), self.global_step, dataformats="HWC")
 
     def write(self, folder: Path) -> None:
         encoder = copy.deepcopy(self.encoder).cpu().half()
         save_audio_encoder(encoder, folder / "audio_encoder", POCKET)
+        self.decoder.save(folder / "audio_encoder" / DECODER)
 
 
 class Decoder(nn.Module):
@@ -170,6 +171,14 @@ class Decoder(nn.Module):
 
     def __init__(self, grid: tuple[int, int], tokens: int, values: int, width: int, depth: int, heads: int):
         super().__init__()
+        self.sizes = {
+            "grid": list(grid),
+            "tokens": tokens,
+            "values": values,
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+        }
         self.project = nn.Linear(tokens, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.register_buffer("positions", position_embedding(grid, width), persistent=False)
@@ -184,6 +193,37 @@ class Decoder(nn.Module):
         filled = self.mask_token.expand(len(seen), len(self.positions), -1).scatter(1, places, hidden[:, 1:])
         hidden = torch.cat([hidden[:, :1], filled + self.positions], dim=1)
         return self.predict(self.norm(self.blocks(hidden)[:, 1:]))
+
+    def save(self, path: Path) -> None:
+        """Write the weights in half precision, with the sizes in the file's header."""
+        weights = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, path, metadata={"sizes": json.dumps(self.sizes)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Decoder":
+        """Read what :meth:`save` wrote, in fp32."""
+        with safe_open(path, "pt") as file, torch.random.fork_rng(devices=[]):
+            decoder = cls(**json.loads(file.metadata()["sizes"]))
+            decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+        return decoder.eval()
+
+
+def draw_masked(path: Path, banks: Tensor, predicted: Tensor, masked: Tensor, titles: Sequence[str]) -> None:
+    """A picture of filter banks (B, 1, T, F), what the encoder saw of them, and what the decoder made of that.
+
+    Args:
+        predicted: values (B, N, P) of all patches. masked: which the encoder did not see (B, N). titles: of the clips.
+    """
+    size = round(predicted.shape[-1] ** 0.5)
+    grid, target = (banks.shape[2] // size, banks.shape[3] // size), patches(banks, size)
+    shown = {
+        "source": target,
+        "seen": target.masked_fill(masked[..., None], float(target.min())),
+        "reconstruction": torch.where(masked[..., None], predicted, target),
+        "decoded": predicted,
+    }
+    rows: dict[str, Sequence[Tensor]] = {name: list(unpatched(values, grid).cpu()) for name, values in shown.items()}
+    draw_mels(path, rows, titles[: len(banks)])
 
 
 def encode_visible(encoder: Any, banks: Tensor, seen: Tensor) -> Tensor:

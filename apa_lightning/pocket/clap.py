@@ -13,7 +13,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.labels import LABELS, label_loss
 from apa_lightning.pocket.part import PocketPart, save_half
-from apa_lightning.pocket.prompts import ASKED, described, description
+from apa_lightning.pocket.prompts import ASKED, described, description, label_captions
 from apa_lightning.pocket.tokenizers import clap_tokenizer
 from apa_lightning.random_backbone import POCKET
 from apa_lightning.random_draws import generator_for
@@ -28,6 +28,8 @@ class PocketClap(PocketPart):
     Args:
         folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
         level: lowest and highest gain in dB that a training clip is given: how loud a recording is says nothing.
+        labelled: share of training prompts that are replaced by the clip's labels in one of the 15 templates, which rendered
+            music has not.
         described: share of training prompts with words of description added, which the audio knows nothing of.
         label_weight: of telling a clip's AudioSet labels from its audio and from its prompt, beside the contrastive loss; 0:
             without. LAION's CLAP begins with an audio tower that has learned AudioSet's labels (arXiv 2211.06687, Sec. 3.1);
@@ -49,6 +51,7 @@ class PocketClap(PocketPart):
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.98),
         level: tuple[float, float] = (-18.0, 6.0),
+        labelled: float = 0.25,
         described: float = 0.1,
         label_weight: float = 0.0,
         start: Path | None = None,
@@ -57,11 +60,12 @@ class PocketClap(PocketPart):
         super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
         if level[0] > level[1]:
             raise InputError(f"model.level: {level}; give the lowest gain first, in dB.")
-        if not 0 <= described <= 1:
-            raise InputError(f"model.described: {described}; it must be between 0 and 1.")
+        for name, share in (("labelled", labelled), ("described", described)):
+            if not 0 <= share <= 1:
+                raise InputError(f"model.{name}: {share}; it must be between 0 and 1.")
         if label_weight < 0:
             raise InputError(f"model.label_weight: {label_weight}; it must not be negative.")
-        self.level, self.described, self.label_weight = tuple(level), described, label_weight
+        self.level, self.labelled, self.described, self.label_weight = tuple(level), labelled, described, label_weight
         self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -80,15 +84,16 @@ class PocketClap(PocketPart):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         rng = random.Random(self.draws("prompts").initial_seed())
-        prompts = [
-            described(rng, text, description(rng)) if rng.random() < self.described else text
-            for text in batch["prompt"]
+        texts = [
+            rng.choice(label_captions(labels)) if rng.random() < self.labelled else prompt
+            for prompt, labels in zip(batch["prompt"], batch["labels"], strict=True)
         ]
+        prompts = [described(rng, text, description(rng)) if rng.random() < self.described else text for text in texts]
         waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
         with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
             torch.manual_seed(self.draws("dropout").initial_seed())
             by_audio, by_text, states = self._read(waveform, prompts)
-        same = same_meaning(batch["labels"], batch["prompt"]).to(by_audio.device)
+        same = same_meaning(batch["labels"], texts).to(by_audio.device)
         contrast = contrastive_loss(by_audio, by_text, same)
         labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in states.items()}
         loss = contrast + self.label_weight * sum(labels.values())

@@ -13,7 +13,15 @@ from torch import Tensor
 from apa_lightning.audio import fbank
 from apa_lightning.audio_encoder import AudioMAE
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.audio_mae import patches
+from apa_lightning.pocket.audio_mae import (
+    DECODER,
+    PICTURES,
+    Decoder,
+    draw_masked,
+    encode_visible,
+    patches,
+    random_order,
+)
 from apa_lightning.pocket.figures import Clips, Figure, bootstrap, probe
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_backbone import POCKET, save_audio_encoder
@@ -21,6 +29,7 @@ from apa_lightning.random_backbone import POCKET, save_audio_encoder
 FOLDS = 5
 MOST_COLUMNS = 2000  # Keeps a probe of 1,280 features at a few seconds.
 INSIDE = 0.8  # Share of a column that one note must fill.
+MASK_SHARE, MOST_MASKED = 0.8, 64
 STRENGTH = 0.1  # Of the probes of many features beside few columns.
 
 
@@ -38,6 +47,9 @@ def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
 ) -> list[Figure]:
     """The AudioMAE's row of the pocket backbone's table, from its written folder and held-out clips with metadata.
+
+    Args:
+        pictures: folder for ``audio_mae.png``, the reconstruction of masked clips, if the decoder was written too.
 
     Raises:
         InputError: too few melodies played alone for the probes.
@@ -60,7 +72,44 @@ def measure(
     ):
         columns = sounding_columns(solos.metadata, trained.grid_size[0] // rate, trained.window_seconds, seed)
         figures.append(_pitch(name, columns, grids, rate, mean, seed))
+    if (folder / "audio_encoder" / DECODER).is_file():
+        figures.append(_masked(folder, trained, clips, seed, pictures))
     return figures
+
+
+@torch.no_grad()
+def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: Path | None) -> Figure:
+    """How much of the hidden patches' variance the decoder cannot tell, beside from the tokens of an untrained encoder; pictures of
+    one clip of each kind."""
+    decoder = Decoder.load(folder / "audio_encoder" / DECODER)
+    first = {fields["kind"]: i for i, fields in reversed(list(enumerate(clips.metadata)))}
+    chosen = clips.take([*first.values(), *(i for i in range(len(clips)) if i not in first.values())][:MOST_MASKED])
+    banks = fbank(chosen.waveform, *trained.input_size)
+    generator = torch.Generator().manual_seed(seed)
+    order = random_order(banks, trained.grid_size, generator)
+    seen = order[:, : round(order.shape[1] * (1 - MASK_SHARE))]
+    hidden = torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
+    target = patches(banks, trained.encoder.patch_embed.patch_size[0])
+    tokens = {"trained": trained.encoder, "untrained": untrained(seed).encoder}
+    predicted = {name: decoder(encode_visible(encoder, banks, seen), seen) for name, encoder in tokens.items()}
+    mean = target.mean(dim=(0, 1))
+
+    def unexplained(values: Tensor) -> np.ndarray:
+        errors, deviations = (values - target).square().mean(dim=2), (mean - target).square().mean(dim=2)
+        return ((errors * hidden).sum(dim=1) / (deviations * hidden).sum(dim=1)).numpy()
+
+    if pictures is not None:
+        draw_masked(
+            pictures / "audio_mae.png",
+            banks[:PICTURES],
+            predicted["trained"][:PICTURES],
+            hidden[:PICTURES],
+            chosen.keys,
+        )
+    value = bootstrap(unexplained(predicted["trained"]), seed)
+    without = float(unexplained(predicted["untrained"]).mean())
+    name = f"share of the variance of hidden patches ({MASK_SHARE:.0%} are hidden) that is not told"
+    return Figure("audio_mae", name, *value, len(chosen), without)
 
 
 def untrained(seed: int) -> AudioMAE:

@@ -59,7 +59,7 @@ def measure(
         figures += _recorded(trained, untrained, recordings, seed)
     if pictures is not None:
         _draw(pictures / "clap.png", trained, heard, clips)
-    return figures + text_figures("clap", trained.text, untrained.text, clips, seed)
+    return figures + text_figures("clap", trained.text, untrained.text, seed)
 
 
 def embedders(folder: Path, seed: int) -> tuple[ClapEmbedder, ClapEmbedder]:

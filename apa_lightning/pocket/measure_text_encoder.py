@@ -33,7 +33,7 @@ def measure(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = transformers.T5EncoderModel(model.config)
-    return text_figures("text_encoder", MeanState(tokenizer, model), MeanState(tokenizer, untrained), clips, seed)
+    return text_figures("text_encoder", MeanState(tokenizer, model), MeanState(tokenizer, untrained), seed)
 
 
 class MeanState:

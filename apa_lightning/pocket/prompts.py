@@ -8,6 +8,7 @@ import random
 import zlib
 from collections.abc import Sequence
 
+from apa_lightning.caption_templates import TEMPLATES
 from apa_lightning.pocket.words import DESCRIPTIONS
 
 INSTRUMENTS = {
@@ -108,6 +109,11 @@ def duet_captions(lead: str, accompaniment: str) -> list[str]:
         "a_second": with_article(accompaniment),
     }
     return [wording.format(**names) for wording in _DUET]
+
+
+def label_captions(labels: Sequence[str]) -> list[str]:
+    """AudioSet labels in each of the 15 templates, in their order."""
+    return [template.replace("{}", label_text(labels)) for template in TEMPLATES]
 
 
 def solo_caption(rng: random.Random, instrument: str) -> str:

@@ -7,14 +7,15 @@ from itertools import permutations
 import numpy as np
 from torch import Tensor
 
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, probe
+from apa_lightning.caption_templates import TEMPLATES
+from apa_lightning.pocket.figures import Figure, bootstrap, probe
 from apa_lightning.pocket.prompts import (
     GENRES,
     INSTRUMENTS,
     duet_captions,
     genre_captions,
     held_out,
-    label_text,
+    label_captions,
     solo_captions,
 )
 
@@ -36,47 +37,34 @@ class Caption:
     accompaniment: str = ""
 
 
-def captions(clips: Clips) -> list[Caption]:
-    """Every instrument, genre and pair in every wording: those of :mod:`prompts`, and the label templates of ``clips``."""
+def captions() -> list[Caption]:
+    """Every instrument, genre and pair in every wording of :mod:`prompts`, and its labels in the 15 templates."""
     rows = []
-    templates = label_templates(clips)
     for name, label in INSTRUMENTS.items():
-        for wording, text in _worded("solo", solo_captions(name), templates, [label]):
+        for wording, text in _worded("solo", solo_captions(name), [label]):
             rows.append(Caption(text, wording, "timbre", instrument=name))
     for name, label in GENRES.items():
-        for wording, text in _worded("genre", genre_captions(name), templates, [label]):
+        for wording, text in _worded("genre", genre_captions(name), [label]):
             rows.append(Caption(text, wording, "genre", genre=name))
     for lead, second in permutations(INSTRUMENTS, 2):
-        labels = [INSTRUMENTS[lead], INSTRUMENTS[second]]
-        for wording, text in _worded("duet", duet_captions(lead, second), templates, labels):
+        for wording, text in _worded("duet", duet_captions(lead, second), [INSTRUMENTS[lead], INSTRUMENTS[second]]):
             rows.append(Caption(text, wording, "accompaniment", accompaniment=second))
     return list({row.text: row for row in rows}.values())
-
-
-def label_templates(clips: Clips) -> list[str]:
-    """The templates behind those prompts that name their clip's labels, with ``{}`` in their place."""
-    found = set()
-    for prompt, labels in zip(clips.prompts, clips.labels, strict=True):
-        if len(before_after := prompt.split(label_text(labels))) == 2 and before_after[0]:
-            found.add("{}".join(before_after))
-    return sorted(found)
 
 
 def text_figures(
     part: str,
     embed: Callable[[Sequence[str]], Tensor],
     untrained: Callable[[Sequence[str]], Tensor],
-    clips: Clips,
     seed: int,
     target: str = ">= 0.99",
 ) -> list[Figure]:
     """Shares of captions whose instrument, genre and task a linear probe reads right, in wordings that it never saw.
 
     Args:
-        part: named in the figures. embed, untrained: B texts -> embeddings (B, D). clips: their prompts show the templates.
-        seed: of the intervals. target: of instrument, genre and task.
+        part: named in the figures. embed, untrained: B texts -> embeddings (B, D). seed: of the intervals. target: of instrument, genre and task.
     """
-    rows = captions(clips)
+    rows = captions()
     texts = [row.text for row in rows]
     vectors, raw = embed(texts).numpy(), untrained(texts).numpy()
     figures = []
@@ -99,7 +87,7 @@ def _read(vectors: np.ndarray, rows: Sequence[Caption], name: str) -> np.ndarray
     return probe(vectors, [getattr(row, name) for row in rows], [row.wording for row in rows])
 
 
-def _worded(kind: str, texts: Sequence[str], templates: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """(wording, caption) of one meaning."""
+def _worded(kind: str, texts: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """(wording, caption) of one meaning; a template is one wording for all kinds."""
     own = [(f"{kind} {i}", text) for i, text in enumerate(texts)]
-    return own + [(template, template.replace("{}", label_text(labels))) for template in templates]
+    return own + list(zip(TEMPLATES, label_captions(labels), strict=True))
