@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "text_encoder_2", "projection_model", "language_model")
 PROMPT_CACHE_SIZE = 4096
-Vocoder = Literal["backbone", "griffin_lim"]
+Vocoder = Literal["backbone", "refined", "griffin_lim"]
+REFINEMENTS = 8
+"""Iterations of Griffin-Lim on a vocoder's sound: more lose what its phases are better at."""
 
 
 class AudioLDM2Backbone(nn.Module):
@@ -35,8 +37,9 @@ class AudioLDM2Backbone(nn.Module):
     Args:
         pipeline: a loaded ``AudioLDM2Pipeline`` whose language model is a ``GPT2LMHeadModel``.
         name: shown in adapter files and results.
-        vocoder_choice: what makes sound of decoded log-mels: the backbone's own vocoder, or Griffin-Lim, which knows no
-            instrument, runs on the CPU and keeps pitch where a small vocoder wavers.
+        vocoder_choice: what makes sound of decoded log-mels: the ``backbone``'s own vocoder; the same ``refined``, its phases
+            kept and its magnitudes put right by a few iterations of Griffin-Lim, which helps a small vocoder; or
+            ``griffin_lim`` alone, from random phases. The latter two run on the CPU.
     """
 
     # AudioLDM2UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan, GPT2LMHeadModel: diffusers' are untyped
@@ -48,7 +51,7 @@ class AudioLDM2Backbone(nn.Module):
     def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder = "backbone"):
         super().__init__()
         if vocoder_choice not in get_args(Vocoder):
-            raise InputError(f"vocoder: {vocoder_choice!r} is unknown; choose 'backbone' or 'griffin_lim'.")
+            raise InputError(f"vocoder: {vocoder_choice!r} is unknown; choose from {', '.join(get_args(Vocoder))}.")
         self.vocoder_choice = vocoder_choice
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
@@ -76,7 +79,7 @@ class AudioLDM2Backbone(nn.Module):
         Args:
             source: ``embedded``, a folder in the hub's layout, or a hub id such as ``cvssp/audioldm2-large``.
             dtype: of the frozen weights.
-            vocoder: ``backbone`` or ``griffin_lim``.
+            vocoder: ``backbone``, ``refined`` or ``griffin_lim``.
 
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
@@ -290,12 +293,19 @@ class AudioLDM2Backbone(nn.Module):
             [self.vae.decode(latents[:, :, s : s + window].to(self.vae.dtype) / factor).sample for s in starts]
         )
         mel = blend_windows(mels, [s * self.compression for s in starts], weights, length * self.compression)
-        return self._vocode(mel.squeeze(1))
+        return self._sound(mel.squeeze(1))
 
-    def _vocode(self, mel: Tensor, context: int = 64) -> Tensor:
-        """Log-mel (B, T, F) -> waveform (B, T * hop); long mels in pieces with ``context`` frames on both sides."""
+    def _sound(self, mel: Tensor) -> Tensor:
+        """Log-mel (B, T, F) -> waveform (B, T * hop), as :attr:`vocoder_choice` says."""
         if self.vocoder_choice == "griffin_lim":
-            return griffin_lim(mel, self.mel_spec).to(mel.device)  # in one: pieces would not agree on their phases
+            return griffin_lim(mel, self.mel_spec).to(mel.device)
+        waveform = self._vocode(mel)
+        if self.vocoder_choice == "refined":
+            return griffin_lim(mel, self.mel_spec, REFINEMENTS, start=waveform).to(mel.device)
+        return waveform
+
+    def _vocode(self, mel: Tensor, context: int = 96) -> Tensor:
+        """Log-mel (B, T, F) -> waveform (B, T * hop); long mels in pieces with ``context`` frames on both sides."""
         piece, hop, length = self.window_frames * self.compression, self.mel_spec.hop_length, mel.shape[1]
         if length <= piece + 2 * context:
             return fit_length(self.vocoder(mel).float(), length * hop)

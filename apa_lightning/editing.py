@@ -87,7 +87,7 @@ class AudioEditor:
             audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
             device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
             unconditional_audio: see :class:`AudioEditor`.
-            vocoder: the ``backbone``'s own, or ``griffin_lim``.
+            vocoder: the ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone.
 
         Raises:
             FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.

@@ -1,55 +1,79 @@
 """Griffin-Lim: from log-mels to sound without a trained vocoder (Griffin and Lim 1984; momentum: Perraudin et al. 2013)."""
 
 import torch
-import torchaudio
 from torch import Tensor
 
 from apa_lightning.audio import MelSpec, mel_basis
 from apa_lightning.errors import InputError
 
+MOMENTUM = 0.99
 
-def griffin_lim(log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32, seed: int = 0) -> Tensor:
+
+def griffin_lim(
+    log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32, seed: int = 0, start: Tensor | None = None
+) -> Tensor:
     """Waveforms whose log-mels are near the given ones.
 
-    Runs on the CPU. The phases to start from depend on ``seed`` alone, so a clip sounds the same in every batch.
+    Runs on the CPU. The phases to begin with are random, by ``seed`` alone, so that a clip sounds the same in every batch; or
+    those of ``start``: a vocoder's waveforms, whose magnitudes are put right so, in far fewer iterations.
 
     Args:
         log_mel: natural log of Slaney mel magnitudes (B, T, F), as :func:`apa_lightning.audio.log_mel` makes them.
         spec: their geometry.
         iterations: of the phase, with momentum 0.99.
-        seed: of the first phases.
+        seed: of random phases.
+        start: waveforms (B, T * hop_length) of about these log-mels.
 
     Returns:
         waveform (B, T * hop_length) float32.
 
     Raises:
-        InputError: ``log_mel`` has another shape, or ``iterations`` is below 1.
+        InputError: ``log_mel`` or ``start`` has another shape, or ``iterations`` is below 1.
     """
     if log_mel.ndim != 3 or log_mel.shape[-1] != spec.num_mels:
         raise InputError(f"log_mel: has shape {tuple(log_mel.shape)}; give (B, T, F) with {spec.num_mels} bins.")
     if iterations < 1:
         raise InputError(f"iterations: {iterations}; give at least 1.")
-    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
+    wanted = (len(log_mel), log_mel.shape[1] * spec.hop_length)
+    if start is not None and start.shape != wanted:
+        raise InputError(f"start: has shape {tuple(start.shape)}; give waveforms {wanted}.")
     waveforms = []
-    for magnitude in magnitudes(log_mel.detach().float().cpu(), spec):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            waveforms.append(
-                torchaudio.functional.griffinlim(
-                    # log_mel drops the last of the frames that a centred STFT has
-                    torch.cat([magnitude, magnitude[-1:]]).T,
-                    window,
-                    spec.n_fft,
-                    spec.hop_length,
-                    spec.n_fft,
-                    power=1.0,
-                    n_iter=iterations,
-                    momentum=0.99,
-                    length=len(magnitude) * spec.hop_length,
-                    rand_init=True,
-                )
-            )
+    for i, magnitude in enumerate(magnitudes(log_mel.detach().float().cpu(), spec)):
+        # log_mel drops the last of the frames that a centred STFT has
+        magnitude = torch.cat([magnitude, magnitude[-1:]]).T
+        if start is None:
+            phases = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * _uniform(magnitude.shape, seed))
+        else:
+            phases = _directions(_stft(start[i].detach().float().cpu(), spec))
+        waveforms.append(_iterate(magnitude, phases, spec, iterations))
     return torch.stack(waveforms)
+
+
+def _iterate(magnitude: Tensor, phases: Tensor, spec: MelSpec, iterations: int) -> Tensor:
+    """A waveform (T * hop_length,) of STFT magnitudes (K, T + 1), from the phases given as unit complex numbers."""
+    length, last = (magnitude.shape[1] - 1) * spec.hop_length, torch.zeros((), dtype=phases.dtype)
+    for _ in range(iterations):
+        consistent = _stft(_istft(magnitude * phases, spec, length), spec)
+        phases, last = _directions(consistent - MOMENTUM / (1 + MOMENTUM) * last), consistent
+    return _istft(magnitude * phases, spec, length)
+
+
+def _directions(spectrum: Tensor) -> Tensor:
+    return spectrum / spectrum.abs().clamp(min=1e-16)
+
+
+def _uniform(shape: torch.Size, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _stft(waveform: Tensor, spec: MelSpec) -> Tensor:
+    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
+    return torch.stft(waveform, spec.n_fft, spec.hop_length, window=window, return_complex=True)
+
+
+def _istft(spectrum: Tensor, spec: MelSpec, length: int) -> Tensor:
+    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
+    return torch.istft(spectrum, spec.n_fft, spec.hop_length, window=window, length=length)
 
 
 def magnitudes(log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32) -> Tensor:

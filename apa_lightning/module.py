@@ -53,8 +53,8 @@ class AudioPromptModule(L.LightningModule):
         gradient_checkpointing: recompute the U-Net's transformers in the backward pass to save memory.
         compile: compile the repeated transformer blocks of the U-Net (faster steps after a slow start).
         half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
-        vocoder: what makes sound of edits: the ``backbone``'s own, or ``griffin_lim``, which keeps pitch where a small
-            vocoder wavers, at about 0.1 s of one core per second of sound.
+        vocoder: what makes sound of edits: the ``backbone``'s own; the same ``refined`` by a few iterations of Griffin-Lim,
+            which keeps pitch where a small vocoder wavers; or ``griffin_lim`` alone.
         seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
     """
 

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+import torchaudio
 
 from apa_lightning import InputError
 from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalise_level
-from apa_lightning.backbone import AudioLDM2Backbone
-from apa_lightning.griffin_lim import griffin_lim, magnitudes
+from apa_lightning.backbone import REFINEMENTS, AudioLDM2Backbone
+from apa_lightning.griffin_lim import _iterate, griffin_lim, magnitudes
 from apa_lightning.metrics import chroma, chroma_cosine
+from apa_lightning.pocket.vocoder import log_spectral_distance
 
 
 def note(pitch: float, seconds: float = 2.56) -> torch.Tensor:
@@ -51,6 +53,31 @@ def test_magnitudes_have_the_mels_they_come_from(mels):
     assert (again - mels).abs().mean() < 0.05
 
 
+def test_the_iterations_are_torchaudios(mels):
+    spec, magnitude = MelSpec(), magnitudes(mels[:1])[0]
+    magnitude = torch.cat([magnitude, magnitude[-1:]]).T
+    ours = _iterate(magnitude, torch.ones_like(magnitude, dtype=torch.complex64), spec, 5)
+    theirs = torchaudio.functional.griffinlim(
+        *(magnitude, torch.hann_window(spec.n_fft), spec.n_fft, spec.hop_length, spec.n_fft),
+        power=1.0,
+        n_iter=5,
+        momentum=0.99,
+        length=len(ours),
+        rand_init=False,
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_good_start_is_kept_and_put_right(mels):
+    """From the source's own phases a few iterations come nearer than many from random ones, and put the level right."""
+    source = normalise_level(NOTES)
+    started, random = griffin_lim(mels, iterations=2, start=0.1 * source), griffin_lim(mels, iterations=32)
+    ours, theirs = (log_spectral_distance(made, source) for made in (started, random))
+    assert (ours < theirs).all()
+    assert (started - source).square().mean() < 0.1 * source.square().mean() < (random - source).square().mean()
+    assert torch.equal(griffin_lim(mels[1:], iterations=2, start=0.1 * source[1:])[0], started[1])
+
+
 @pytest.mark.parametrize(
     ("shape", "iterations", "message"),
     [
@@ -64,15 +91,22 @@ def test_griffin_lim_refuses(shape, iterations, message):
         griffin_lim(torch.zeros(shape), iterations=iterations)
 
 
-def test_a_backbone_sounds_by_griffin_lim_when_asked():
+def test_a_start_of_another_length_is_refused(mels):
+    with pytest.raises(InputError, match=r"start: has shape \(2, 100\); give waveforms \(2, 40960\)"):
+        griffin_lim(mels, start=torch.zeros(2, 100))
+
+
+def test_a_backbone_sounds_as_asked():
     """The decoded log-mels are the same; only what makes sound of them differs."""
-    by_vocoder, by_phases = (
-        AudioLDM2Backbone.from_pretrained(vocoder=choice) for choice in ("backbone", "griffin_lim")
+    by_vocoder, refined, by_phases = (
+        AudioLDM2Backbone.from_pretrained(vocoder=choice) for choice in ("backbone", "refined", "griffin_lim")
     )
     latents = torch.randn(1, *by_phases.latent_shape(40), generator=torch.Generator().manual_seed(0))
-    heard = by_phases.decode(latents)
-    assert heard.shape == by_vocoder.decode(latents).shape and not torch.equal(heard, by_vocoder.decode(latents))
+    plain = by_vocoder.decode(latents)
     mel = by_phases.vae.decode(latents / by_phases.vae.config.scaling_factor).sample[:, 0]
-    assert torch.allclose(heard, griffin_lim(mel, by_phases.mel_spec), atol=1e-5)
-    with pytest.raises(InputError, match="vocoder: 'wavenet' is unknown; choose 'backbone' or 'griffin_lim'"):
+    spec = by_phases.mel_spec
+    assert torch.allclose(by_phases.decode(latents), griffin_lim(mel, spec), atol=1e-5)
+    assert torch.allclose(refined.decode(latents), griffin_lim(mel, spec, REFINEMENTS, start=plain), atol=1e-5)
+    assert not torch.allclose(refined.decode(latents), plain, atol=1e-3)
+    with pytest.raises(InputError, match="vocoder: 'wavenet' is unknown; choose from backbone, refined, griffin_lim"):
         AudioLDM2Backbone.from_pretrained(vocoder="wavenet")

@@ -189,15 +189,18 @@ def test_a_fit_learns_and_the_folder_sounds_the_same(tmp_path):
     assert (tmp_path / "pictures" / "vocoder_recordings.png").is_file()
     by_name = {figure.name: figure for figure in measured}
     kinds = ("", ", VAE and vocoder", ", real recordings", ", VAE and vocoder, real recordings")
+    kinds += tuple(f", refined{kind}" for kind in kinds)
     three = ("multi-resolution STFT distance", "log-spectral distance in dB", "chroma similarity to the source")
     names = {name + kind for name in three for kind in kinds}
-    assert set(by_name) == names | {"seconds of one core for 10 s of sound"}
+    timed = "seconds of one core for 10 s of sound"
+    assert set(by_name) == names | {timed, f"{timed}, refined"}
     for figure in measured:
         assert figure.part == "vocoder" and figure.low <= figure.value <= figure.high
         assert bool(figure.target) == ("recordings" not in figure.name and "VAE" not in figure.name)
         assert figure.untrained is not None and "Griffin-Lim" in figure.beside
     distance = by_name["multi-resolution STFT distance"]
     assert distance.value < distance.untrained
+    assert by_name["multi-resolution STFT distance, refined"].value < distance.value
     assert distance.target == f"<= {distance.beside['Griffin-Lim']:.3f}"
 
 

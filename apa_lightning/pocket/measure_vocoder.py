@@ -1,4 +1,4 @@
-"""How near the pocket vocoder's sound is to the source, beside Griffin-Lim from the same mels, and after the VAE."""
+"""How near the pocket vocoder's sound is to the source, alone and refined, beside Griffin-Lim from the same mels, and after the VAE."""
 
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.backbone import REFINEMENTS
 from apa_lightning.griffin_lim import griffin_lim
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.assembly import require
@@ -52,7 +53,7 @@ def measure(
     """
     require(folder, ("vocoder",))
     trained, untrained = load(folder), untrained_like(folder, seed)
-    figures = [seconds_figure(trained, untrained, seed)]
+    figures = seconds_figures(trained, untrained, seed)
     parts = [("", _draw_some(clips, MOST_CLIPS, seed))]
     if recordings is not None and len(recordings):
         parts.append((", real recordings", _draw_some(recordings, MOST_RECORDINGS, seed)))
@@ -96,12 +97,20 @@ class Sources:
     def figures(
         self, of: str, mels: Tensor, trained: Any, untrained: Any, seed: int, targets: bool = False
     ) -> list[Figure]:
-        """Both distances and the chroma similarity of what is made of ``mels``, beside Griffin-Lim's of the same mels.
+        """Both distances and the chroma similarity of what is made of ``mels``, by the vocoder alone and refined, beside
+        Griffin-Lim's of the same mels.
 
         ``targets``: Griffin-Lim's distances are the ones to beat, and the chroma similarity has its own target.
         """
-        made, classical = synthesise(trained, mels), griffin_lim(mels, SPEC, seed=seed)
-        plain = synthesise(untrained, mels[:UNTRAINED_CLIPS])
+        made, plain = synthesise(trained, mels), synthesise(untrained, mels[:UNTRAINED_CLIPS])
+        classical = griffin_lim(mels, SPEC, seed=seed)
+        figures = self._compared(of, made, plain, classical, seed, targets)
+        refined = [refine(waveforms, mels[: len(waveforms)]) for waveforms in (made, plain)]
+        return figures + self._compared(f", refined{of}", refined[0], refined[1], classical, seed, targets)
+
+    def _compared(
+        self, of: str, made: Tensor, plain: Tensor, classical: Tensor, seed: int, targets: bool
+    ) -> list[Figure]:
         figures = []
         for name, distance in DISTANCES.items():
             ours, theirs = (distance(waveforms, self.waveforms) for waveforms in (made, classical))
@@ -136,13 +145,23 @@ def synthesise(vocoder: Any, mels: Tensor) -> Tensor:
     return torch.cat([vocode(vocoder, part, SPEC.hop_length) for part in mels.split(4)])
 
 
-def seconds_figure(trained: Any, untrained: Any, seed: int) -> Figure:
-    """Processor time of one thread for 10 s of sound."""
+def refine(waveforms: Tensor, mels: Tensor) -> Tensor:
+    """A vocoder's waveforms (N, T * 160) with the magnitudes of their mels (N, T, F), as ``vocoder: refined`` makes them."""
+    return griffin_lim(mels, SPEC, REFINEMENTS, start=waveforms)
+
+
+def seconds_figures(trained: Any, untrained: Any, seed: int) -> list[Figure]:
+    """Processor time of one thread for 10 s of sound, of the vocoder alone and refined."""
     mels = torch.full((1, 10 * SPEC.sample_rate // SPEC.hop_length, SPEC.num_mels), MEL_MEAN)
-    ours, plain = (_seconds(partial(synthesise, vocoder), mels) for vocoder in (trained, untrained))
     beside = {"Griffin-Lim": float(np.mean(_seconds(partial(griffin_lim, spec=SPEC), mels, runs=1)))}
-    name = "seconds of one core for 10 s of sound"
-    return Figure("vocoder", name, *bootstrap(ours, seed), len(ours), float(np.mean(plain)), beside, "<= 0.5")
+    figures = []
+    for of, synthesis in (("", synthesise), (", refined", lambda vocoder, mel: refine(synthesise(vocoder, mel), mel))):
+        ours, plain = (_seconds(partial(synthesis, vocoder), mels) for vocoder in (trained, untrained))
+        name = f"seconds of one core for 10 s of sound{of}"
+        figures.append(
+            Figure("vocoder", name, *bootstrap(ours, seed), len(ours), float(np.mean(plain)), beside, "<= 0.5")
+        )
+    return figures
 
 
 def _seconds(synthesis: Synthesis, mels: Tensor, runs: int = TIMED_RUNS) -> list[float]:
@@ -174,9 +193,9 @@ def _draw_some(clips: Clips, most: int, seed: int) -> Clips:
 
 
 def _draw(path: Path, sources: Sources, trained: Any, seed: int) -> None:
-    """Log-mels of the source, the vocoder's sound and Griffin-Lim's."""
+    """Log-mels of the source, and of what the vocoder, the refined vocoder and Griffin-Lim make of them."""
     mels = sources.mels[:3]
-    made, classical = (
-        log_mel(waveforms, SPEC)[:, 0] for waveforms in (synthesise(trained, mels), griffin_lim(mels, SPEC, seed=seed))
-    )
-    draw_mels(path, {"source": list(mels), "vocoder": list(made), "Griffin-Lim": list(classical)}, sources.keys[:3])
+    made = synthesise(trained, mels)
+    sounds = {"vocoder": made, "refined": refine(made, mels), "Griffin-Lim": griffin_lim(mels, SPEC, seed=seed)}
+    rows = {name: list(log_mel(waveforms, SPEC)[:, 0]) for name, waveforms in sounds.items()}
+    draw_mels(path, {"source": list(mels), **rows}, sources.keys[:3])
