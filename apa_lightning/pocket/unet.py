@@ -231,7 +231,7 @@ class PocketUNet(PocketPart):
     def export(self) -> None:
         """Replace the written U-Net and, when all other parts are there, make the folder loadable."""
         super().export()
-        if self.trainer.is_global_zero and not missing(self.folder):
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run and not missing(self.folder):  # type: ignore[attr-defined]
             complete(self.folder)
 
 
