@@ -29,8 +29,18 @@ from apa_lightning.text_streams import TextStreams
 
 TIMESTEPS = 1000
 GATE = (350, 950)
-"""Timesteps at which the validation asks what the U-Net makes of the audio: below the noisy latent tells all."""
+"""Timesteps at which validation asks whether the U-Net listens; below, the noisy latent itself tells all."""
 MIDDLE = 650
+
+GAPS = (*((f"omega_{rate}", "text", rate) for rate in POOLING_RATES), ("no_text", "nothing", 1))
+"""What is asked with matched and shuffled audio: name, text stream, pooling rate."""
+_GAP_NAMES = (*(name for name, _, _ in GAPS), "omega_1_low", "omega_1_high")
+QUOTIENTS = (
+    *((f"val/shuffled_excess_{name}", f"shuffled_{name}", f"matched_{name}") for name in _GAP_NAMES),
+    ("val/wrong_text_excess", "wrong_text", "right_text"),
+)
+"""Logged as relative excess of the first loss over the second."""
+LOSSES = ("loss", *(loss for _, *pair in QUOTIENTS for loss in pair))
 
 
 @dataclass(frozen=True)
@@ -233,17 +243,6 @@ class PocketUNet(PocketPart):
         super().export()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run and not missing(self.folder):  # type: ignore[attr-defined]
             complete(self.folder)
-
-
-GAPS = (*((f"omega_{rate}", "text", rate) for rate in POOLING_RATES), ("no_text", "nothing", 1))
-"""What is asked with matched and shuffled audio: name, text stream, pooling rate."""
-_GAP_NAMES = (*(name for name, _, _ in GAPS), "omega_1_low", "omega_1_high")
-QUOTIENTS = (
-    *((f"val/shuffled_excess_{name}", f"shuffled_{name}", f"matched_{name}") for name in _GAP_NAMES),
-    ("val/wrong_text_excess", "wrong_text", "right_text"),
-)
-"""Logged as relative excess of the first loss over the second."""
-LOSSES = ("loss", *(loss for _, *pair in QUOTIENTS for loss in pair))
 
 
 def ordered(phases: Sequence[Phase]) -> tuple[Phase, ...]:
