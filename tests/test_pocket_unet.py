@@ -8,7 +8,7 @@ from pocket_tools import pocket_folder, tone_shards
 
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.assembly import PARTS
+from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
 from apa_lightning.pocket.unet import Phase, PocketUNet, other_labels, phase_at, sample, spread
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for
@@ -154,6 +154,7 @@ def test_the_average_is_validated_and_written(fitted):
         "scheduler",
         "model_index.json",
     }
+    assert sizes(folder)["unet"] > MAX_FILE_BYTES  # in files that may be shipped
     backbone = AudioLDM2Backbone.from_pretrained(folder)
     assert torch.equal(flat(backbone.unet), flat(module.average.module).half().float())
     resumed = PocketUNet(folder, start=folder)

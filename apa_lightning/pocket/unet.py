@@ -235,8 +235,8 @@ class PocketUNet(PocketPart):
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, folder: Path) -> None:
-        """The moving average."""
-        save_half(self.average.module, folder / "unet")
+        """The moving average, in two files: one would be larger than a file of the pocket may be."""
+        save_half(self.average.module, folder / "unet", max_shard_size="12MB")
 
     def export(self) -> None:
         """Replace the written U-Net and, when all other parts are there, make the folder loadable."""
