@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
-from datamodules.indexed_shards import Fetched, IndexedShards
+from datamodules.indexed_shards import Fetched
 from datamodules.quarantine import Quarantine
 from datamodules.streamed_shards import StreamedShards
 
@@ -43,16 +43,16 @@ class SampleOrder:
         return number, int(self._drawn[number][place])
 
 
-_LISTS = ("key", "prompt", "labels", "num_samples", "metadata")
-
-
 def collate(fetched: list[Fetched]) -> dict[str, Any]:
-    """Join examples to `batch` (None where all were broken), with what the quarantine must hear."""
+    """Join examples to `batch` (None where all were broken), with what the quarantine must hear.
+
+    Tensors are stacked, all else is listed.
+    """
     examples = [f.example for f in fetched if f.example is not None]
     batch: Batch | None = None
     if examples:
-        batch = {name: [example[name] for example in examples] for name in _LISTS}
-        batch["waveform"] = torch.stack([example["waveform"] for example in examples])
+        columns = {name: [example[name] for example in examples] for name in examples[0]}
+        batch = {name: torch.stack(c) if isinstance(c[0], torch.Tensor) else c for name, c in columns.items()}
     return {
         "batch": batch,
         "faults": [fault for f in fetched for fault in f.faults],
@@ -96,13 +96,20 @@ class _Plan:
 
 
 class IndexedReader:
-    """Reads batches of indexed shards; only the plan of sample numbers travels to the workers, which stay alive.
+    """Reads batches of a dataset whose items are (number of the permutation, sample).
 
+    Only the plan of these numbers travels to the workers, which stay alive.
     Step k of an epoch takes `step = batch_size * world_size` positions, dealt out to the ranks in turn.
     """
 
     def __init__(
-        self, dataset: IndexedShards, order: SampleOrder, batch_size: int, rank: int, world_size: int, num_workers: int
+        self,
+        dataset: Dataset[Fetched],
+        order: SampleOrder,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        num_workers: int,
     ) -> None:
         self._order, self._batch_size, self._rank, self._world_size = order, batch_size, rank, world_size
         self._dataset, self._num_workers = dataset, num_workers

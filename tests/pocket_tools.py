@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 import transformers
+from shard_tools import encode
 
 from apa_lightning.embedded import cache_folder
 from apa_lightning.pocket.clap import feature_extractor
 from apa_lightning.pocket.part import save_half
 from apa_lightning.pocket.tokenizers import clap_tokenizer, t5_tokenizer
 from apa_lightning.random_backbone import POCKET, save_audio_encoder
+from datamodules.shard_writer import ShardWriter
 
 LABELS = ("Piano", "Violin, fiddle", "Flute", "Cello")
 
@@ -70,3 +72,12 @@ def tones(count: int, seconds: float = 5.12) -> list[dict]:
 def batch(items: list[dict]) -> dict:
     """Collated as the datamodule does."""
     return {k: torch.stack([i[k] for i in items]) if k == "waveform" else [i[k] for i in items] for k in items[0]}
+
+
+def tone_shards(folder: Path, name: str, count: int, per_shard: int = 4, seconds: float = 10.24) -> list[Path]:
+    """The clips of :func:`tones` as shards with indexes; keys begin with `name`."""
+    with ShardWriter(folder / (name + "-{:06d}.tar"), max_samples=per_shard) as writer:
+        for item in tones(count, seconds):
+            data = encode(item["waveform"].numpy())
+            writer.write(f"{name}-{item['key']}", data, "flac", {**item["metadata"], "labels": item["labels"]})
+    return writer.shards

@@ -108,7 +108,7 @@ def decayed(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float)
     ]
 
 
-def save_half(part: Any, folder: Path) -> None:
-    """``part.save_pretrained(folder)`` with a half-precision copy of a diffusers or transformers model's weights."""
+def save_half(part: Any, folder: Path, **options: Any) -> None:
+    """``part.save_pretrained(folder, **options)`` with a half-precision copy of a diffusers or transformers model's weights."""
     with no_progress_bars():
-        copy.deepcopy(part).cpu().half().save_pretrained(folder)
+        copy.deepcopy(part).cpu().half().save_pretrained(folder, **options)
