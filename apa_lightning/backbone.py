@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "text_encoder_2", "projection_model", "language_model")
 PROMPT_CACHE_SIZE = 4096
 Vocoder = Literal["backbone", "refined", "griffin_lim"]
-REFINEMENTS = 8
-"""Iterations of Griffin-Lim on a vocoder's sound: more lose what its phases are better at."""
+REFINEMENTS = 12
+"""Iterations of Griffin-Lim on a vocoder's sound."""
 
 
 class AudioLDM2Backbone(nn.Module):
@@ -38,7 +38,8 @@ class AudioLDM2Backbone(nn.Module):
         pipeline: a loaded ``AudioLDM2Pipeline`` whose language model is a ``GPT2LMHeadModel``.
         name: shown in adapter files and results.
         vocoder_choice: what makes sound of decoded log-mels: the ``backbone``'s own vocoder; the same ``refined``, its phases
-            kept and its magnitudes put right by a few iterations of Griffin-Lim, which helps a small vocoder; or
+            and fine structure kept and each mel band's level put right by a few iterations of Griffin-Lim, which helps a
+            small vocoder; or
             ``griffin_lim`` alone, from random phases. The latter two run on the CPU.
     """
 
