@@ -169,10 +169,10 @@ class AudioEditor:
         waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
         lengths = [source.samples for source in sources]
         guidance = self._conditions(requests, waveform, lengths, windows)
-        mask = self._kept(requests, windows)
-        recorded = None
+        mask, keep, recorded = self._kept(requests, windows), None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
+            keep = None if mask is None else (recorded, mask)
         clock.append(self._now())
 
         generators = [generator_for(request.seed, "edit") for request in requests]
@@ -188,7 +188,7 @@ class AudioEditor:
                 noise,
                 scheduler,
                 generators,
-                keep=None if mask is None else (recorded, mask),
+                keep,
                 source=recorded if first.strength < 1 else None,
                 strength=first.strength,
                 on_step=on_step,

@@ -5,7 +5,7 @@ CLAP and AudioMAE are parts of the pocket, so neither can say whether an edit ca
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -34,9 +34,8 @@ class InstrumentJudge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = ResNet(
-            BasicBlock, (1, 1, 1, 1), num_classes=len(NAMES), in_chans=1, channels=(16, 32, 64, 128), drop_rate=0.1
-        )
+        sizes: Any = {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128), "in_chans": 1}
+        self.net = ResNet(cast(Any, BasicBlock), **sizes, num_classes=len(NAMES), drop_rate=0.1)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "InstrumentJudge":
