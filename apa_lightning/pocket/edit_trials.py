@@ -68,7 +68,7 @@ class Outcome:
 
     Attributes:
         recognised: 1 where the judge hears the target. chroma, pitch: similarity and accuracy to the source.
-        chroma_floor, pitch_floor: to another trial's source. mel_to_truth: mean absolute difference of log-mels, in nats,
+        chroma_floor, pitch_floor: to another trial's source, NaN where there is none. mel_to_truth: mean absolute difference of log-mels, in nats,
             and pitch_to_truth, to the same performance on the target; NaN where there is none.
     """
 
@@ -96,14 +96,14 @@ class Trials:
     def __len__(self) -> int:
         return len(self.trials)
 
-    def _other(self, number: int) -> int:
-        """Clip of the next trial with another recording and another melody."""
+    def _other(self, number: int) -> int | None:
+        """Clip of the next trial with another recording and another melody; None where there is none."""
 
         def tune(trial: Trial) -> Any:
             return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
 
         after = [*self.trials[number + 1 :], *self.trials[:number]]
-        return next((one.source for one in after if tune(one) != tune(self.trials[number])), after[0].source)
+        return next((one.source for one in after if tune(one) != tune(self.trials[number])), None)
 
     @cached_property
     def _heard(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -142,8 +142,10 @@ class Trials:
         said = self.judge.names(waveforms)
         for i, (trial, waveform) in enumerate(zip(self.trials, waveforms, strict=True)):
             sound, tune = self._hear(waveform)
-            own, other = self._heard[trial.source], self._heard[self.others[i]]
-            truth = (np.nan, np.nan)
+            own, other, truth = self._heard[trial.source], self.others[i], (np.nan, np.nan)
+            floor = (np.nan, np.nan)
+            if other is not None:
+                floor = (chroma_cosine(sound, self._heard[other][0]), pitch_accuracy(tune, self._heard[other][1]))
             if trial.truth is not None:
                 distance = mel_distance(waveform, self.clips.waveform[trial.truth])
                 truth = (distance, pitch_accuracy(tune, self._heard[trial.truth][1]))
@@ -151,9 +153,9 @@ class Trials:
                 (
                     float(said[i] == trial.target),
                     chroma_cosine(sound, own[0]),
-                    chroma_cosine(sound, other[0]),
+                    floor[0],
                     pitch_accuracy(tune, own[1]),
-                    pitch_accuracy(tune, other[1]),
+                    floor[1],
                     *truth,
                 )
             )

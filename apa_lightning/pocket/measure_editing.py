@@ -19,7 +19,7 @@ from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
 from apa_lightning.pocket.judge import InstrumentJudge
 from apa_lightning.pocket.measure_judge import of_known_instrument
 
-MOST, QUICK_BELOW = 64, 64
+MOST, FEW = 64, 64  # trials; of fewer clips, eight
 #: The paper's operating point for timbre transfer.
 POINT: dict[str, Any] = {"time_pooling": 2, "ap_scale": 0.5, "guidance_scale": 7.5}
 SDEDIT = {"ap_scale": 0.0, "strength": 0.75}
@@ -52,7 +52,7 @@ def measure(
     encoder = folder / "audio_encoder"
     editor = AudioEditor.from_pretrained(folder, adapter if adapter.is_file() else None, encoder, vocoder="refined")
     untrained = AudioEditor(editor.backbone, editor.audio_encoder, [editor.backbone.new_adapter(None)])
-    most = MOST if len(clips) >= QUICK_BELOW else 8
+    most = MOST if len(clips) >= FEW else min(MOST, 8)
     trials = Trials(clips, rendered_trials(clips, most, seed), judge, seed)
     if not len(trials):
         raise ValueError("no melody was rendered on two instruments: configs/pocket/held_out.yaml has renditions")
@@ -182,7 +182,9 @@ class Bench:
         ):
             values = {other: getattr(found, field) for other, found in systems.items()}
             beside = {other: float(np.nanmean(found)) for other, found in values.items() if other != "adapter"}
-            known = values["adapter"][np.isfinite(values["adapter"])]
+            known = _known(values["adapter"])
+            if not len(known):
+                continue  # a single recording has no floor
             words = f"adapter, real recordings: {name}"
             figures.append(Figure("editing", words, *bootstrap(known, seed), len(known), None, beside))
         return figures
@@ -210,7 +212,7 @@ def as_means(outcome: Outcome, seed: int) -> dict[str, list[float | None]]:
     found = {}
     for name in (*Outcome.__dataclass_fields__, "margin"):
         values = getattr(outcome, name)
-        known = values[np.isfinite(values)]
+        known = _known(values)
         found[name] = [round(value, 4) for value in bootstrap(known, seed)] if len(known) else [None, None, None]
     return found  # type: ignore[return-value]
 

@@ -45,7 +45,10 @@ def measure(
         untrained = frozen(POCKET.build_unet())
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))  # neighbours share melodies
     chosen = clips.take(order[:MOST_CLIPS].tolist())
-    losses, before = asked(folder, chosen, seed, trained), asked(folder, chosen.take(range(BATCH)), seed, untrained)
+    losses, before = (
+        asked(folder, chosen, seed, trained),
+        asked(folder, chosen.take(range(min(BATCH, len(chosen)))), seed, untrained),
+    )
     figures = []
     for name, more, less in QUOTIENTS:
         if more not in losses:
