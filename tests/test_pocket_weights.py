@@ -12,11 +12,12 @@ from apa_lightning.audio import log_mel, normalise_level
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.cli import main
 from apa_lightning.griffin_lim import griffin_lim
-from apa_lightning.pocket.assembly import MAX_FOLDER_BYTES, PARTS, missing, packaged, sizes, with_untrained_unet
+from apa_lightning.pocket.assembly import MAX_FOLDER_BYTES, PARTS, missing, sizes, with_untrained_unet
 from apa_lightning.pocket.figures import Clips
 from apa_lightning.pocket.measure_vocoder import Sources, load, refine, synthesise, untrained_like
 from apa_lightning.pocket.vae import l1_per_clip
 from apa_lightning.pocket.vocoder import log_spectral_distance, multi_resolution_distance
+from apa_lightning.sources import packaged
 from datamodules.audioset import AudioSetDataModule
 
 CLIPS = 16
