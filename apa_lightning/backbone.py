@@ -51,12 +51,12 @@ class AudioLDM2Backbone(nn.Module):
 
     def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder | None = None):
         super().__init__()
-        named = getattr(pipeline.vocoder.config, "vocoder_choice", "backbone")
-        self.vocoder_choice: Vocoder = named if vocoder_choice is None else vocoder_choice
-        if self.vocoder_choice not in get_args(Vocoder):
-            raise InputError(
-                f"vocoder: {self.vocoder_choice!r} is unknown; choose from {', '.join(get_args(Vocoder))}."
-            )
+        chosen: Any = vocoder_choice
+        if vocoder_choice is None:
+            chosen = getattr(pipeline.vocoder.config, "vocoder_choice", "backbone")
+        if chosen not in get_args(Vocoder):
+            raise InputError(f"vocoder: {chosen!r} is unknown; choose from {', '.join(get_args(Vocoder))}.")
+        self.vocoder_choice: Vocoder = chosen
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
         if pipeline.scheduler.config.prediction_type != "epsilon":

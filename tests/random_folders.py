@@ -18,11 +18,11 @@ def scratch() -> Path:
     return folder
 
 
-@cache
 def tiny_backbone(sample_size: int = 256) -> Path:
     """The folder of a tiny AudioLDM2 with a window of ``sample_size`` latent frames (256: 10.24 s); ``audio_encoder`` is in it."""
     folder = scratch() / f"tiny-{sample_size}"
-    save_random_backbone(folder, dataclasses.replace(TINY, unet={**TINY.unet, "sample_size": sample_size}))
+    if not folder.exists():
+        save_random_backbone(folder, dataclasses.replace(TINY, unet={**TINY.unet, "sample_size": sample_size}))
     return folder
 
 
