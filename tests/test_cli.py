@@ -92,6 +92,20 @@ def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
     assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
 
 
+def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
+    """Given before or after the overlay, and none in training."""
+    predict, large = (
+        ["predict", "--config", "configs/predict.yaml"],
+        ["--config", "configs/backbone/audioldm2_large.yaml"],
+    )
+    given = ["--model.adapter", "pytorch_model.bin"]
+    for arguments in ([*large, *given], [*given, *large]):
+        settings = parsed(monkeypatch, *predict, *arguments).model.init_args
+        assert (settings.backbone, settings.adapter) == ("cvssp/audioldm2-large", "pytorch_model.bin")
+    assert parsed(monkeypatch, *predict, *large).model.init_args.adapter == "embedded"  # refused, with the way out
+    assert parsed(monkeypatch, "fit", "--config", "configs/base.yaml", *large).model.init_args.adapter is None
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
