@@ -32,7 +32,10 @@ class EditRequest:
         time_pooling: omega along time, 1, 2, 4 or 8; larger keeps less of the recording.
         freq_pooling: omega along frequency; ``None`` means as ``time_pooling``.
         guidance_scale: lambda of Eq. 12; 1 or less means no unconditional branch.
-        num_inference_steps: denoising steps.
+        num_inference_steps: denoising steps of the whole schedule.
+        strength: share of the schedule that is run, above 0. 1 begins with pure noise (the paper); less begins with the
+            recording's own latents under so much noise (SDEdit, arXiv 2108.01073), which keeps more of it. With
+            ``ap_scale=0`` and 0.75 this is the paper's baseline AudioLDM2-SDEdit.
         scheduler: name of a diffusers scheduler that is compatible with the backbone's.
         seed: of the initial noise.
         region: (start, end) in seconds; only this part is edited.
@@ -52,6 +55,7 @@ class EditRequest:
     freq_pooling: int | None = None
     guidance_scale: float = 7.5
     num_inference_steps: int = 50
+    strength: float = 1.0
     scheduler: str = "DDIMScheduler"
     seed: int = 0
     region: tuple[float, float] | None = None
@@ -75,6 +79,8 @@ class EditRequest:
             )
         if not _is_integer(self.num_inference_steps) or not 1 <= self.num_inference_steps <= 1000:
             raise InputError(f"num_inference_steps: {self.num_inference_steps!r}; give 1 to 1000.")
+        if not _is_number(self.strength) or not 0 < self.strength <= 1:
+            raise InputError(f"strength: {self.strength!r}; give a share above 0, at most 1 (from pure noise).")
         if not _is_integer(self.seed):
             raise InputError(f"seed: {self.seed!r} is no whole number.")
         if self.sample_rate is not None and (
@@ -115,6 +121,7 @@ class EditRequest:
             self.freq_pooling,
             self.guidance_scale > 1,
             self.num_inference_steps,
+            self.strength,
             self.scheduler,
         )
 

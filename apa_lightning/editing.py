@@ -35,7 +35,7 @@ from apa_lightning.edit_request import (
 from apa_lightning.errors import InputError
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for, randn
-from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler
+from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
 from apa_lightning.sources import EMBEDDED
 
 #: Seconds over which an edited region fades into the untouched recording.
@@ -149,7 +149,7 @@ class AudioEditor:
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
         results: dict[int, EditResult] = {}
-        total = sum(requests[batch[0]].num_inference_steps for batch in batches)
+        total = sum(steps_run(requests[batch[0]].num_inference_steps, requests[batch[0]].strength) for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
                 done = self._edit_batch([requests[i] for i in batch], [sources[i] for i in batch], bar.update)
@@ -175,7 +175,10 @@ class AudioEditor:
         waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
         lengths = [source.samples for source in sources]
         guidance = self._conditions(requests, waveform, lengths, windows)
-        keep = self._kept(requests, waveform, lengths, windows)
+        mask, keep, recorded = self._kept(requests, windows), None, None
+        if mask is not None or first.strength < 1:
+            recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
+            keep = None if mask is None else (recorded, mask)
         clock.append(self._now())
 
         generators = [generator_for(request.seed, "edit") for request in requests]
@@ -184,7 +187,18 @@ class AudioEditor:
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
         scheduler = make_scheduler(backbone, first.scheduler, first.num_inference_steps)
         with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
-            latents = denoise(backbone, guidance, windows, noise, scheduler, generators, keep, on_step)
+            latents = denoise(
+                backbone,
+                guidance,
+                windows,
+                noise,
+                scheduler,
+                generators,
+                keep,
+                source=recorded if first.strength < 1 else None,
+                strength=first.strength,
+                on_step=on_step,
+            )
         clock.append(self._now())
 
         audio = backbone.decode(latents).cpu()
@@ -235,20 +249,18 @@ class AudioEditor:
             adapters=len(self.adapters),
         )
 
-    def _kept(
-        self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
-    ) -> tuple[Tensor, Tensor] | None:
-        """Source latents and the mask of the frames outside the requests' regions."""
+    def _kept(self, requests: list[EditRequest], windows: Windows) -> Tensor | None:
+        """1 at the latent frames outside the requests' regions (B, 1, T, 1)."""
         if all(request.region is None for request in requests):
             return None
-        mask = torch.zeros(len(requests), 1, windows.length, 1, device=waveform.device)
+        mask = torch.zeros(len(requests), 1, windows.length, 1, device=self.backbone.device)
         rate = self.backbone.sample_rate / self.backbone.hop_samples
         for row, request in zip(mask, requests, strict=True):
             if request.region is not None:
                 start, end = request.region
                 row[:, : int(start * rate)] = 1
                 row[:, math.ceil(end * rate) :] = 1
-        return self.backbone.encode_audio(waveform, lengths=lengths).to(self.backbone.dtype), mask
+        return mask
 
 
 class _Source:

@@ -95,7 +95,7 @@ def unmeasurable(waveform: Tensor, sample_rate: int) -> str:
     return "is digital silence" if float(waveform.abs().max()) < SILENCE_PEAK else ""
 
 
-def _check_pairs(first: Sized, second: Sized, names: str) -> None:
+def check_pairs(first: Sized, second: Sized, names: str) -> None:
     if len(first) != len(second):
         raise InputError(f"{names}: {len(first)} and {len(second)} items; give as many of both.")
 
@@ -141,7 +141,7 @@ class ChromaSimilarity(ClipMean):
             edited, source: (B, S), or B waveforms (S,) of any length.
             sample_rate: of both, in Hz.
         """
-        _check_pairs(edited, source, "edited and source")
+        check_pairs(edited, source, "edited and source")
         for i, (one, other) in enumerate(zip(edited, source, strict=True)):
             if self._usable(i, sample_rate, edited=one, source=other):
                 self._add(i, chroma_cosine(chroma(one, sample_rate), chroma(other, sample_rate)))
@@ -172,7 +172,7 @@ class ClapScore(ClipMean):
             prompts: B texts.
             sample_rate: in Hz.
         """
-        _check_pairs(edited, prompts, "edited and prompts")
+        check_pairs(edited, prompts, "edited and prompts")
         for i, (waveform, prompt) in enumerate(zip(edited, prompts, strict=True)):
             if self._usable(i, sample_rate, edited=waveform):
                 self._add(i, float(self.clap.audio(waveform, sample_rate) @ self.clap.text([prompt])[0]))

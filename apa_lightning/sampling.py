@@ -92,6 +92,11 @@ def make_scheduler(backbone: AudioLDM2Backbone, name: str, num_inference_steps: 
     return scheduler
 
 
+def steps_run(steps: int, strength: float) -> int:
+    """How many of ``steps`` denoising steps are run at a ``strength``; one at least."""
+    return max(1, round(steps * strength))
+
+
 @torch.no_grad()
 def denoise(
     backbone: AudioLDM2Backbone,
@@ -101,6 +106,8 @@ def denoise(
     scheduler: Any,
     generators: list[torch.Generator],
     keep: tuple[Tensor, Tensor] | None = None,
+    source: Tensor | None = None,
+    strength: float = 1.0,
     on_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents (B, C, T, F) from ``noise`` of the same shape.
@@ -112,10 +119,21 @@ def denoise(
         generators: one per item, for schedulers that add noise.
         keep: (latents (B, C, T, F), mask (B, 1, T, 1)): where the mask is 1 the given latents are kept, noised to each
             step's level, so that the rest fits its surroundings.
+        source: latents (B, C, T, F) to begin with, under as much noise as the first step that is run expects (SDEdit,
+            arXiv 2108.01073).
+        strength: share of the steps that is run from ``source``, the last ones.
     """
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    latents = noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps
+    if source is None:
+        latents = noise * scheduler.init_noise_sigma
+    else:
+        begin = len(timesteps) - steps_run(len(timesteps), strength)
+        begin -= begin % scheduler.order  # a step of higher order is several evaluations
+        timesteps = timesteps[begin:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin)
+        latents = scheduler.add_noise(source, noise, timesteps[:1].expand(len(source)))
     for i, timestep in enumerate(timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
         parts = [

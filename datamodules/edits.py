@@ -37,7 +37,8 @@ class EditsDataModule(LightningDataModule):
         time_pooling: omega along time (1, 2, 4 or 8): larger keeps less of the recording. Paper: 2, genre transfer 1.
         freq_pooling: omega along frequency; null: as time_pooling.
         guidance_scale: lambda of Eq. 12; 1 or less means no guidance. Paper: 7.5.
-        num_inference_steps: Denoising steps. Paper: 50.
+        num_inference_steps: Denoising steps of the whole schedule. Paper: 50.
+        strength: Share of the schedule that is run from the recording under noise (SDEdit); 1: from pure noise, as the paper.
         scheduler: A diffusers scheduler that is compatible with the backbone's.
         seed: Of the initial noise.
         region: [start, end] in seconds: only this part is edited.
@@ -64,6 +65,7 @@ class EditsDataModule(LightningDataModule):
         freq_pooling: int | None = None,
         guidance_scale: float = 7.5,
         num_inference_steps: int = 50,
+        strength: float = 1.0,
         scheduler: str = "DDIMScheduler",
         seed: int = 0,
         region: tuple[float, float] | None = None,
@@ -86,6 +88,7 @@ class EditsDataModule(LightningDataModule):
             "freq_pooling": freq_pooling,
             "guidance_scale": guidance_scale,
             "num_inference_steps": num_inference_steps,
+            "strength": strength,
             "scheduler": scheduler,
             "seed": seed,
             "region": tuple(region) if region else None,

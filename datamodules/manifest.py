@@ -2,7 +2,7 @@
 
 Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id` (default: the audio's stem), `output`
 (default: `<id>.wav`), `negative_prompt`, `ap_scale`, `time_pooling`, `freq_pooling`, `guidance_scale`,
-`num_inference_steps`, `scheduler`, `seed`, `region_start` and `region_end` (seconds), `sample_rate`, `match_level`.
+`num_inference_steps`, `strength`, `scheduler`, `seed`, `region_start` and `region_end` (seconds), `sample_rate`, `match_level`.
 Only `audio` is needed, and `prompt` unless a default is set; a missing column or key and an empty CSV cell mean the
 default (for `prompt`, without one: unconditional). JSONL also takes `region: [start, end]`; an `ap_scale` for single
 layers or blocks is JSON in both.
@@ -219,6 +219,7 @@ CSV_COLUMNS: dict[str, Callable[[str], Any]] = {
     "freq_pooling": _integer,
     "guidance_scale": _number,
     "num_inference_steps": _integer,
+    "strength": _number,
     "scheduler": _name,
     "seed": _integer,
     "region_start": _number,

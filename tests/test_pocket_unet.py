@@ -9,7 +9,8 @@ from pocket_tools import pocket_folder, tone_shards
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
-from apa_lightning.pocket.unet import Phase, PocketUNet, other_labels, phase_at, sample, spread
+from apa_lightning.pocket.listening import denoising_loss, other_labels, sample, spread
+from apa_lightning.pocket.unet import Phase, PocketUNet, phase_at
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for
 from datamodules.encoded import EncodedDataModule
@@ -87,15 +88,14 @@ def fitted(tmp_path_factory, data):
     """A short fit: its folder, the module, the trainer, what was watched and what the U-Net was asked."""
     root = tmp_path_factory.mktemp("unet")
     module, watch, asked = build(copied(root / "model")), Watch(), []
-    loss = module.denoising_loss
 
-    def noted(unet, latents, timesteps, text, loa, draw):
-        if unet is module.unet:
-            asked.append((timesteps.clone(), loa.clone(), text))
-        return loss(unet, latents, timesteps, text, loa, draw)
+    def noted(unet, scheduler, latents, timesteps, text, loa, draw):
+        asked.append((timesteps.clone(), loa.clone(), text))
+        return denoising_loss(unet, scheduler, latents, timesteps, text, loa, draw)
 
-    module.denoising_loss = noted
-    trainer = fit(module, data(), root, 8, [watch])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("apa_lightning.pocket.unet.denoising_loss", noted)
+        trainer = fit(module, data(), root, 8, [watch])
     return root / "model", module, trainer, watch, asked
 
 
@@ -131,7 +131,8 @@ def test_the_loss_falls(fitted, batch):
         draw = generator_for(0)
         text = module.streams([""] * 2)
         loa, timesteps = pool_tokens(batch["grid"].float()), spread((300, 999), 2, draw)
-        return float(PocketUNet.denoising_loss(module, unet, sample(batch, draw), timesteps, text, loa, draw).mean())
+        latents = sample(batch, draw)
+        return float(denoising_loss(unet, module.scheduler, latents, timesteps, text, loa, draw).mean())
 
     assert loss(module.unet) < 0.9 * loss(fresh.unet)
     gaps = {f"omega_{name}" for name in ("1", "2", "4", "8", "1_low", "1_high")} | {"no_text"}
@@ -169,8 +170,8 @@ def test_the_average_is_validated_and_written(fitted):
     noisy = backbone.scheduler.add_noise(latents, noise, timesteps)
     with torch.no_grad():
         expected = (backbone.predict_noise(noisy, timesteps, text) - noise).square().mean()
-        got = PocketUNet.denoising_loss(
-            module, backbone.unet, latents, timesteps, text, text.generated, generator_for(1)
+        got = denoising_loss(
+            backbone.unet, module.scheduler, latents, timesteps, text, text.generated, generator_for(1)
         )
     torch.testing.assert_close(got, expected[None])
 

@@ -54,7 +54,8 @@ class Figure:
         value, low, high: mean and 95 % interval. clips: number of clips or items behind it.
         untrained: the same figure of the same class with random weights, None where it has no meaning.
         beside: another figure to compare with, by name ("shuffled pairs", "Griffin-Lim").
-        target: what is to be reached, as text such as "<= 0.35"; empty where there is none.
+        target: what is to be reached, as text such as "<= 0.35", or "low > 0" for the interval's lower end; empty where there
+            is none.
     """
 
     part: str
@@ -72,7 +73,9 @@ class Figure:
         """Whether the target is reached; None without one."""
         if not self.target:
             return None
-        sign, bound = self.target.split()
+        *end, sign, bound = self.target.split()
+        if end:
+            return self.low > float(bound)
         return self.value <= float(bound) if sign == "<=" else self.value >= float(bound)
 
 
@@ -82,6 +85,19 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 
     rng = np.random.default_rng(seed)
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
     return float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+
+
+def bootstrap_excess(
+    more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """Relative excess of the mean of ``more`` over that of ``less``, and its interval over resampled pairs."""
+    rows = np.random.default_rng(seed).integers(len(more), size=(draws, len(more)))
+    excesses = more[rows].mean(axis=1) / less[rows].mean(axis=1) - 1
+    return (
+        float(more.mean() / less.mean() - 1),
+        float(np.percentile(excesses, 2.5)),
+        float(np.percentile(excesses, 97.5)),
+    )
 
 
 def probe(

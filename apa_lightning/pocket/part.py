@@ -64,7 +64,7 @@ class PocketPart(L.LightningModule):
                 "trainer.max_steps: the learning rate falls to 0 at the last step; give a number of steps."
             )
         optimizer = torch.optim.AdamW(
-            decayed(self.named_parameters(), self.weight_decay), self.learning_rate, self.betas
+            decayed(self.named_parameters(), self.weight_decay), self.learning_rate, self.betas, fused=True
         )
 
         def rate(step: int) -> float:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
 from apa_lightning.files import atomic_path
-from apa_lightning.pocket.assembly import require, sizes
+from apa_lightning.pocket.assembly import PARTS, require, sizes
 from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.recordings import find_recordings, load_recordings
 from apa_lightning.sources import packaged
@@ -37,7 +37,12 @@ READS = {
         "projection_model",
         "language_model",
     ),
+    "judge": tuple(PARTS),
+    "unet": tuple(PARTS),
+    "editing": tuple(PARTS),
 }
+#: What is measured if nothing is asked for; the others edit much and have their own recipe, configs/pocket/proof.yaml.
+FROZEN = ("vae", "vocoder", "clap", "audio_mae", "text_encoder", "loa")
 QUICK = 40
 COLUMNS = ("part", "figure", "target", "value [95 %]", "untrained", "beside", "clips", "reached")
 
@@ -51,7 +56,7 @@ class PocketReport(L.LightningModule):
         folder: the pocket backbone's parts; null: the weights that come with the package.
         recordings: a folder of real recordings, on which the reconstruction is measured too; null: none.
         out: folder of the report and its pictures.
-        parts: what to measure; null: everything (vae, vocoder, clap, audio_mae, text_encoder, loa).
+        parts: what to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing.
         quick: measure on at most 40 clips and 10 windows of recordings.
         seed: of draws, intervals and the untrained parts beside.
 
@@ -70,7 +75,7 @@ class PocketReport(L.LightningModule):
     ):
         super().__init__()
         self.folder = packaged() if folder is None else Path(folder)
-        self.parts = list(READS) if parts is None else parts
+        self.parts = list(FROZEN) if parts is None else parts
         for part in self.parts:
             if part not in READS:
                 raise InputError(f"model.parts: {part!r} is unknown; choose from {', '.join(READS)}.")

@@ -16,31 +16,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from apa_lightning.conditioning import PoolingRates, audio_tokens
-from apa_lightning.diffusion import epsilon_loss
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import complete, missing, require
+from apa_lightning.pocket.listening import LOSSES, QUOTIENTS, TIMESTEPS, denoising_loss, listening_losses, sample
 from apa_lightning.pocket.part import PocketPart, save_half
 from apa_lightning.pocket.prompt_streams import PromptStreams
-from apa_lightning.pooling import POOLING_RATES, check_pooling_rate, pool_tokens
+from apa_lightning.pooling import POOLING_RATES, check_pooling_rate
 from apa_lightning.random_backbone import POCKET, new_scheduler
-from apa_lightning.random_draws import generator_for, randn
+from apa_lightning.random_draws import generator_for
 from apa_lightning.sources import frozen, no_progress_bars
 from apa_lightning.text_streams import TextStreams
-
-TIMESTEPS = 1000
-GATE = (350, 950)
-"""Timesteps at which validation asks whether the U-Net listens; below, the noisy latent itself tells all."""
-MIDDLE = 650
-
-GAPS = (*((f"omega_{rate}", "text", rate) for rate in POOLING_RATES), ("no_text", "nothing", 1))
-"""What is asked with matched and shuffled audio: name, text stream, pooling rate."""
-_GAP_NAMES = (*(name for name, _, _ in GAPS), "omega_1_low", "omega_1_high")
-QUOTIENTS = (
-    *((f"val/shuffled_excess_{name}", f"shuffled_{name}", f"matched_{name}") for name in _GAP_NAMES),
-    ("val/wrong_text_excess", "wrong_text", "right_text"),
-)
-"""Logged as relative excess of the first loss over the second."""
-LOSSES = ("loss", *(loss for _, *pair in QUOTIENTS for loss in pair))
 
 
 @dataclass(frozen=True)
@@ -150,7 +135,7 @@ class PocketUNet(PocketPart):
         latents = sample(batch, draw)
         low, high = phase.timesteps
         timesteps = torch.randint(low, high + 1, (len(latents),), generator=draw)
-        loss = self.denoising_loss(self.unet, latents, timesteps, text, loa, draw).mean()
+        loss = denoising_loss(self.unet, self.scheduler, latents, timesteps, text, loa, draw).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(latents))
         return loss
 
@@ -164,22 +149,6 @@ class PocketUNet(PocketPart):
         text = self.streams(prompts, self.device)
         return text, audio_tokens(batch["grid"].float(), ~kept[1], omega) if true_audio else text.generated
 
-    def denoising_loss(
-        self, unet: Any, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator
-    ) -> Tensor:
-        """Eq. 10: noise -> prediction -> mean squared error of each item (B,)."""
-        noise, timesteps = randn(tuple(latents.shape), draw, latents), timesteps.to(latents.device)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[attr-defined]
-        predicted = unet(
-            noisy,
-            timesteps,
-            encoder_hidden_states=loa,
-            encoder_hidden_states_1=text.encoded,
-            encoder_attention_mask_1=text.mask,
-            return_dict=False,
-        )[0]
-        return epsilon_loss(predicted, noise)
-
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.average.update_parameters(self.unet)
@@ -189,37 +158,10 @@ class PocketUNet(PocketPart):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The loss as text-to-music uses the U-Net, and the losses whose quotients are the gates."""
         key = (self.seed, "validate", batch_idx, self.global_rank)
-        latents = sample(batch, generator_for(*key, "latents"))
-        size, grid = len(latents), batch["grid"].float()
-        text, nothing = (self.streams(prompts, self.device) for prompts in (batch["prompt"], [""] * size))
-        timesteps = spread(GATE, size, generator_for(*key, "timesteps"))
-
-        def losses(at: Tensor, streams: TextStreams, loa: Tensor) -> Tensor:
-            return self.denoising_loss(self.average.module, latents, at, streams, loa, generator_for(*key, "noise"))
-
-        def note(name: str, values: Tensor, rows: Tensor | slice = slice(None)) -> None:
-            if len(values[rows]):
-                self.losses[name].update(values[rows])  # type: ignore[operator]
-
-        everywhere = spread((0, TIMESTEPS - 1), size, generator_for(*key, "all timesteps"))
-        note("loss", losses(everywhere, text, text.generated))
-
-        if (wrong := other_labels(batch["labels"])) is not None:
-            wrong_text = self.streams([batch["prompt"][i] for i in wrong], self.device)
-            note("right_text", losses(timesteps, text, text.generated))
-            note("wrong_text", losses(timesteps, wrong_text, wrong_text.generated))
-
-        if size == 1:
-            return  # nothing to shuffle
-        low = (timesteps < MIDDLE).to(latents.device)
-        for name, streams, omega in GAPS:
-            pooled = pool_tokens(grid, omega)
-            for kind, loa in (("matched", pooled), ("shuffled", pooled.roll(1, dims=0))):
-                values = losses(timesteps, text if streams == "text" else nothing, loa)
-                note(f"{kind}_{name}", values)
-                if name == "omega_1":
-                    note(f"{kind}_{name}_low", values, low)
-                    note(f"{kind}_{name}_high", values, ~low)
+        losses = listening_losses(self.average.module, self.scheduler, self.streams, batch, key)
+        for name, values in losses.items():
+            if len(values):
+                self.losses[name].update(values)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         values = {name: metric.compute() for name, metric in self.losses.items()}  # type: ignore[operator]
@@ -228,7 +170,7 @@ class PocketUNet(PocketPart):
         self.log("val/loss", values["loss"], prog_bar=True, sync_dist=True)
         for name, more, less in QUOTIENTS:
             if not values[less].isnan():  # nothing to compare with
-                self.log(name, values[more] / values[less] - 1, sync_dist=True)
+                self.log(f"val/{name}", values[more] / values[less] - 1, sync_dist=True)
         if not values["matched_omega_1"].isnan():
             self.log("val/loss_matched_omega_1", values["matched_omega_1"], sync_dist=True)
 
@@ -271,26 +213,3 @@ def moving_average(decay: float) -> Any:
         get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, updates)
 
     return update
-
-
-def sample(batch: dict[str, Any], draw: torch.Generator) -> Tensor:
-    """A draw of the VAE's posterior (B, C, T, F) from its moments."""
-    mean = batch["mean"].float()
-    return mean + batch["std"].float() * randn(tuple(mean.shape), draw, mean)
-
-
-def spread(limits: tuple[int, int], count: int, draw: torch.Generator) -> Tensor:
-    """Timesteps (N,), one in each of ``count`` equal stretches of [low, high], in random order: less noise than N draws."""
-    low, high = limits
-    places = (torch.randperm(count, generator=draw) + torch.rand(count, generator=draw)) / count
-    return low + (places * (high + 1 - low)).long().clamp(max=high - low)
-
-
-def other_labels(labels: Sequence[Sequence[str]]) -> list[int] | None:
-    """For each item the next one with other labels; None where some item has none."""
-    count = len(labels)
-    found = [
-        next((j % count for j in range(i + 1, i + count) if list(labels[j % count]) != list(labels[i])), None)
-        for i in range(count)
-    ]
-    return None if None in found else [j for j in found if j is not None]
