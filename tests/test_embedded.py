@@ -73,6 +73,14 @@ def test_the_shipped_adapter_says_what_it_was_trained_on(editor):
     assert editor.adapters[0].metadata["loa_layers"] == editor.audio_encoder.loa_layers
 
 
+def test_audio_encoder_and_clap_are_the_pockets(editor):
+    waveform = TONE[None]
+    assert torch.equal(AudioMAE.from_pretrained("embedded")(waveform), editor.audio_encoder(waveform))
+    theirs, ours = ClapEmbedder.from_pretrained("embedded"), ClapEmbedder.of(editor.backbone)
+    assert torch.equal(theirs.text(["a violin"]), ours.text(["a violin"]))
+    assert torch.equal(AudioMAE.from_pretrained(packaged() / "audio_encoder")(waveform), editor.audio_encoder(waveform))
+
+
 def test_predict_needs_a_folder_and_a_prompt_alone(predict, editor, caplog):
     (record,) = predict()
     assert (record["status"], record["backbone"]) == ("done", "embedded")
