@@ -14,12 +14,12 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from apa_lightning.adapter import AudioPromptAdapter
+from apa_lightning.adapter import AdapterError, AudioPromptAdapter
 from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
 from apa_lightning.diffusion import blend_windows, window_starts, window_weights
 from apa_lightning.errors import InputError
 from apa_lightning.griffin_lim import griffin_lim
-from apa_lightning.sources import first_line, frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import ADAPTER_FILE, EMBEDDED, first_line, frozen, no_progress_bars, packaged, resolve_source
 from apa_lightning.text_streams import TextStreams
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class AudioLDM2Backbone(nn.Module):
         name: shown in adapter files and results.
         vocoder_choice: what makes sound of decoded log-mels: the ``backbone``'s own vocoder; the same ``refined``, its phases
             and fine structure kept and each mel band's level put right by a few iterations of Griffin-Lim, which helps a
-            small vocoder; or
-            ``griffin_lim`` alone, from random phases. The latter two run on the CPU.
+            small vocoder; or ``griffin_lim`` alone, from random phases. The latter two run on the CPU. ``None`` means what
+            the vocoder's own ``config.json`` names as ``vocoder_choice`` (the pocket's: ``refined``), else ``backbone``.
     """
 
     # AudioLDM2UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan, GPT2LMHeadModel: diffusers' are untyped
@@ -49,11 +49,14 @@ class AudioLDM2Backbone(nn.Module):
     vocoder: Any
     language_model: Any
 
-    def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder = "backbone"):
+    def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder | None = None):
         super().__init__()
-        if vocoder_choice not in get_args(Vocoder):
-            raise InputError(f"vocoder: {vocoder_choice!r} is unknown; choose from {', '.join(get_args(Vocoder))}.")
-        self.vocoder_choice = vocoder_choice
+        chosen: Any = vocoder_choice
+        if vocoder_choice is None:
+            chosen = getattr(pipeline.vocoder.config, "vocoder_choice", "backbone")
+        if chosen not in get_args(Vocoder):
+            raise InputError(f"vocoder: {chosen!r} is unknown; choose from {', '.join(get_args(Vocoder))}.")
+        self.vocoder_choice: Vocoder = chosen
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
         if pipeline.scheduler.config.prediction_type != "epsilon":
@@ -73,14 +76,15 @@ class AudioLDM2Backbone(nn.Module):
         cls,
         source: str | os.PathLike = "embedded",
         dtype: torch.dtype = torch.float32,
-        vocoder: Vocoder = "backbone",
+        vocoder: Vocoder | None = None,
     ) -> "AudioLDM2Backbone":
         """Load any diffusers AudioLDM2 folder or hub id.
 
         Args:
-            source: ``embedded``, a folder in the hub's layout, or a hub id such as ``cvssp/audioldm2-large``.
+            source: ``embedded`` (the pocket that comes with the package), a folder in the hub's layout, or a hub id such as
+                ``cvssp/audioldm2-large``.
             dtype: of the frozen weights.
-            vocoder: ``backbone``, ``refined`` or ``griffin_lim``.
+            vocoder: ``backbone``, ``refined`` or ``griffin_lim``; ``None``: as the backbone's vocoder names itself.
 
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
@@ -163,9 +167,23 @@ class AudioLDM2Backbone(nn.Module):
         return super().train(False)
 
     def new_adapter(self, path: str | os.PathLike | None = None) -> AudioPromptAdapter:
-        """An adapter for this backbone: untrained, or loaded from ``path``."""
+        """An adapter for this backbone: untrained, or loaded from ``path``; ``embedded`` is the one of the embedded backbone.
+
+        Raises:
+            FileNotFoundError, AdapterError: see :meth:`AudioPromptAdapter.load`.
+        """
         adapter = AudioPromptAdapter(self.unet, self.stream_width)
-        return adapter if path is None else adapter.load(path)
+        if path is None or str(path) != EMBEDDED:
+            return adapter if path is None else adapter.load(path)
+        try:
+            return adapter.load(packaged() / ADAPTER_FILE)
+        except AdapterError as error:
+            if self.name == EMBEDDED:
+                raise
+            raise AdapterError(
+                f"adapter: 'embedded' was trained on the embedded backbone, whose weights differ from those of {self.name}. "
+                "Give the file of an adapter that was trained on it, or null for an untrained one."
+            ) from error
 
     def check_audio_encoder(self, embed_dim: int, window_seconds: float) -> None:
         """Raise :class:`InputError` unless audio tokens of ``embed_dim`` channels fit the language-of-audio stream, and the

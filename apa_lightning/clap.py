@@ -66,7 +66,7 @@ class ClapEmbedder:
         parts = PIPELINE_PARTS if (path / "model_index.json").is_file() else ("", "", "")
         try:
             with no_progress_bars():
-                model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0])
+                model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0], dtype=torch.float32)
                 extractor = transformers.ClapFeatureExtractor.from_pretrained(path, subfolder=parts[1])
                 tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=parts[2])
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:

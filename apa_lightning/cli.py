@@ -232,6 +232,7 @@ def _quiet_libraries() -> None:
         ".*does not have many workers.*",  # a choice, documented in base.yaml
         r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
         ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
+        ".*past_key_values.* is deprecated",  # diffusers 0.42 against transformers' newer name
     ):
         warnings.filterwarnings("ignore", pattern)
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")

@@ -36,6 +36,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for, randn
 from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
+from apa_lightning.sources import EMBEDDED
 
 #: Seconds over which an edited region fades into the untouched recording.
 REGION_FADE = 0.03
@@ -72,27 +73,32 @@ class AudioEditor:
     def from_pretrained(
         cls,
         backbone: str | PathLike = "embedded",
-        adapter: str | PathLike | Sequence[str | PathLike] | None = None,
+        adapter: str | PathLike | Sequence[str | PathLike] | None = "auto",
         audio_encoder: str | PathLike = "embedded",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         unconditional_audio: DroppedAudio | None = None,
-        vocoder: Vocoder = "backbone",
+        vocoder: Vocoder | None = None,
     ) -> "AudioEditor":
-        """Load everything.
+        """Load everything; without arguments the pocket backbone that comes with the package, and its adapter.
 
         Args:
             backbone: ``embedded``, an AudioLDM2 folder or a hub id.
-            adapter: adapter file, or several; ``None`` is an untrained adapter, a copy of the backbone's own text K/V.
+            adapter: adapter file, or several; ``embedded`` is the one that was trained on the embedded backbone; ``None`` is
+                an untrained adapter, a copy of the backbone's own text K/V. ``auto`` means ``embedded`` with the embedded
+                backbone and ``None`` with any other.
             audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
             device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
             unconditional_audio: see :class:`AudioEditor`.
-            vocoder: the ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone.
+            vocoder: the ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone; ``None`` means what
+                suits the backbone: ``refined`` for the pocket, else ``backbone``.
 
         Raises:
             FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
         """
         parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
+        if adapter == "auto":
+            adapter = EMBEDDED if str(backbone) == EMBEDDED else None
         files = [adapter] if adapter is None or isinstance(adapter, str | PathLike) else list(adapter)
         loaded = [parts.new_adapter(file) for file in files]
         encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))

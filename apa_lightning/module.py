@@ -35,10 +35,10 @@ class AudioPromptModule(L.LightningModule):
     """Trains an Audio Prompt Adapter (arXiv 2407.16564) beside a frozen AudioLDM2, and edits with it.
 
     Args:
-        backbone: AudioLDM2 folder or hub id, or ``embedded``.
-        audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``.
-        adapter: adapter file to start from (ours or a published ``pytorch_model.bin``); ``null`` starts from a copy of the
-            backbone's own text K/V.
+        backbone: AudioLDM2 folder or hub id, or ``embedded``: the pocket that comes with the package.
+        audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's.
+        adapter: adapter file to start from or to edit with (ours or a published ``pytorch_model.bin``); ``embedded`` is the
+            one that was trained on the embedded backbone; ``null`` starts from a copy of the backbone's own text K/V.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.
         pooling_rates: the random pooling rate omega of each batch.
@@ -54,7 +54,8 @@ class AudioPromptModule(L.LightningModule):
         compile: compile the repeated transformer blocks of the U-Net (faster steps after a slow start).
         half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
         vocoder: what makes sound of edits: the ``backbone``'s own; the same ``refined`` by a few iterations of Griffin-Lim,
-            which keeps pitch where a small vocoder wavers; or ``griffin_lim`` alone.
+            which keeps pitch where a small vocoder wavers; or ``griffin_lim`` alone. ``null`` means what suits the backbone:
+            ``refined`` for the pocket (its ``vocoder/config.json`` says so), else ``backbone``.
         seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
     """
 
@@ -79,7 +80,7 @@ class AudioPromptModule(L.LightningModule):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         half_backbone: bool = False,
-        vocoder: Vocoder = "backbone",
+        vocoder: Vocoder | None = None,
         seed: int = 0,
     ):
         super().__init__()

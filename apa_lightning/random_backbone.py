@@ -1,6 +1,6 @@
 """AudioLDM2 folders with random weights, in the hub's own layout, from the real classes at any size.
 
-``TINY`` is what tests use and, until the pocket is whole, the embedded default; ``POCKET`` is what this project trains itself
+``TINY`` is what tests use; ``POCKET`` has the sizes of the embedded default, which this project trains itself
 (:mod:`apa_lightning.pocket`); ``AUDIOLDM2_LARGE`` has the published sizes (REFERENCE).
 """
 

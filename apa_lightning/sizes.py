@@ -18,7 +18,7 @@ def sizes(
     """Build an AudioLDM2 architecture without weights and print its sizes.
 
     Args:
-        architecture: ``audioldm2-large`` (the published sizes) or ``tiny`` (the embedded default).
+        architecture: ``audioldm2-large`` (the published sizes), ``pocket`` (the embedded default) or ``tiny``.
         folder: read the architecture from this AudioLDM2 folder's config files instead.
         write: also write it to this new folder in the hub's layout with random weights (5 GB for audioldm2-large), to try
             training at real widths.

@@ -19,8 +19,14 @@ from torch import Tensor, nn
 from apa_lightning.errors import InputError
 
 EMBEDDED = "embedded"
+ADAPTER_FILE = "adapter.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def packaged() -> Path:
+    """The folder that comes with the package: the pocket backbone (:mod:`apa_lightning.pocket`), and its adapter."""
+    return Path(__file__).parent / "pocket" / "weights"
 
 
 def frozen(module: Module) -> Module:
@@ -59,12 +65,16 @@ def resolve_source(
 
     Raises:
         FileNotFoundError: neither an existing path nor of a hub id's form.
-        InputError: the hub id is not cached and the hub cannot be read.
+        InputError: the hub id is not cached and the hub cannot be read; or the package lacks its backbone.
     """
     if str(source) == EMBEDDED:
-        from apa_lightning.embedded import embedded_backbone  # builds the folder on first use
-
-        return embedded_backbone() / part
+        whole = ("model_index.json", "unet/config.json")
+        if lacking := [name for name in whole if not (packaged() / name).is_file()]:
+            raise InputError(
+                f"{field}: 'embedded' is the pocket backbone that comes with the package, but {packaged()} lacks "
+                f"{', '.join(lacking)}. Install apa_lightning again, or give a path or a hub id (owner/name)."
+            )
+        return packaged() / part
     path = Path(source).expanduser()
     if path.exists():
         return path.resolve()

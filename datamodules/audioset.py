@@ -47,7 +47,7 @@ class AudioSetDataModule(LightningDataModule):
         batch_size: Clips per step and rank.
         num_workers: Processes per rank that read and decode; 0 decodes in the training process.
         audio_length_in_s: Length of a clip: a random window in training, the start in validation, padded with zeros;
-            null: the model's window (10.24 s for AudioLDM2).
+            null: the model's window (5.12 s for the pocket, 10.24 s for AudioLDM2).
         sample_rate: Of the waveforms, in Hz; null: the model's (16,000 for AudioLDM2).
         min_seconds: Shorter clips are skipped as broken.
         samples_per_epoch: Clips of all ranks in one epoch; null: all there are. Needed for streamed shards.

@@ -19,7 +19,8 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
-from fit_tools import small_backbone
+from fit_tools import WINDOW
+from random_folders import tiny_backbone, tiny_flags
 from shard_tools import RATE, encode, plain_tar, sample, tone
 
 from apa_lightning.backbone import AudioLDM2Backbone
@@ -88,7 +89,7 @@ class Room:
 
     def adapter(self, change: Callable[[dict], object] = lambda weights: None) -> Path:
         path = self.path / "culprit.safetensors"
-        AudioLDM2Backbone.from_pretrained(small_backbone()).new_adapter().save(path)
+        AudioLDM2Backbone.from_pretrained(tiny_backbone(WINDOW)).new_adapter().save(path)
         weights = safetensors.torch.load_file(path)
         change(weights)
         safetensors.torch.save_file(weights, path)
@@ -116,7 +117,7 @@ class Room:
         checkpoints = ["--trainer.enable_checkpointing", "false"]
         configs = ["--config", "configs/base.yaml", "--config", "tests/small.yaml"]
         folder = ["--trainer.default_root_dir", self.path / "runs"]
-        return [command, *configs, *_model(), *settings, *shards, *quiet, *checkpoints, *folder, *more]
+        return [command, *configs, *tiny_flags(WINDOW), *settings, *shards, *quiet, *checkpoints, *folder, *more]
 
     def predict(self, *more: object) -> list[object]:
         output = ["--data.output", self.path / "edits", "--data.num_inference_steps", 1]
@@ -126,7 +127,8 @@ class Room:
             "configs/predict.yaml",
             "--trainer.accelerator",
             "cpu",
-            *_model(),
+            *tiny_flags(WINDOW),
+            "--model.adapter=null",
             *output,
             *more,
         ]
@@ -173,11 +175,6 @@ class Payload:
 @cache
 def _good(first: int, last: int) -> list:
     return [member for i in range(first, last) for member in sample(f"good{i:02d}", i)]
-
-
-def _model() -> list[object]:
-    folder = small_backbone()
-    return ["--model.backbone", folder, "--model.audio_encoder", folder / "audio_encoder"]
 
 
 def noise(seconds: float, kind: str = "flac") -> bytes:

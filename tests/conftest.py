@@ -1,19 +1,19 @@
-"""Shared fixtures: the tiny random backbone in a temporary cache, and real parts loaded from it once."""
+"""Shared fixtures: parts of a tiny random backbone."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from random_folders import tiny_backbone
 
 from apa_lightning.audio_encoder import AudioMAE
 from apa_lightning.backbone import AudioLDM2Backbone
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _session(tmp_path_factory):
-    """A cache of our own, one thread (two shared cores), no network."""
-    os.environ["APA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _session():
+    """One thread (two shared cores), no network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
 
@@ -21,12 +21,12 @@ def _session(tmp_path_factory):
 @pytest.fixture()
 def backbone() -> AudioLDM2Backbone:
     """A fresh tiny backbone: tests may install adapters."""
-    return AudioLDM2Backbone.from_pretrained()
+    return AudioLDM2Backbone.from_pretrained(tiny_backbone())
 
 
 @pytest.fixture(scope="session")
 def audio_encoder() -> AudioMAE:
-    return AudioMAE.from_pretrained()
+    return AudioMAE.from_pretrained(tiny_backbone() / "audio_encoder")
 
 
 @pytest.fixture(scope="session")

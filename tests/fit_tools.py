@@ -1,38 +1,28 @@
 """Short fits for the tests of callbacks: a tiny backbone with a window of 1.28 s, and clips of pure tones."""
 
-import dataclasses
 import math
-from functools import cache
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from random_folders import tiny_parts
 from torch.utils.data import DataLoader
 
 from apa_lightning.conditioning import PoolingRates
-from apa_lightning.embedded import cache_folder
 from apa_lightning.module import AudioPromptModule
-from apa_lightning.random_backbone import TINY, save_random_backbone
 from callbacks.validation_plan import ValidationPlan
 
 LABELS = ("Piano", "Piano", "Violin, fiddle", "Jazz")
 PLAN = ValidationPlan(num_clips=2, num_inference_steps=1)
 
 
-@cache
-def small_backbone() -> Path:
-    """The folder of the tiny backbone, in the session's cache."""
-    folder = cache_folder() / "small-backbone"
-    save_random_backbone(folder, dataclasses.replace(TINY, unet={**TINY.unet, "sample_size": 32}))
-    return folder
+#: Latent frames: 1.28 s.
+WINDOW = 32
 
 
 def build(**options) -> AudioPromptModule:
-    folder = small_backbone()
-    return AudioPromptModule(
-        backbone=str(folder), audio_encoder=str(folder / "audio_encoder"), pooling_rates=PoolingRates((2,)), **options
-    )
+    return AudioPromptModule(**tiny_parts(WINDOW), pooling_rates=PoolingRates((2,)), **options)
 
 
 def clips(count: int, window: int, first: int = 0) -> list[dict]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 import transformers
+from random_folders import scratch
 from shard_tools import encode
 
-from apa_lightning.embedded import cache_folder
 from apa_lightning.pocket.clap import feature_extractor
 from apa_lightning.pocket.part import save_half
 from apa_lightning.pocket.tokenizers import clap_tokenizer, t5_tokenizer
@@ -20,8 +20,8 @@ LABELS = ("Piano", "Violin, fiddle", "Flute", "Cello")
 
 @cache
 def pocket_folder() -> Path:
-    """All trained parts of the pocket, with random weights; no U-Net. In the session's cache: never write into it."""
-    folder = cache_folder() / "random-pocket"
+    """All trained parts of the pocket, with random weights; no U-Net. Never write into it."""
+    folder = scratch() / "pocket"
     tokenizer, tokenizer_2 = clap_tokenizer(), t5_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(0)

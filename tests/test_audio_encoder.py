@@ -4,17 +4,17 @@ import shutil
 
 import pytest
 import torch
+from random_folders import tiny_backbone
 from safetensors.torch import load_file, save_file
 
 from apa_lightning.audio import fbank
 from apa_lightning.audio_encoder import AudioMAE
-from apa_lightning.embedded import embedded_backbone
 from apa_lightning.errors import InputError
 
 
 @pytest.fixture()
 def folder(tmp_path):
-    return shutil.copytree(embedded_backbone() / "audio_encoder", tmp_path / "encoder")
+    return shutil.copytree(tiny_backbone() / "audio_encoder", tmp_path / "encoder")
 
 
 def test_grid_of_a_waveform(audio_encoder):

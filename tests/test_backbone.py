@@ -8,13 +8,14 @@ import time
 import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
+from random_folders import tiny_backbone
 from transformers import GPT2LMHeadModel
 
 from apa_lightning.adapter import install
 from apa_lightning.audio import log_mel, normalise_level
 from apa_lightning.backbone import AudioLDM2Backbone
-from apa_lightning.embedded import embedded_backbone
 from apa_lightning.errors import InputError
+from apa_lightning.random_backbone import save_random_backbone
 
 
 def test_sizes_are_read_from_the_parts(backbone):
@@ -32,7 +33,7 @@ def test_frozen_and_in_eval_mode(backbone):
 
 def test_loads_from_a_folder_whose_index_says_gpt2model(tmp_path):
     folder = tmp_path / "backbone"
-    shutil.copytree(embedded_backbone(), folder)
+    shutil.copytree(tiny_backbone(), folder)
     index = json.loads((folder / "model_index.json").read_text())
     index["language_model"] = ["transformers", "GPT2Model"]
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -42,7 +43,7 @@ def test_loads_from_a_folder_whose_index_says_gpt2model(tmp_path):
 def test_loads_from_the_hub_cache_without_network(tmp_path, monkeypatch):
     """A cached hub id, in the Hugging Face cache's own layout, is read by name."""
     repository = tmp_path / "hub" / "models--someone--audioldm2"
-    shutil.copytree(embedded_backbone(), repository / "snapshots" / "0123")
+    shutil.copytree(tiny_backbone(), repository / "snapshots" / "0123")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -74,7 +75,7 @@ def test_hub_id_without_network_is_one_message_at_once():
 )
 def test_damaged_folders_are_refused(tmp_path, prepare, error, message):
     folder = tmp_path / "backbone"
-    shutil.copytree(embedded_backbone(), folder)
+    shutil.copytree(tiny_backbone(), folder)
     prepare(folder)
     with pytest.raises(error, match=message) as raised:
         AudioLDM2Backbone.from_pretrained(folder)
@@ -84,7 +85,7 @@ def test_damaged_folders_are_refused(tmp_path, prepare, error, message):
 
 def test_epsilon_prediction_is_required(tmp_path):
     folder = tmp_path / "backbone"
-    shutil.copytree(embedded_backbone(), folder)
+    shutil.copytree(tiny_backbone(), folder)
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
     with pytest.raises(InputError, match="epsilon prediction is needed"):
@@ -201,15 +202,17 @@ def test_gradient_checkpointing_changes_nothing(backbone):
     assert all(torch.allclose(a, b, atol=1e-8) for a, b in zip(plain, gradients(), strict=True))
 
 
-def test_diffusers_reads_the_embedded_folder():
-    assert isinstance(AudioLDM2Pipeline.from_pretrained(embedded_backbone()).language_model, GPT2LMHeadModel)
+def test_diffusers_reads_a_random_folder():
+    assert isinstance(AudioLDM2Pipeline.from_pretrained(tiny_backbone()).language_model, GPT2LMHeadModel)
 
 
-def test_embedded_backbone_is_deterministic(tmp_path, monkeypatch):
+def test_a_random_folder_depends_on_the_seed_alone(tmp_path):
     def weights(folder):
         return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
-    first = weights(embedded_backbone())
-    monkeypatch.setenv("APA_CACHE", str(tmp_path))
-    assert weights(embedded_backbone()) == first
+    first = weights(tiny_backbone())
+    save_random_backbone(tmp_path / "again")
+    save_random_backbone(tmp_path / "other", seed=1)
+    assert weights(tmp_path / "again") == first
+    assert weights(tmp_path / "other") != first
     assert len(first) == 8

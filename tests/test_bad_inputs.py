@@ -27,10 +27,11 @@ from bad_inputs_tools import (
     pickled,
     quarantined,
     run,
-    small_backbone,
     three_hours,
     torch_bytes,
 )
+from fit_tools import WINDOW
+from random_folders import tiny_backbone
 from shard_tools import encode, flip, sample, special, tone, write_shards
 from test_audio import BROKEN
 
@@ -501,7 +502,7 @@ def wide_encoder(room: Room) -> list[object]:
 def damaged_backbone(room: Room) -> list[object]:
     import shutil
 
-    folder = shutil.copytree(small_backbone(), room.path / "culprit")
+    folder = shutil.copytree(tiny_backbone(WINDOW), room.path / "culprit")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     return room.fit("--model.backbone", folder)
 

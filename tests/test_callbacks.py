@@ -9,10 +9,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from fit_tools import PLAN, build, clips, fit, loader, small_backbone
+from fit_tools import PLAN, WINDOW, build, clips, fit, loader
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
+from random_folders import tiny_backbone, tiny_parts
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -161,8 +162,8 @@ def test_the_exported_adapter_loads_back_and_holds_the_average(run):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert (metadata["step"], metadata["weights"], metadata["ema_updates"]) == ("2", "ema", "2")
-    assert metadata["backbone"] == str(small_backbone())
-    editor = AudioEditor.from_pretrained(small_backbone(), path, small_backbone() / "audio_encoder")
+    assert metadata["backbone"] == str(tiny_backbone(WINDOW))
+    editor = AudioEditor.from_pretrained(adapter=path, **tiny_parts(WINDOW))
     average = next(callback for callback in trainer.callbacks if isinstance(callback, AdapterEMA)).state_dict()[
         "average"
     ]

@@ -1,4 +1,4 @@
-"""The real command line, on the embedded data and the tiny random backbone."""
+"""The real command line on the embedded data: base.yaml with the pocket once, the rest with a tiny random backbone."""
 
 import csv
 import json
@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import yaml
 from jsonargparse import Namespace
+from random_folders import tiny_flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apa_lightning.audio import load_audio
@@ -21,6 +22,7 @@ from apa_lightning.cli import CLI, TOOLS, main
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
 POCKET = [config for config in CONFIGS if config.startswith("configs/pocket/")]
+WINDOW = 32
 SMALL = ["--config", "configs/base.yaml", "--config", "tests/small.yaml"]
 
 
@@ -31,7 +33,7 @@ def _in_the_checkout(monkeypatch):
 
 
 def fit(folder: Path, *arguments: str) -> None:
-    main(["fit", *SMALL, "--trainer.default_root_dir", str(folder), *arguments])
+    main(["fit", *SMALL, *tiny_flags(WINDOW), "--trainer.default_root_dir", str(folder), *arguments])
 
 
 def parsed(monkeypatch, *arguments: str) -> Namespace:
@@ -90,6 +92,20 @@ def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
     assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
 
 
+def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
+    """Given before or after the overlay, and none in training."""
+    predict, large = (
+        ["predict", "--config", "configs/predict.yaml"],
+        ["--config", "configs/backbone/audioldm2_large.yaml"],
+    )
+    given = ["--model.adapter", "pytorch_model.bin"]
+    for arguments in ([*large, *given], [*given, *large]):
+        settings = parsed(monkeypatch, *predict, *arguments).model.init_args
+        assert (settings.backbone, settings.adapter) == ("cvssp/audioldm2-large", "pytorch_model.bin")
+    assert parsed(monkeypatch, *predict, *large).model.init_args.adapter == "embedded"  # refused, with the way out
+    assert parsed(monkeypatch, "fit", "--config", "configs/base.yaml", *large).model.init_args.adapter is None
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -116,7 +132,7 @@ def test_sizes(capsys):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A short run of base.yaml; the run's folder."""
+    """A short run of base.yaml as it is, with the pocket; the run's folder."""
     root = tmp_path_factory.mktemp("runs")
     os.chdir(ROOT)
     main(
@@ -144,7 +160,7 @@ def test_fit_leaves_what_the_readme_says(run):
     assert {path.stem.rsplit("-", 1)[1] for path in wavs} == {"source", "edited", "text_only"}
     for path in wavs:
         waveform, rate = load_audio(path)
-        assert (rate, waveform.shape) == (16_000, (1, 163_840))
+        assert (rate, waveform.shape) == (16_000, (1, 81_920))
         assert waveform.abs().max() > 0.01
     events = EventAccumulator(str(run)).Reload()
     tags = events.Tags()
@@ -210,7 +226,7 @@ def test_validate_with_the_newest_checkpoint(run, capsys):
 def test_convert_adapter_files(run, tmp_path, capsys):
     main(["adapter", "--source", str(run / "adapter.safetensors"), "--to", str(tmp_path / "pytorch_model.bin")])
     main(["adapter", "--source", str(tmp_path / "pytorch_model.bin"), "--to", str(tmp_path / "back.safetensors")])
-    assert "4 layers" in capsys.readouterr().out
+    assert "7 layers" in capsys.readouterr().out
     first, second = (
         safetensors.torch.load_file(path) for path in (run / "adapter.safetensors", tmp_path / "back.safetensors")
     )
@@ -264,6 +280,7 @@ def test_two_processes(tmp_path):
         "apa_lightning",
         "fit",
         *SMALL,
+        *tiny_flags(WINDOW),
         "--trainer.default_root_dir",
         str(tmp_path),
         "--trainer.max_steps",

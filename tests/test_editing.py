@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from random_folders import tiny_parts
 
 from apa_lightning import AudioEditor, EditRequest, InputError
 from apa_lightning.adapter import install, set_scale
@@ -18,7 +19,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def editor() -> AudioEditor:
-    return AudioEditor.from_pretrained()
+    return AudioEditor.from_pretrained(**tiny_parts())
 
 
 def melody(seconds: float, rate: int = RATE, seed: int = 0) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from random_folders import tiny_backbone
 
 from apa_lightning.audio import resample
 from apa_lightning.clap import ClapEmbedder
@@ -30,7 +31,7 @@ def melody(seed: int, semitones: float = 0.0, seconds: float = 3.0, rate: int = 
 
 @pytest.fixture(scope="module")
 def clap() -> ClapEmbedder:
-    return ClapEmbedder.from_pretrained("embedded")
+    return ClapEmbedder.from_pretrained(tiny_backbone())
 
 
 # --- chroma ---------------------------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ def test_without_any_clip_the_mean_is_nan():
     assert math.isnan(metric.compute())
 
 
-@pytest.mark.parametrize("metric", [ChromaSimilarity, lambda: ClapScore("embedded")])
+@pytest.mark.parametrize("metric", [ChromaSimilarity, lambda: ClapScore(str(tiny_backbone()))])
 def test_different_numbers_of_items_and_stereo_are_refused(metric):
     with pytest.raises(InputError, match="2 and 1"):
         metric().update([melody(1), melody(2)], ["x"], RATE)

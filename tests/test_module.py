@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
+from random_folders import tiny_parts
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning import AudioPromptModule, InputError
@@ -55,6 +56,10 @@ def trainer(tmp_path, **knobs) -> Trainer:
     return Trainer(**settings | knobs)
 
 
+def build(**options) -> AudioPromptModule:
+    return AudioPromptModule(**tiny_parts(), **options)
+
+
 class Losses(Callback):
     def __init__(self):
         self.values: list[float] = []
@@ -64,7 +69,7 @@ class Losses(Callback):
 
 
 def test_training_moves_the_adapter_alone(tmp_path):
-    module = AudioPromptModule()
+    module = build()
     frozen = {name: value.clone() for name, value in module.state_dict().items() if not name.startswith("adapter.")}
     before = module.adapter.digest()
     assert {name for name, p in module.named_parameters() if p.requires_grad} == {
@@ -79,9 +84,7 @@ def test_training_moves_the_adapter_alone(tmp_path):
 
 
 def test_the_loss_of_a_fixed_batch_falls():
-    module = AudioPromptModule(
-        pooling_rates=PoolingRates([2]), condition_dropout=ConditionDropout(text=0, audio=0, both=0)
-    )
+    module = build(pooling_rates=PoolingRates([2]), condition_dropout=ConditionDropout(text=0, audio=0, both=0))
     batch = {key: value[:1] for key, value in next(iter(loader())).items()}
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=0.1)
     text, grid = module.backbone.encode_text(batch["prompt"]), module.audio_encoder(batch["waveform"])
@@ -105,7 +108,7 @@ def test_same_seed_same_losses_whatever_the_global_state(tmp_path):
     def losses(seed: int, global_seed: int) -> list[float]:
         seed_everything(global_seed)
         record = Losses()
-        trainer(tmp_path, callbacks=[record]).fit(AudioPromptModule(seed=seed), loader())
+        trainer(tmp_path, callbacks=[record]).fit(build(seed=seed), loader())
         return record.values
 
     first = losses(0, 1)
@@ -122,7 +125,7 @@ def test_an_edit_in_between_leaves_training_as_it_was(tmp_path):
 
     def losses(*callbacks) -> list[float]:
         record = Losses()
-        trainer(tmp_path, callbacks=[record, *callbacks]).fit(AudioPromptModule(), loader())
+        trainer(tmp_path, callbacks=[record, *callbacks]).fit(build(), loader())
         return record.values
 
     assert losses(EditInBetween()) == losses()
@@ -136,7 +139,7 @@ def test_every_choice_of_the_paper_against_code_table_trains(tmp_path):
         {"gradient_checkpointing": True},
         {"pooling_rates": PoolingRates([4])},
     ]:
-        module = AudioPromptModule(**settings)
+        module = build(**settings)
         trainer(tmp_path, max_steps=1).fit(module, loader())
         for name, value in settings.items():
             if name in ("dropped_audio", "loa_layers"):
@@ -144,14 +147,14 @@ def test_every_choice_of_the_paper_against_code_table_trains(tmp_path):
 
 
 def test_half_precision_training(tmp_path):
-    module = AudioPromptModule(half_backbone=True)
+    module = build(half_backbone=True)
     trainer(tmp_path, max_steps=2, precision="bf16-mixed").fit(module, loader())
     assert module.backbone.dtype == torch.bfloat16
     assert all(p.dtype == torch.float32 for p in module.adapter.parameters())
 
 
 def test_validation_logs_matched_and_shuffled_losses(tmp_path):
-    module = AudioPromptModule(pooling_rates=PoolingRates([1, 8]))
+    module = build(pooling_rates=PoolingRates([1, 8]))
     results = [trainer(tmp_path).validate(module, loader(), verbose=False)[0] for _ in range(2)]
     assert set(results[0]) == {
         "val/loss",
@@ -161,7 +164,7 @@ def test_validation_logs_matched_and_shuffled_losses(tmp_path):
 
 
 def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
-    module = AudioPromptModule()
+    module = build()
     run = trainer(tmp_path)
     run.fit(module, loader())
     path = tmp_path / "a.ckpt"
@@ -170,7 +173,7 @@ def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
     assert set(content["state_dict"]) == {f"adapter.{key}" for key in module.adapter.state_dict()}
     assert path.stat().st_size < 20 * sum(p.numel() for p in module.adapter.parameters()) + 100_000
 
-    fresh = AudioPromptModule()
+    fresh = build()
     trainer(tmp_path).validate(fresh, loader(), ckpt_path=path, verbose=False)
     assert fresh.adapter.digest() == module.adapter.digest()
 
@@ -183,33 +186,31 @@ def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):
         change(damaged["state_dict"])
         torch.save(damaged, tmp_path / "damaged.ckpt")
         with pytest.raises(InputError, match=message):
-            trainer(tmp_path).validate(
-                AudioPromptModule(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False
-            )
+            trainer(tmp_path).validate(build(), loader(), ckpt_path=tmp_path / "damaged.ckpt", verbose=False)
 
 
 def test_a_checkpoint_of_other_conventions_is_refused(tmp_path):
     run = trainer(tmp_path, max_steps=1)
-    run.fit(AudioPromptModule(loa_layers="mean_last_three"), loader())
+    run.fit(build(loa_layers="mean_last_three"), loader())
     run.save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"--model\.loa_layers mean_last_three"):
-        trainer(tmp_path).fit(AudioPromptModule(), loader(), ckpt_path=tmp_path / "a.ckpt")
+        trainer(tmp_path).fit(build(), loader(), ckpt_path=tmp_path / "a.ckpt")
 
 
 def test_an_adapter_file_brings_its_conventions(tmp_path):
-    module = AudioPromptModule(loa_layers="mean_last_three", dropped_audio="zero_fbank")
+    module = build(loa_layers="mean_last_three", dropped_audio="zero_fbank")
     module.adapter.save(tmp_path / "a.safetensors")
-    loaded = AudioPromptModule(adapter=str(tmp_path / "a.safetensors"))
+    loaded = build(adapter=str(tmp_path / "a.safetensors"))
     assert (loaded.audio_encoder.loa_layers, loaded.dropped_audio) == ("mean_last_three", "zero_fbank")
     with pytest.raises(InputError, match=r"model\.loa_layers: last, but"):
-        AudioPromptModule(adapter=str(tmp_path / "a.safetensors"), loa_layers="last")
+        build(adapter=str(tmp_path / "a.safetensors"), loa_layers="last")
 
 
 def test_padding_is_not_heard(tmp_path):
     """A ten-second clip in a window of 10.24 s: the encoder gets zero *frames* after it, as the published code."""
     from apa_lightning.audio import fbank
 
-    module = AudioPromptModule()
+    module = build()
     clip = Clips(1).waveforms[:, :160_000] + 0.1  # with an offset, which padding must not turn into a step
     padded = torch.nn.functional.pad(clip, (0, 3_840))
     batch = {"waveform": padded, "prompt": ["x"], "num_samples": [160_000]}
@@ -225,16 +226,16 @@ def test_padding_is_not_heard(tmp_path):
 
 def test_settings_that_cannot_train(tmp_path):
     with pytest.raises(InputError, match=r"model\.ap_scale: 0"):
-        trainer(tmp_path).fit(AudioPromptModule(ap_scale=0.0), loader())
+        trainer(tmp_path).fit(build(ap_scale=0.0), loader())
     with pytest.raises(InputError, match=r"needs --trainer\.precision bf16-mixed"):
-        trainer(tmp_path).fit(AudioPromptModule(half_backbone=True), loader())
+        trainer(tmp_path).fit(build(half_backbone=True), loader())
 
 
 def test_wrong_parts_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"data\.audio_length_in_s: clips of 5\.00 s do not fit"):
-        trainer(tmp_path).fit(AudioPromptModule(), loader(samples=80_000))
+        trainer(tmp_path).fit(build(), loader(samples=80_000))
     with pytest.raises(FileNotFoundError, match="adapter: nowhere"):
-        AudioPromptModule(adapter="nowhere.safetensors")
+        build(adapter="nowhere.safetensors")
 
 
 def test_training_starts_from_an_adapter_file(tmp_path, backbone):
@@ -243,7 +244,7 @@ def test_training_starts_from_an_adapter_file(tmp_path, backbone):
         for weight in adapter.parameters():
             weight.mul_(2)
     adapter.export_published(tmp_path / "pytorch_model.bin")
-    module = AudioPromptModule(adapter=str(tmp_path / "pytorch_model.bin"))
+    module = build(adapter=str(tmp_path / "pytorch_model.bin"))
     assert module.adapter.digest() == adapter.digest()
     assert module.dropped_audio == "zero_fbank"  # the published code's convention comes with its checkpoint
     assert module.editor().unconditional_audio == "zero_fbank"

@@ -9,7 +9,8 @@ from pocket_tools import pocket_folder
 from safetensors.torch import load_file
 
 from apa_lightning import AudioEditor, AudioLDM2Backbone, InputError
-from apa_lightning.pocket.assembly import PARTS, complete, missing, packaged, require, sizes, with_untrained_unet
+from apa_lightning.pocket.assembly import PARTS, complete, missing, require, sizes, with_untrained_unet
+from apa_lightning.sources import packaged
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from apa_lightning import InputError
 from apa_lightning.audio import save_audio
 from apa_lightning.cli import main
 from apa_lightning.pocket import report
-from apa_lightning.pocket.assembly import packaged
 from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.recordings import load_recordings
 from apa_lightning.pocket.report import COLUMNS, PocketReport, as_json, spread, table
+from apa_lightning.sources import packaged
 
 ROOT = Path(__file__).parents[1]
 

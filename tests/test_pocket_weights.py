@@ -2,6 +2,7 @@
 
 import json
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,15 @@ from apa_lightning.audio import log_mel, normalise_level
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.cli import main
 from apa_lightning.griffin_lim import griffin_lim
-from apa_lightning.pocket.assembly import MAX_FOLDER_BYTES, PARTS, missing, packaged, sizes, with_untrained_unet
+from apa_lightning.pocket.assembly import PARTS, missing, sizes
 from apa_lightning.pocket.figures import Clips
 from apa_lightning.pocket.measure_vocoder import Sources, load, refine, synthesise, untrained_like
 from apa_lightning.pocket.vae import l1_per_clip
 from apa_lightning.pocket.vocoder import log_spectral_distance, multi_resolution_distance
+from apa_lightning.sources import ADAPTER_FILE, packaged
 from datamodules.audioset import AudioSetDataModule
 
+ROOT = Path(__file__).parents[1]
 CLIPS = 16
 
 
@@ -33,17 +36,23 @@ def held_out() -> dict:
     return next(iter(data.val_dataloader()))
 
 
-UNET_BYTES = 16_600_000
-"""What the U-Net will take of the budget: POCKET's 8.2 M parameters in fp16."""
-
-
-def test_every_part_but_the_unet_is_there_and_leaves_room_for_it():
-    assert missing(packaged()) == ["unet"]
-    megabytes = sizes(packaged())
-    assert set(megabytes) == {*PARTS, "."} - {"unet"}
-    assert sum(megabytes.values()) < MAX_FOLDER_BYTES - UNET_BYTES
-    for path in Path(packaged()).rglob("*.safetensors"):
+def test_the_package_is_whole_and_within_its_budget():
+    assert not missing(packaged())
+    found = sizes(packaged())  # refuses a file or a folder that is too large
+    assert {*PARTS, "scheduler"} <= set(found)
+    for name in ("README.md", "model_index.json", ADAPTER_FILE):
+        assert (packaged() / name).is_file(), name
+    for path in packaged().rglob("*.safetensors"):
         assert path.stat().st_mode & 0o044, f"{path} can only be read by its owner"
+
+
+def test_the_wheel_would_hold_every_file():
+    """The patterns of package_data in setup.cfg."""
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    patterns = [pattern.strip() for pattern in settings["options.package_data"]["apa_lightning"].split(",")]
+    held = {path for pattern in patterns for path in (ROOT / "apa_lightning").glob(pattern)}
+    assert {path for path in packaged().rglob("*") if path.is_file()} <= held
 
 
 def test_the_vae_says_log_mels_again(held_out):
@@ -74,7 +83,7 @@ def test_the_vocoder_is_nearer_to_the_source_than_an_untrained_one(held_out):
 
 def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
     """CLAP, T5 and the LOA generator reach on the embedded clips what the report wants of them; AudioMAE its instruments."""
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["apa_lightning"])
     main(
         [
@@ -93,13 +102,14 @@ def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
     assert "| loa" in capsys.readouterr().out
 
 
-def test_the_frozen_parts_make_a_backbone(tmp_path):
-    """With an untrained U-Net beside them, by this project's loader and by diffusers'."""
-    with_untrained_unet(packaged(), tmp_path / "backbone")
+def test_both_loaders_read_the_package():
+    """This project's and diffusers': the same U-Net, the same streams of a prompt, and prompts that differ in them."""
     prompts = ["a recording of a violin solo", "jazz style music"]
-    backbone = AudioLDM2Backbone.from_pretrained(tmp_path / "backbone")
-    pipeline = AudioLDM2Pipeline.from_pretrained(tmp_path / "backbone").to(dtype=torch.float32)
+    backbone = AudioLDM2Backbone.from_pretrained()
+    pipeline = AudioLDM2Pipeline.from_pretrained(packaged()).to(dtype=torch.float32)
     violin, jazz = backbone.encode_text(prompts).generated
     assert not torch.allclose(violin, jazz, atol=0.1)
     theirs = pipeline.encode_prompt(prompts[0], "cpu", 1, do_classifier_free_guidance=False)[2]
     torch.testing.assert_close(backbone.encode_text(prompts[:1]).generated, theirs)
+    state = pipeline.unet.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in backbone.unet.state_dict().items())

@@ -14,24 +14,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from random_folders import tiny_flags, tiny_parts
 from test_manifest import tone
 
 from apa_lightning import AudioEditor
 from apa_lightning.cli import main
-from apa_lightning.random_backbone import TINY, save_random_backbone
 
 FORK = multiprocessing.get_context("fork")  # a second process without importing everything again
+WINDOW = 64
 IN_PAIRS = ("--data.manifest=m.csv", "--data.batch_size=2")
 EDITS = [("violin", "a.wav"), ("flute", "a.wav"), ("harp", "b.flac"), ("organ", "c.wav"), ("cello", "b.flac")]
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory) -> list[str]:
+def model() -> list[str]:
     """The tiny model with a window of 2.56 s, to be quick."""
-    folder = tmp_path_factory.mktemp("parts") / "tiny"
-    folder.mkdir()
-    save_random_backbone(folder, replace(TINY, unet={**TINY.unet, "sample_size": 64}), 0)
-    return [f"--model.backbone={folder}", f"--model.audio_encoder={folder}/audio_encoder"]
+    return tiny_flags(WINDOW)
 
 
 @pytest.fixture
@@ -141,10 +139,10 @@ def test_files_records_and_summary(here, predict, capsys):
     assert not list(Path("edits").glob(".*.tmp*"))
 
 
-def test_is_the_editor(here, predict, model):
+def test_is_the_editor(here, predict):
     """`predict` is `AudioEditor.edit` under a Trainer: the same samples."""
     predict("--data.manifest=m.csv", "--data.negative_prompt=piano", "--data.num_inference_steps=2")
-    editor = AudioEditor.from_pretrained(model[0].split("=")[1], audio_encoder=model[1].split("=")[1])
+    editor = AudioEditor.from_pretrained(**tiny_parts(WINDOW))
     result = editor.edit("a.wav", prompt="violin, solo", negative_prompt="piano", num_inference_steps=2, progress=False)
     result.save("alone.wav")
     assert Path("alone.wav").read_bytes() == Path("edits/violin.wav").read_bytes()
@@ -183,9 +181,9 @@ def test_again_makes_only_what_is_missing_or_changed(here, predict, capsys):
     assert len(Path("edits/results.csv").read_text().splitlines()) == 6
 
 
-def test_another_adapter_makes_all_anew(here, predict, model, capsys):
+def test_another_adapter_makes_all_anew(here, predict, capsys):
     predict()
-    adapter = AudioEditor.from_pretrained(model[0].split("=")[1], audio_encoder=model[1].split("=")[1]).adapters[0]
+    adapter = AudioEditor.from_pretrained(**tiny_parts(WINDOW)).adapters[0]
     with torch.no_grad():
         next(adapter.parameters()).add_(0.1)
     adapter.save("other.safetensors")

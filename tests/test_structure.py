@@ -26,7 +26,6 @@ ORDER = [
         "checkpoints",
         "griffin_lim",
         "random_backbone",
-        "embedded",
     },
     {"audio_encoder", "adapter", "conditioning", "edit_request"},
     {"backbone"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_folders import tiny_backbone
 
 from apa_lightning.adapter_files import convert
 from apa_lightning.backbone import AudioLDM2Backbone
@@ -43,12 +44,13 @@ def test_the_stream_is_as_wide_as_the_language_model(folder, capsys):
 
 def test_an_adapter_file_is_replaced_only_when_asked(tmp_path):
     source, to = tmp_path / "a.safetensors", tmp_path / "b.bin"
-    AudioLDM2Backbone.from_pretrained("embedded").new_adapter().save(source)
+    backbone = tiny_backbone()
+    AudioLDM2Backbone.from_pretrained(backbone).new_adapter().save(source)
     to.write_text("precious")
     with pytest.raises(InputError, match=r"b.bin exists already.*--overwrite true"):
-        convert(source, to)
+        convert(source, to, str(backbone))
     assert to.read_text() == "precious"
-    convert(source, to, overwrite=True)
+    convert(source, to, str(backbone), overwrite=True)
     assert torch.load(to, weights_only=True)
     with pytest.raises(InputError, match="is the source itself"):
-        convert(source, source, overwrite=True)
+        convert(source, source, str(backbone), overwrite=True)

@@ -32,11 +32,6 @@ WITHOUT_UNET = tuple(part for part in PARTS if part != "unet")
 MAX_FOLDER_BYTES, MAX_FILE_BYTES = 32_000_000, 15 * 2**20
 
 
-def packaged() -> Path:
-    """The folder of the weights that come with the package."""
-    return Path(__file__).parent / "weights"
-
-
 def missing(folder: Path, parts: Sequence[str] = tuple(PARTS)) -> list[str]:
     """Those of ``parts`` that ``folder`` does not hold; weights may be in several files with an index."""
 

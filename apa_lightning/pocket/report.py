@@ -16,9 +16,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
 from apa_lightning.files import atomic_path
-from apa_lightning.pocket.assembly import PARTS, packaged, require, sizes
+from apa_lightning.pocket.assembly import PARTS, require, sizes
 from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.recordings import find_recordings, load_recordings
+from apa_lightning.sources import packaged
 
 #: What can be measured (``measure_<name>.py``), and the subfolders that it reads.
 READS = {

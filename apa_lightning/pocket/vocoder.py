@@ -278,7 +278,9 @@ class PocketVocoder(PocketPart):
                 writer.add_audio(f"vocoder/{key}", waveform[None], self.global_step, rate)
 
     def write(self, folder: Path) -> None:
-        save_half(without_weight_norm(self.vocoder), folder / "vocoder")
+        plain = without_weight_norm(self.vocoder)
+        plain.config.vocoder_choice = "refined"  # what this small vocoder is used as; AudioLDM2Backbone reads it
+        save_half(plain, folder / "vocoder")
 
 
 @torch.no_grad()
