@@ -53,8 +53,9 @@ def parsed(monkeypatch, *arguments: str) -> Namespace:
 
 @pytest.mark.parametrize("config", POCKET)
 def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
-    command = {"report": "test", "music": "render", "held_out": "render"}.get(Path(config).stem, "fit")
-    settings = parsed(monkeypatch, command, "--config", config)
+    command = {"report": "test", "proof": "test", "music": "render", "held_out": "render"}.get(Path(config).stem, "fit")
+    base = ["--config", "configs/pocket/report.yaml"] if config.endswith("proof.yaml") else []
+    settings = parsed(monkeypatch, command, *base, "--config", config)
     if command == "fit":
         assert settings.trainer.max_steps % settings.trainer.val_check_interval == 0  # the last weights are measured
         assert str(settings.model.init_args.folder) == "runs/pocket/model"

@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     clips = tones(48, seconds=0.64)
     module = through_nothing(PocketJudge(root, learning_rate=5e-3, warmup_steps=5))
     trainer = L.Trainer(
-        max_steps=40,
+        max_steps=80,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
         default_root_dir=root,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,
-        val_check_interval=40,
+        val_check_interval=80,
     )
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0)).tolist()
     train = [clips[i] for i in order if int(clips[i]["metadata"]["melody"][5:]) % 3]

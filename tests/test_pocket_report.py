@@ -71,7 +71,7 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(report, "importlib", Modules)
     folder = pocket_folder()
     run(folder, tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
-    assert list(heard) == list(report.READS)
+    assert list(heard) == list(report.FROZEN)
     used, clips, seed, pictures, real = heard["loa"]
     assert (used, seed, pictures, len(clips)) == (folder, 0, tmp_path / "report", 40)
     assert clips.waveform.shape == (40, 81_920) and len(set(clips.keys)) == 40
@@ -106,7 +106,7 @@ def test_the_command_on_random_weights(tmp_path, capsys):
 def test_the_whole_command_on_random_weights(tmp_path, capsys):
     run(pocket_folder(), tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert {row[1].strip() for row in rows} == set(report.READS)
+    assert {row[1].strip() for row in rows} == set(report.FROZEN)
 
 
 @pytest.mark.parametrize(

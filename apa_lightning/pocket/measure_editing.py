@@ -49,8 +49,7 @@ def measure(
     """
     judge = InstrumentJudge.from_pretrained(folder)
     adapter = folder / "adapter.safetensors"
-    encoder = folder / "audio_encoder"
-    editor = AudioEditor.from_pretrained(folder, adapter if adapter.is_file() else None, encoder, vocoder="refined")
+    editor = AudioEditor.from_pretrained(folder, adapter if adapter.is_file() else None, folder / "audio_encoder")
     untrained = AudioEditor(editor.backbone, editor.audio_encoder, [editor.backbone.new_adapter(None)])
     most = MOST if len(clips) >= FEW else min(MOST, 8)
     trials = Trials(clips, rendered_trials(clips, most, seed), judge, seed)
@@ -192,7 +191,7 @@ class Bench:
     def keep(self, folder: Path, most: int = 8) -> None:
         """Some edits as sound, and a picture of three of them."""
         shown: list[str] = [
-            name for name in ("no edit", "adapter", "text alone", "SDEdit 0.75", "truth") if name in self.made
+            name for name in ("no edit", "adapter", "text alone", "SDEdit strength 0.75", "truth") if name in self.made
         ]
         rate = self.trials.clips.sample_rate
         for i, trial in enumerate(self.trials.trials[:most]):

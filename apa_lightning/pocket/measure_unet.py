@@ -58,7 +58,7 @@ def measure(
         words = WORDS[kind] + name.removeprefix(kind).removesuffix("_excess").replace("_", " ")
         excess = bootstrap_excess(losses[more].numpy(), losses[less].numpy(), seed)
         figures.append(Figure("unet", words, *excess, len(losses[more]), plain, {}, TARGETS.get(name, "")))
-    return [*figures, recognised(folder, clips, seed)]
+    return [*figures, recognised(folder, clips, seed, GENERATIONS)]
 
 
 @torch.no_grad()
@@ -74,9 +74,9 @@ def asked(folder: Path, clips: Clips, seed: int, unet: Any) -> dict[str, torch.T
     return {name: torch.cat(values) for name, values in found.items()}
 
 
-def recognised(folder: Path, clips: Clips, seed: int, count: int = GENERATIONS) -> Figure:
+def recognised(folder: Path, clips: Clips, seed: int, count: int) -> Figure:
     """How often the judge hears the asked instrument in what text alone makes."""
-    editor = AudioEditor.from_pretrained(folder, None, folder / "audio_encoder", vocoder="refined")
+    editor = AudioEditor.from_pretrained(folder, None, folder / "audio_encoder")
     judge = InstrumentJudge.from_pretrained(folder)
     # With alpha 0 the recording is not heard; it lends its length.
     requests = [
