@@ -10,7 +10,7 @@ from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
 from apa_lightning.pocket.listening import denoising_loss, other_labels, sample, spread
-from apa_lightning.pocket.unet import Phase, PocketUNet, phase_at
+from apa_lightning.pocket.unet import Phase, PocketUNet, loss_weights, phase_at
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for
 from datamodules.encoded import EncodedDataModule
@@ -244,3 +244,32 @@ def test_mistakes_are_named(tmp_path):
         PocketUNet(tmp_path)
     with pytest.raises(InputError, match=r"lacks unet.*configs/pocket/unet.yaml"):
         PocketUNet(pocket_folder(), start=tmp_path)
+
+
+def test_what_noise_hides_counts_more():
+    """1 / SNR between its limits, and in a step relative to the mean over the phase's timesteps."""
+    kept = torch.tensor([0.9, 0.5, 0.1, 0.01, 0.0001])
+    assert loss_weights(kept, 250).tolist() == pytest.approx([1, 1, 9, 99, 250])
+    assert loss_weights(kept, 1).tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("most", [1.0, 250.0])
+def test_the_loss_of_a_step_is_weighted(data, batch, tmp_path, most, monkeypatch):
+    module = PocketUNet(copied(tmp_path / "model"), [Phase(timesteps=(500, 999))], max_loss_weight=most)
+    noted = []
+
+    def noting(unet, scheduler, latents, timesteps, text, loa, draw):
+        losses = torch.linspace(1, 2, len(latents))
+        noted.append((timesteps, losses))
+        return losses
+
+    monkeypatch.setattr("apa_lightning.pocket.unet.denoising_loss", noting)
+    monkeypatch.setattr(PocketUNet, "log", lambda *a, **k: None)
+    monkeypatch.setattr(PocketUNet, "global_step", 0)
+    monkeypatch.setattr(PocketUNet, "global_rank", 0)
+    got = float(module.training_step(batch, 0))
+    (timesteps, losses), kept = noted[0], module.scheduler.alphas_cumprod
+    weights = ((1 - kept) / kept).clamp(1, most)
+    assert got == pytest.approx(float((weights[timesteps] / weights[500:].mean() * losses).mean()))
+    with pytest.raises(InputError, match=r"model\.max_loss_weight: 0\.5"):
+        PocketUNet(tmp_path / "model", max_loss_weight=0.5)

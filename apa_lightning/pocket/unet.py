@@ -75,6 +75,10 @@ class PocketUNet(PocketPart):
 
     Args:
         phases: the curriculum, in order; the last holds to the end of training.
+        max_loss_weight: the loss of an item at signal-to-noise ratio SNR counts 1 / SNR times, at least once and at most so
+            often; 1: epsilon MSE as it is. Where noise hides nearly everything, epsilon is nearly the input and its error
+            tiny, but what is played is decided there: 1 / SNR weighs the error of the music instead (Salimans & Ho,
+            arXiv 2202.00512, Sec. 4).
         ema_decay: of the moving average in the long run; it rises to that as ``(1 + n) / (10 + n)`` with the steps n.
         start: a folder whose ``unet`` to go on from instead of random weights, such as one that was written before.
         folder, learning_rate, warmup_steps, weight_decay, betas, seed: see :class:`PocketPart`.
@@ -89,6 +93,7 @@ class PocketUNet(PocketPart):
         self,
         folder: Path = Path("runs/pocket/model"),
         phases: Sequence[Phase] = (Phase(),),
+        max_loss_weight: float = 250.0,
         ema_decay: float = 0.999,
         start: Path | None = None,
         learning_rate: float = 5e-4,
@@ -100,9 +105,12 @@ class PocketUNet(PocketPart):
         super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
         if not 0 <= ema_decay < 1:
             raise InputError(f"model.ema_decay: {ema_decay}; give 0 (no average) to below 1, for example 0.999.")
+        if not max_loss_weight >= 1:
+            raise InputError(f"model.max_loss_weight: {max_loss_weight}; give 1 (none) or more.")
         self.phases = ordered(phases)
         self.streams = PromptStreams(self.folder)
         self.scheduler = new_scheduler()
+        self.loss_weights = loss_weights(self.scheduler.alphas_cumprod, max_loss_weight)  # type: ignore[attr-defined]
         if start is not None:
             require(Path(start), ("unet",))
             with no_progress_bars():
@@ -135,7 +143,9 @@ class PocketUNet(PocketPart):
         latents = sample(batch, draw)
         low, high = phase.timesteps
         timesteps = torch.randint(low, high + 1, (len(latents),), generator=draw)
-        loss = denoising_loss(self.unet, self.scheduler, latents, timesteps, text, loa, draw).mean()
+        losses = denoising_loss(self.unet, self.scheduler, latents, timesteps, text, loa, draw)
+        weights = self.loss_weights[timesteps] / self.loss_weights[low : high + 1].mean()
+        loss = (weights.to(losses) * losses).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(latents))
         return loss
 
@@ -203,6 +213,11 @@ def ordered(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     """The phase that holds at an optimizer step, the last one beyond all ends."""
     return next((phase for phase in phases if phase.until is None or step < phase.until), phases[-1])
+
+
+def loss_weights(alphas_cumprod: Tensor, most: float) -> Tensor:
+    """1 / SNR of each timestep, no less than 1 and no more than ``most``."""
+    return ((1 - alphas_cumprod) / alphas_cumprod).clamp(1, most)
 
 
 def moving_average(decay: float) -> Any:
