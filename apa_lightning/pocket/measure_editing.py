@@ -19,7 +19,7 @@ from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
 from apa_lightning.pocket.judge import InstrumentJudge
 from apa_lightning.pocket.measure_judge import of_known_instrument
 
-MOST, FEW = 64, 64  # trials; of fewer clips, eight
+MOST, FEW = 32, 64  # trials; eight if there are fewer clips
 #: The paper's operating point for timbre transfer.
 POINT: dict[str, Any] = {"time_pooling": 2, "ap_scale": 0.5, "guidance_scale": 7.5}
 SDEDIT = {"ap_scale": 0.0, "strength": 0.75}
