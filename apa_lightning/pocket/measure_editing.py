@@ -155,9 +155,11 @@ class Bench:
         return figures + self.swept(seed)
 
     def equal_recognition(self, ours: Outcome) -> tuple[Outcome, float]:
-        """SDEdit at the strength whose recognition is nearest to the adapter's, and that strength."""
+        """SDEdit at the least strength that is recognised at least as often as ours, or most often, and that strength."""
         found = {strength: self.at("strength", strength) for strength in SWEEPS["strength"]}
-        best = min(found, key=lambda strength: abs(found[strength].recognised.mean() - ours.recognised.mean()))
+        often = {strength: float(outcome.recognised.mean()) for strength, outcome in found.items()}
+        enough = [strength for strength in found if often[strength] >= ours.recognised.mean()]
+        best = min(enough) if enough else max(found, key=lambda strength: often[strength])
         return found[best], best
 
     def swept(self, seed: int) -> list[Figure]:
