@@ -126,13 +126,12 @@ def chroma_cosine(first: np.ndarray, second: np.ndarray) -> float:
     return float(cosines[heard].mean()) if heard.any() else float("nan")
 
 
-class ChromaSimilarity(ClipMean):
-    """Framewise cosine similarity of constant-Q chroma with 12 bins, averaged over frames, then over clips.
+class SourceMean(ClipMean):
+    """Mean over pairs of an edited clip and its source of the figure that a subclass gives."""
 
-    Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
-    tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52
-    and white noise even 0.68, so a figure is only readable beside that of shuffled pairs.
-    """
+    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
+        """The figure of one pair of waveforms (S,); NaN where there is none."""
+        raise NotImplementedError
 
     def update(self, edited: Waveforms, source: Waveforms, sample_rate: int) -> None:
         """Add pairs of clips.
@@ -144,7 +143,20 @@ class ChromaSimilarity(ClipMean):
         check_pairs(edited, source, "edited and source")
         for i, (one, other) in enumerate(zip(edited, source, strict=True)):
             if self._usable(i, sample_rate, edited=one, source=other):
-                self._add(i, chroma_cosine(chroma(one, sample_rate), chroma(other, sample_rate)))
+                self._add(i, self.figure(one, other, sample_rate))
+
+
+class ChromaSimilarity(SourceMean):
+    """Framewise cosine similarity of constant-Q chroma with 12 bins, averaged over frames, then over clips.
+
+    Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
+    tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52
+    and white noise even 0.68, so a figure is only readable beside that of shuffled pairs.
+    """
+
+    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
+        """:func:`chroma_cosine` of the two."""
+        return chroma_cosine(chroma(edited, sample_rate), chroma(source, sample_rate))
 
 
 # --- CLAP -----------------------------------------------------------------------------------------------------------

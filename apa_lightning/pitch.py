@@ -6,7 +6,7 @@ from mir_eval.melody import hz2cents, raw_chroma_accuracy
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics import ClipMean, Waveforms, check_pairs
+from apa_lightning.metrics import SourceMean
 
 PITCH_RATE, PITCH_HOP, PITCH_WINDOW = 16_000, 512, 2048
 LOWEST, HIGHEST = 65.4, 2093.0  # Hz: C2 to C7
@@ -41,21 +41,13 @@ def pitch_accuracy(estimated: np.ndarray, reference: np.ndarray) -> float:
     return float(raw_chroma_accuracy(reference > 0, hz2cents(reference), estimated > 0, hz2cents(estimated)))
 
 
-class PitchAccuracy(ClipMean):
+class PitchAccuracy(SourceMean):
     """Raw chroma accuracy (Poliner et al., 2007; mir_eval) of pYIN's pitch against the source's, averaged over clips.
 
     For single voices: of several at once pYIN follows one. A tune against another one reaches 0.1 to 0.2 by chance, the
     same tune rendered on two instruments about 0.9.
     """
 
-    def update(self, edited: Waveforms, source: Waveforms, sample_rate: int) -> None:
-        """Add pairs of clips.
-
-        Args:
-            edited, source: (B, S), or B waveforms (S,) of any length.
-            sample_rate: of both, in Hz.
-        """
-        check_pairs(edited, source, "edited and source")
-        for i, (one, other) in enumerate(zip(edited, source, strict=True)):
-            if self._usable(i, sample_rate, edited=one, source=other):
-                self._add(i, pitch_accuracy(pitch(one, sample_rate), pitch(other, sample_rate)))
+    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
+        """:func:`pitch_accuracy` of the two."""
+        return pitch_accuracy(pitch(edited, sample_rate), pitch(source, sample_rate))
