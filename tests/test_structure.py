@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 #: The plan's order; a module may import from rows above it, and from its own.
 ORDER = [
-    {"errors", "files", "caption_templates"},
+    {"errors", "files", "caption_templates", "statistics"},
     {
         "audio",
         "pooling",
@@ -31,6 +31,7 @@ ORDER = [
     {"backbone"},
     {"clap", "metrics", "pitch", "sampling", "editing", "sizes", "adapter_files"},
     {"module", "pocket"},
+    {"evaluation"},
     {"cli"},
 ]
 

@@ -79,14 +79,6 @@ class Figure:
         return self.value <= float(bound) if sign == "<=" else self.value >= float(bound)
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean of one value per clip, and the 2.5th and 97.5th percentile of the means of resampled clips."""
-    values = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-    return float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
-
-
 def bootstrap_excess(
     more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = 2000
 ) -> tuple[float, float, float]:

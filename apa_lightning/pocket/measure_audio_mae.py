@@ -22,9 +22,10 @@ from apa_lightning.pocket.audio_mae import (
     patches,
     random_order,
 )
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, probe
+from apa_lightning.pocket.figures import Clips, Figure, probe
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_backbone import POCKET, save_audio_encoder
+from apa_lightning.statistics import bootstrap
 
 FOLDS = 5
 MOST_COLUMNS = 2000  # Keeps a probe of 1,280 features at a few seconds.

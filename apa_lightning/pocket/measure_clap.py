@@ -9,10 +9,11 @@ from torch import Tensor
 
 from apa_lightning.clap import ClapEmbedder
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap
+from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.prompts import ASKED, INSTRUMENTS
 from apa_lightning.pocket.text_probe import text_figures
 from apa_lightning.sources import no_progress_bars
+from apa_lightning.statistics import bootstrap
 
 CAPTIONS = 64
 TARGETS = {"instrument": ">= 0.95", "genre": ">= 0.90", "accompaniment": ""}

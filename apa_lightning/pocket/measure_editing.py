@@ -15,9 +15,10 @@ from apa_lightning.audio import MelSpec, log_mel, save_audio
 from apa_lightning.editing import AudioEditor
 from apa_lightning.files import atomic_path
 from apa_lightning.pocket.edit_trials import Outcome, Trials, recorded_trials, rendered_trials
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
+from apa_lightning.pocket.figures import Clips, Figure, draw_mels
 from apa_lightning.pocket.judge import InstrumentJudge
 from apa_lightning.pocket.measure_judge import of_known_instrument
+from apa_lightning.statistics import bootstrap
 
 MOST, FEW = 32, 64  # trials; eight if there are fewer clips
 #: The paper's operating point for timbre transfer.

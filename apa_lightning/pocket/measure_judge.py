@@ -6,8 +6,9 @@ import torch
 
 from apa_lightning.audio import normalise_level
 from apa_lightning.backbone import AudioLDM2Backbone
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap
+from apa_lightning.pocket.figures import Clips, Figure
 from apa_lightning.pocket.judge import NAMES, InstrumentJudge
+from apa_lightning.statistics import bootstrap
 
 
 def measure(

@@ -12,10 +12,11 @@ from transformers import GPT2LMHeadModel
 from apa_lightning.audio_encoder import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
+from apa_lightning.pocket.figures import Clips, Figure, draw_mels
 from apa_lightning.pocket.loa import generate, own_and_others, token_cosine, true_loa
 from apa_lightning.pocket.prompt_encoder import EncodedPrompts, PromptEncoder
 from apa_lightning.sources import frozen, no_progress_bars
+from apa_lightning.statistics import bootstrap
 
 #: LOA tokens of all clips are alike for a large part: with their mean taken away, what is left tells clips apart.
 SPACES = {"": False, " without the mean LOA": True}

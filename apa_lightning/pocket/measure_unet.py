@@ -10,13 +10,14 @@ from diffusers import AudioLDM2UNet2DConditionModel
 from apa_lightning.edit_request import EditRequest
 from apa_lightning.editing import AudioEditor
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, bootstrap_excess
+from apa_lightning.pocket.figures import Clips, Figure, bootstrap_excess
 from apa_lightning.pocket.judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.listening import QUOTIENTS, listening_losses
 from apa_lightning.pocket.prompt_streams import PromptStreams
 from apa_lightning.pocket.window_encoder import WindowEncoder
 from apa_lightning.random_backbone import POCKET, new_scheduler
 from apa_lightning.sources import frozen, no_progress_bars
+from apa_lightning.statistics import bootstrap
 
 MOST_CLIPS, BATCH, GENERATIONS = 192, 16, 160
 TARGETS = {"shuffled_excess_omega_1": ">= 0.20", "shuffled_excess_omega_2": ">= 0.10", "wrong_text_excess": "low > 0"}

@@ -13,9 +13,10 @@ from torch import Tensor
 from apa_lightning.griffin_lim import griffin_lim
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
+from apa_lightning.pocket.figures import Clips, Figure, draw_mels
 from apa_lightning.pocket.vae import MEL, l1_per_clip, levelled_log_mel
 from apa_lightning.sources import frozen, no_progress_bars
+from apa_lightning.statistics import bootstrap
 
 L1_CLIPS, CHROMA_CLIPS, UNTRAINED_CLIPS = 128, 40, 16
 #: Kinds of clip: which they are, the L1 that is to be reached.

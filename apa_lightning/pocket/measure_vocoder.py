@@ -16,7 +16,7 @@ from apa_lightning.backbone import REFINEMENTS
 from apa_lightning.griffin_lim import griffin_lim
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.figures import Clips, Figure, bootstrap, draw_mels
+from apa_lightning.pocket.figures import Clips, Figure, draw_mels
 from apa_lightning.pocket.vocoder import (
     MEL_MEAN,
     MEL_SCALE,
@@ -27,6 +27,7 @@ from apa_lightning.pocket.vocoder import (
     vocode,
 )
 from apa_lightning.sources import frozen, no_progress_bars
+from apa_lightning.statistics import bootstrap
 
 MOST_CLIPS, MOST_RECORDINGS, UNTRAINED_CLIPS, TIMED_RUNS = 32, 12, 12, 5
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

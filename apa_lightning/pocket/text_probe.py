@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.caption_templates import TEMPLATES
-from apa_lightning.pocket.figures import Figure, bootstrap, probe
+from apa_lightning.pocket.figures import Figure, probe
 from apa_lightning.pocket.prompts import (
     GENRES,
     INSTRUMENTS,
@@ -18,6 +18,7 @@ from apa_lightning.pocket.prompts import (
     label_captions,
     solo_captions,
 )
+from apa_lightning.statistics import bootstrap
 
 
 @dataclass(frozen=True)
