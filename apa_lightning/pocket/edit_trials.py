@@ -12,8 +12,7 @@ from torch import Tensor
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
 from apa_lightning.edit_request import EditRequest
 from apa_lightning.editing import AudioEditor
-from apa_lightning.metrics import chroma, chroma_cosine
-from apa_lightning.pitch import pitch, pitch_accuracy
+from apa_lightning.metrics import chroma, chroma_cosine, pitch, pitch_accuracy
 from apa_lightning.pocket.figures import Clips
 from apa_lightning.pocket.judge import NAMES, InstrumentJudge
 

@@ -6,7 +6,7 @@ from mir_eval.melody import hz2cents, raw_chroma_accuracy
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics import SourceMean
+from apa_lightning.metrics.clip_mean import SourceMean
 
 PITCH_RATE, PITCH_HOP, PITCH_WINDOW = 16_000, 512, 2048
 LOWEST, HIGHEST = 65.4, 2093.0  # Hz: C2 to C7

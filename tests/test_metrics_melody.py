@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from apa_lightning.pitch import PitchAccuracy, pitch, pitch_accuracy
+from apa_lightning.metrics import PitchAccuracy, pitch, pitch_accuracy
 
 RATE = 16_000
 TUNE = (262.0, 330.0, 392.0, 523.0, 440.0, 349.0)
