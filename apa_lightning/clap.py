@@ -19,6 +19,7 @@ from apa_lightning.sources import frozen, no_progress_bars, resolve_source
 
 #: Where an AudioLDM2 folder keeps its CLAP: model, feature extractor, tokenizer.
 PIPELINE_PARTS = ("text_encoder", "feature_extractor", "tokenizer")
+BATCH = 8  # windows at a time
 
 
 class ClapEmbedder:
@@ -100,26 +101,61 @@ class ClapEmbedder:
     def audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Embedding (D,) of one waveform (S,), on the CPU.
 
-        CLAP reads 10 s; a longer clip is covered by ``round(seconds / 10)`` evenly spaced windows whose embeddings are
-        averaged (a single window is the middle), a shorter one is repeated, as in CLAP's training.
+        CLAP reads one window (LAION's 10 s); a longer clip is covered by ``round(seconds / window)`` evenly spaced ones
+        whose embeddings are averaged (a single window is the middle), a shorter one is repeated, as in CLAP's training.
         """
-        samples = resample(waveform.detach().float().cpu(), sample_rate, self.sample_rate).numpy()
+        return _unit(self._embed(self._spread(self._samples(waveform, sample_rate))).mean(dim=0))
+
+    @torch.no_grad()
+    def audio_windows(self, waveform: Tensor, sample_rate: int, hop_s: float = 1.0) -> Tensor:
+        """Embeddings (N, D) of the windows of one waveform (S,) that begin every ``hop_s`` seconds, on the CPU.
+
+        Only whole windows count; a clip that is no longer than one gives one.
+        """
+        samples, size = self._samples(waveform, sample_rate), self.feature_extractor.nb_max_samples
+        starts = range(0, max(len(samples) - size, 0) + 1, round(hop_s * self.sample_rate))
+        windows = [samples[start : start + size] for start in starts]
+        return torch.cat([self._embed(windows[i : i + BATCH]) for i in range(0, len(windows), BATCH)])
+
+    @torch.no_grad()
+    def stages(self, waveform: Tensor, sample_rate: int) -> list[Tensor]:
+        """What each stage of the audio transformer (HTSAT) puts out for one waveform (S,), on the CPU.
+
+        Returns:
+            One (W, C, H, V) per stage: the windows of :meth:`audio`, channels, and positions in the folded spectrogram.
+        """
+        features = self._features(self._spread(self._samples(waveform, sample_rate)))
+        hidden = self.model.audio_model(**features, output_hidden_states=True).hidden_states
+        return [stage.float().cpu() for stage in hidden[1:]]  # the first is the patch embedding
+
+    def _samples(self, waveform: Tensor, sample_rate: int) -> np.ndarray:
+        return resample(waveform.detach().float().cpu(), sample_rate, self.sample_rate).numpy()
+
+    def _embed(self, windows: list[np.ndarray]) -> Tensor:
+        pooled = self.model.audio_model(**self._features(windows)).pooler_output
+        return _unit(self.model.audio_projection(pooled))
+
+    def _features(self, windows: list[np.ndarray]) -> dict[str, Tensor]:
         with _numpy_draws_undone():  # the extractor draws when it marks a clip as long
             inputs = self.feature_extractor(
-                self._windows(samples), sampling_rate=self.sample_rate, truncation=self._truncation, return_tensors="pt"
+                windows, sampling_rate=self.sample_rate, truncation=self._truncation, return_tensors="pt"
             )
         features = inputs["input_features"].to(self.model.device, self.model.dtype)
         longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)  # no window is
-        hidden = self.model.audio_model(input_features=features, is_longer=longer)
-        return _unit(_unit(self.model.audio_projection(hidden.pooler_output)).mean(dim=0))
+        return {"input_features": features, "is_longer": longer}
 
-    def _windows(self, samples: np.ndarray) -> list[np.ndarray]:
+    def _spread(self, samples: np.ndarray) -> list[np.ndarray]:
         size = self.feature_extractor.nb_max_samples
         if len(samples) <= size:
             return [samples]
         count, spare = max(1, round(len(samples) / size)), len(samples) - size
         starts = [spare // 2] if count == 1 else np.linspace(0, spare, count).astype(int)
         return [samples[start : start + size] for start in starts]
+
+
+def clap_of(clap: ClapEmbedder | str | os.PathLike) -> ClapEmbedder:
+    """``clap`` itself, or the one that it names; see :meth:`ClapEmbedder.from_pretrained`."""
+    return clap if isinstance(clap, ClapEmbedder) else ClapEmbedder.from_pretrained(clap)
 
 
 def _unit(embedding: Tensor) -> Tensor:

@@ -10,23 +10,12 @@ import pytest
 import torch
 import transformers
 from random_folders import tiny_backbone
+from tunes import RATE, melody
 
 from apa_lightning.audio import resample
 from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapScore, chroma, chroma_cosine
-
-RATE = 16_000
-SCALE = (0, 2, 4, 5, 7, 9, 11, 12)
-
-
-def melody(seed: int, semitones: float = 0.0, seconds: float = 3.0, rate: int = RATE) -> torch.Tensor:
-    """Notes of a major scale with four harmonics, a third of a second each."""
-    notes = np.random.default_rng(seed).choice(SCALE, math.ceil(seconds * 3))
-    time = np.arange(round(seconds * rate)) / rate
-    frequency = 220 * 2 ** ((notes[(time * 3).astype(int)] + semitones) / 12)
-    phase = 2 * np.pi * np.cumsum(frequency) / rate
-    return torch.tensor(sum(np.sin(k * phase) / k**2 for k in range(1, 5)) * 0.2, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
