@@ -20,26 +20,19 @@ from tqdm.auto import tqdm
 
 from apa_lightning import adapter as adapter_layers
 from apa_lightning.adapter import AudioPromptAdapter
-from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, resample, to_mono
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone, Vocoder
 from apa_lightning.conditioning import DroppedAudio
 from apa_lightning.edit_request import (
-    MAX_SECONDS,
-    SILENCE_PEAK,
     EditRequest,
     EditResult,
-    check_length,
-    check_not_silent,
 )
+from apa_lightning.edit_source import EditSource
 from apa_lightning.errors import InputError
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for, randn
 from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
 from apa_lightning.sources import EMBEDDED
-
-#: Seconds over which an edited region fades into the untouched recording.
-REGION_FADE = 0.03
 
 
 class AudioEditor:
@@ -141,7 +134,7 @@ class AudioEditor:
             make_scheduler(self.backbone, request.scheduler, request.num_inference_steps)
             for scale in self._scales(request):
                 adapter_layers.expand_scale(scale, self.adapters[0].layer_names)
-        sources = [_Source.load(request, self.backbone) for request in requests]
+        sources = [EditSource.load(request, self.backbone) for request in requests]
         groups: dict[tuple, list[int]] = {}
         for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
             groups.setdefault((source.frames, *request.batch_key), []).append(i)
@@ -167,7 +160,7 @@ class AudioEditor:
 
     @torch.no_grad()
     def _edit_batch(
-        self, requests: list[EditRequest], sources: list["_Source"], on_step: Callable[[], Any]
+        self, requests: list[EditRequest], sources: list[EditSource], on_step: Callable[[], Any]
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
@@ -261,69 +254,3 @@ class AudioEditor:
                 row[:, : int(start * rate)] = 1
                 row[:, math.ceil(end * rate) :] = 1
         return mask
-
-
-class _Source:
-    """A loaded recording: mono at its own rate, and at the model's, of ``samples`` and padded to whole latent frames."""
-
-    def __init__(self, mono: Tensor, sample_rate: int, model_waveform: Tensor, samples: int, frames: int):
-        self.mono, self.sample_rate, self.model_waveform = mono, sample_rate, model_waveform
-        self.samples, self.frames = samples, frames
-
-    @classmethod
-    def load(cls, request: EditRequest, backbone: AudioLDM2Backbone) -> "_Source":
-        name = "audio" if isinstance(request.audio, tuple) else str(request.audio)
-        waveform, rate = (
-            _from_array(*request.audio)
-            if isinstance(request.audio, tuple)
-            else load_audio(request.audio, max_seconds=MAX_SECONDS)
-        )
-        check_length(waveform.shape[-1] / rate, request.region, name)
-        mono = to_mono(waveform)
-        check_not_silent(mono, name)
-        model = resample(mono, rate, backbone.sample_rate)
-        frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
-        return cls(mono, rate, fit_length(model, frames * backbone.hop_samples), len(model), frames)
-
-    def finish(self, request: EditRequest, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
-        """The edit (S,) cut to the recording's length, at the asked rate and level, spliced into its region."""
-        rate = request.sample_rate or self.sample_rate
-        length = round(len(self.mono) * rate / self.sample_rate)
-        edited = fit_length(resample(edited, model_rate, rate), length)
-        if request.region is None and not request.match_level:
-            return edited.clamp(-1, 1), rate
-        source = fit_length(resample(self.mono, self.sample_rate, rate), length)
-        start, end = (0, length) if request.region is None else (round(second * rate) for second in request.region)
-        if request.match_level:
-            heard = source[start:end] if float(source[start:end].abs().max()) > SILENCE_PEAK else source
-            edited = edited * _matching_gain(edited[start:end], heard)
-        if request.region is not None:
-            edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
-        return edited.clamp(-1, 1), rate
-
-
-def _from_array(waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
-    waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
-    if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= 8:
-        raise InputError(f"audio: has shape {tuple(waveform.shape)}; give (S,) or (C, S) with at most 8 channels.")
-    if int(sample_rate) != sample_rate or not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
-        raise InputError(
-            f"audio: the sample rate is {sample_rate}; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are supported."
-        )
-    if not torch.isfinite(waveform).all():
-        raise InputError("audio: contains NaN or infinite samples.")
-    return waveform, int(sample_rate)
-
-
-def _matching_gain(edited: Tensor, source: Tensor) -> float:
-    """The gain that gives ``edited`` the RMS of ``source``, as far as its peak stays at 1 or below."""
-    wanted = source.square().mean().sqrt() / edited.square().mean().sqrt().clamp(min=1e-8)
-    return float(torch.minimum(wanted, 1 / edited.abs().max().clamp(min=1e-8)))
-
-
-def _fade(length: int, start: int, end: int, fade: int) -> Tensor:
-    """Weights (length,): 1 inside [start, end), with linear ramps of ``fade`` samples inside its edges, 0 outside."""
-    position = torch.arange(length)
-    rise = (position - start + 1) / (fade + 1) if start > 0 else torch.ones(length)
-    fall = (end - position) / (fade + 1) if end < length else torch.ones(length)
-    return torch.minimum(rise, fall).clamp(0, 1)

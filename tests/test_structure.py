@@ -29,7 +29,7 @@ ORDER = [
     },
     {"audio_encoder", "adapter", "conditioning", "edit_request"},
     {"backbone"},
-    {"clap", "metrics", "sampling", "editing", "sizes", "adapter_files"},
+    {"clap", "metrics", "sampling", "edit_source", "editing", "sizes", "adapter_files"},
     {"module", "pocket"},
     {"evaluation"},
     {"cli"},
