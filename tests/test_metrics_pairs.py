@@ -12,10 +12,12 @@ from tunes import RATE, clicks, melody, swelling
 
 from apa_lightning.metrics import (
     BeatF1,
+    ChromaSimilarity,
     CqtCorrelation,
     Events,
     LoudnessCorrelation,
     OnsetF1,
+    PitchAccuracy,
     beat_f1,
     beats,
     cqt_correlation,
@@ -57,7 +59,14 @@ def test_what_cannot_be_measured_is_left_out(metric):
 
 @pytest.mark.parametrize(
     ("metric", "golden"),
-    [(CqtCorrelation, 0.0213), (OnsetF1, 12 / 13), (BeatF1, 4 / 9), (LoudnessCorrelation, 0.9736)],
+    [
+        (CqtCorrelation, 0.0213),
+        (OnsetF1, 12 / 13),
+        (BeatF1, 4 / 9),
+        (LoudnessCorrelation, 0.9736),
+        (ChromaSimilarity, 0.3335),
+        (PitchAccuracy, 0.1901),
+    ],
 )
 def test_golden_values(metric, golden):
     """Figures of 2026-11 on fixed audio: a change means that another definition is measured."""
