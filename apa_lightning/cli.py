@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -19,6 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
 from apa_lightning.errors import InputError
+from apa_lightning.sources import EMBEDDED
+from apa_lightning.trainer import Trainer as EvaluatingTrainer
 
 #: Commands that need no Trainer: plain typed functions, named by path because this package imports none of their homes.
 TOOLS = {
@@ -37,6 +39,13 @@ SHOWN = {
     "fit": {"model": "apa_lightning.module.AudioPromptModule", "data": "datamodules.audioset.AudioSetDataModule"},
     "predict": {"model": "apa_lightning.module.AudioPromptModule", "data": "datamodules.edits.EditsDataModule"},
 }
+#: Commands that evaluate: predict with several systems.
+EVALUATIONS = ("evaluate", "sweep", "findings")
+for _name in EVALUATIONS:
+    SHOWN[_name] = {
+        "model": "apa_lightning.module.AudioPromptModule",
+        "data": "datamodules.evaluation.EvaluationDataModule",
+    }
 PROGRAM = "python -m apa_lightning"
 
 
@@ -107,6 +116,37 @@ class CLI(LightningCLI):
         if "return_predictions" in parser.get_defaults():
             parser.set_defaults({"return_predictions": False})
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return LightningCLI.subcommands() | {name: {"model", "datamodule", "weights_only"} for name in EVALUATIONS}
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand in EVALUATIONS:
+            self._prepare_evaluation(self.config[self.subcommand])
+
+    def _prepare_evaluation(self, config: Any) -> None:
+        """base.yaml is of a training run: its callbacks, logger and missing adapter are not what is evaluated."""
+        data = config.get("data")
+        if data is None or "tasks" not in data.init_args:
+            raise InputError(f"{self.subcommand} needs a task, for example --config configs/tasks/timbre.yaml.")
+        trainer = config["trainer"]
+        trainer.logger = trainer.enable_checkpointing = False
+        trainer.callbacks = [
+            Namespace(class_path="callbacks.prediction_writer.PredictionWriter"),
+            Namespace(
+                class_path="callbacks.evaluation_report.EvaluationReport", init_args=Namespace(kind=self.subcommand)
+            ),
+        ]
+        model = config["model"].init_args
+        if not config.get("ckpt_path") and model.adapter is None:
+            if model.backbone != EMBEDDED:
+                raise InputError("--model.adapter: is missing; give the adapter file to evaluate, or --ckpt_path.")
+            model.adapter = EMBEDDED
+        if self.subcommand != "evaluate" and data.init_args.grid is None:
+            data.init_args.grid = {
+                name: list(values) for name, values in _import("datamodules.evaluation.GRID").items()
+            }
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before anything is built. Its settings are not read: those of the command line count."""
         path = self.config[self.config.subcommand].get("ckpt_path")
@@ -155,6 +195,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _check_config_files(sys.argv[1:] if args is None else list(args))
         CLI(
+            trainer_class=EvaluatingTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -31,6 +31,11 @@ def adamw(params: Iterable) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
 
 
+def edit_together(editor: AudioEditor, requests: list[EditRequest]) -> list[EditResult]:
+    """The editor's own edits of requests that share their knobs."""
+    return editor.edit(requests, batch_size=len(requests), progress=False)
+
+
 class AudioPromptModule(L.LightningModule):
     """Trains an Audio Prompt Adapter (arXiv 2407.16564) beside a frozen AudioLDM2, and edits with it.
 
@@ -63,6 +68,7 @@ class AudioPromptModule(L.LightningModule):
     audio_encoder: AudioMAE
     adapter: AudioPromptAdapter
     validation_losses: Any  # ModuleDict of MeanMetric
+    edit_by: Callable[[AudioEditor, list[EditRequest]], list[EditResult]]
 
     def __init__(
         self,
@@ -113,6 +119,7 @@ class AudioPromptModule(L.LightningModule):
             self.backbone.compile_unet()
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
+        self.edit_by = edit_together  # an evaluation has other systems too
         # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
         frozen = [
             name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
@@ -246,7 +253,7 @@ class AudioPromptModule(L.LightningModule):
         return AudioEditor(self.backbone, self.audio_encoder, [self.adapter], unconditional)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
-        return self.editor().edit(batch, batch_size=len(batch), progress=False)
+        return self.edit_by(self.editor(), batch)
 
     # --- checkpoints: the adapter alone, loaded strictly ---------------------------------------------------------------
 

@@ -21,12 +21,12 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 
 
     NaN stands for a clip that could not be measured and is left out.
     """
-    values = np.asarray(values, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if not len(values):
+    every = np.asarray(values, dtype=np.float64)
+    known = every[~np.isnan(every)]
+    if not len(known):
         return Interval(np.nan, np.nan, np.nan)
-    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))].mean(axis=1)
-    return Interval(float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
+    means = known[np.random.default_rng(seed).integers(len(known), size=(draws, len(known)))].mean(axis=1)
+    return Interval(float(known.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
 
 
 def bootstrap_by_source(
@@ -37,13 +37,12 @@ def bootstrap_by_source(
     Args:
         values: one per edit; NaN is left out. sources: of as many edits, the recording each was made from.
     """
-    values, names = np.asarray(values, dtype=np.float64), np.asarray(sources)
-    known = ~np.isnan(values)
-    values, names = values[known], names[known]
-    if not len(values):
+    every, names = np.asarray(values, dtype=np.float64), np.asarray(sources)
+    known = every[~np.isnan(every)]
+    if not len(known):
         return Interval(np.nan, np.nan, np.nan)
-    _, number = np.unique(names, return_inverse=True)
-    sums, counts = np.bincount(number, values), np.bincount(number)
+    _, number = np.unique(names[~np.isnan(every)], return_inverse=True)
+    sums, counts = np.bincount(number, known), np.bincount(number)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return Interval(float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
+    return Interval(float(known.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))

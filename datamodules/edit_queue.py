@@ -40,8 +40,8 @@ class EditQueue:
         results: the output folder.
         batch_size: edits that are denoised together at most.
         window_seconds: of the backbone; recordings up to this length are computed alike.
-        identity: tells what besides the edit's own settings decides the sound (adapter, backbone); asked when the first
-            batch is, after checkpoints are loaded.
+        identity: gives a function that tells what besides a request's own settings decides its sound (adapter, backbone);
+            asked when the first batch is, after checkpoints are loaded.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class EditQueue:
         results: EditResults,
         batch_size: int,
         window_seconds: float,
-        identity: Callable[[], Mapping[str, Any]],
+        identity: Callable[[], Callable[[EditRequest], Mapping[str, Any]]],
     ):
         self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity = results, identity
@@ -73,7 +73,7 @@ class EditQueue:
                 "trainer.callbacks: predict needs callbacks.prediction_writer.PredictionWriter: it writes the results."
             )
         identity = self.identity()
-        self.keys = {edit.id: _key(edit.request, identity) for edit in self.edits.values()}
+        self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
         rank_zero_info(
             f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}"

@@ -23,18 +23,18 @@ from apa_lightning.errors import InputError
 from apa_lightning.files import atomic_path, remove_leftovers
 from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 
-RESULTS, TABLE, CLAIMS = "results.jsonl", "results.csv", ".claims"
+RESULTS, CLAIMS = "results.jsonl", ".claims"
 
 
 class EditResults:
-    """The results in `folder`, which is made if need be.
+    """The results in `folder`, which is made if need be; `table_name` is their table's.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.path = folder, folder / RESULTS
+    def __init__(self, folder: Path, table_name: str = "results.csv"):
+        self.folder, self.path, self.table_name = folder, folder / RESULTS, table_name
         self.entries: dict[str, Entry] = {}
         self.made: dict[str, Entry] = {}  # by output
         self._torn: set[str] = set()  # outputs named in lines that a crash has cut
@@ -106,6 +106,11 @@ class EditResults:
         record = self._record(entry)
         return read_mark(record, "audio_").matches(source) and read_mark(record, "").matches(self.folder / output)
 
+    def done(self, edit_id: str, key: str) -> dict[str, Any] | None:
+        """The line of an edit that was made with these settings; None where there is none."""
+        entry = self.entries.get(edit_id)
+        return self._record(entry) if entry is not None and (entry.status, entry.key) == ("done", key) else None
+
     def failed_since_opening(self, edit_id: str, key: str) -> bool:
         """Whether a process has failed at this edit since this one began."""
         entry = self.entries.get(edit_id)
@@ -121,14 +126,14 @@ class EditResults:
             return json.loads(file.readline())
 
     def write_table(self) -> Path:
-        """`results.csv`: the newest line of every id, for spreadsheets."""
+        """The newest line of every id, for spreadsheets."""
         latest: dict[str, dict[str, Any]] = {}
         for line in self.path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 record = json.loads(line)
                 latest[read_entry(record, 0).id] = flat(record)
         columns = list(dict.fromkeys(name for record in latest.values() for name in record))
-        table = self.folder / TABLE
+        table = self.folder / self.table_name
         with self._appending():
             remove_leftovers(table)
             with (

@@ -1,6 +1,6 @@
 """Bulk editing: what `predict` edits, from a manifest or a folder of recordings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class EditsDataModule(LightningDataModule):
     Raises:
         InputError: a knob outside its range.
     """
+
+    #: The table of all results in the output folder.
+    table_name = "results.csv"
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class EditsDataModule(LightningDataModule):
         edits, problems = self.edits, Problems()
         self._check_against_model(edits, problems)
         problems.raise_any("the edits")
-        results = EditResults(self.output)
+        results = EditResults(self.output, self.table_name)
         if not self.overwrite:
             problems = Problems()
             for edit in edits:
@@ -197,20 +200,23 @@ class EditsDataModule(LightningDataModule):
                 if (error := found[knobs]) is not None:
                     problems.add(edit.where, error)
 
-    def _identity(self) -> dict[str, Any]:
-        """What decides the sound besides the request: a change of it makes every edit anew."""
+    def _identity(self) -> Callable[[EditRequest], Mapping[str, Any]]:
+        """What decides a request's sound besides itself: a change of it makes the edit anew."""
         module = self._module()
-        if module is None:
-            return {}
-        return {
-            "adapter": module.adapter.digest(),
-            "backbone": module.backbone.name,
-            "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
-            "audio_encoder": module.adapter.metadata.get("audio_encoder"),
-            "loa_layers": module.audio_encoder.loa_layers,
-            "vocoder": module.backbone.vocoder_choice,
-            "unconditional_audio": module.editor().unconditional_audio,
-        }
+        parts = (
+            {}
+            if module is None
+            else {
+                "adapter": module.adapter.digest(),
+                "backbone": module.backbone.name,
+                "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
+                "audio_encoder": module.adapter.metadata.get("audio_encoder"),
+                "loa_layers": module.audio_encoder.loa_layers,
+                "vocoder": module.backbone.vocoder_choice,
+                "unconditional_audio": module.editor().unconditional_audio,
+            }
+        )
+        return lambda request: parts
 
 
 def _complaint(check: Callable[..., None], values: tuple) -> InputError | None:

@@ -1,0 +1,84 @@
+"""Systems that are the editor itself with other settings: the adapter, its ablations, text alone, SDEdit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from apa_lightning.conditioning import DroppedAudio
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.editing import AudioEditor
+from apa_lightning.evaluation.systems.system import System
+
+_SHARED = ("prompt", "negative_prompt", "guidance_scale", "num_inference_steps", "strength", "scheduler", "seed")
+
+
+class Adapter(System):
+    """AP-Adapter at the task's operating point, or with some knobs elsewhere.
+
+    Args:
+        fixed: knobs with another value than the task's; they become part of the name, for sweeps.
+    """
+
+    name = "adapter"
+    description = "AP-Adapter at the task's operating point"
+    reads: tuple[str, ...] = (*_SHARED, "ap_scale", "time_pooling", "freq_pooling")
+    parts: tuple[str, ...] = ("adapter", "backbone", "audio_encoder")
+
+    def __init__(self, fixed: Mapping[str, Any] | None = None):
+        self.fixed = dict(fixed or {})
+        if self.fixed:
+            knobs = " ".join(f"{name}={value}" for name, value in self.fixed.items())
+            self.name, self.description = f"{self.name} {knobs}", f"{self.description}, but {knobs.replace(' ', ', ')}"
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's, with the fixed ones in their place."""
+        return {**super().settings(values), **self.fixed}
+
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The editor's."""
+        return editor.edit(list(requests), batch_size=len(requests), progress=False)
+
+
+class NoNegative(Adapter):
+    """The paper's ablation: guidance against the empty prompt."""
+
+    name = "no_negative"
+    description = "the adapter without the negative prompt"
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().settings(values), "negative_prompt": ""}
+
+
+class Untrained(Adapter):
+    """What training starts from: a copy of the backbone's own text K/V."""
+
+    name = "untrained"
+    description = "the adapter before its training: a copy of the backbone's text layers"
+    parts = ("backbone", "audio_encoder")
+
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The editor's with a new adapter."""
+        untrained = [editor.backbone.new_adapter(None).to(editor.backbone.device, editor.backbone.dtype)]
+        unconditional = cast(DroppedAudio, editor.unconditional_audio)
+        return super().edit(AudioEditor(editor.backbone, editor.audio_encoder, untrained, unconditional), requests)
+
+
+class TextOnly(Adapter):
+    """alpha = 0: the recording is not heard."""
+
+    name = "text_only"
+    description = "text alone (alpha 0): the recording is not heard"
+    reads = _SHARED
+    parts = ("backbone",)
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().settings(values), "ap_scale": 0.0}
+
+
+class SDEdit(TextOnly):
+    """The paper's baseline AudioLDM2-SDEdit: text alone, from the recording under noise at 0.75 of the schedule."""
+
+    name = "sdedit"
+    description = "AudioLDM2-SDEdit: text alone, begun from the recording under noise at 0.75 of the schedule"
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().settings(values), "strength": 0.75, **self.fixed}

@@ -1,0 +1,28 @@
+"""The source through VAE and vocoder: the most fidelity that the backbone can reach."""
+
+from collections.abc import Sequence
+
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.edit_source import EditSource
+from apa_lightning.editing import AudioEditor
+from apa_lightning.evaluation.systems.system import System
+
+
+class Codec(System):
+    """VAE and vocoder round trip."""
+
+    name = "codec"
+    description = "the source through the backbone's VAE and vocoder: the ceiling of fidelity"
+    parts = ("backbone",)
+
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The sources, encoded and decoded."""
+        results = []
+        for request in requests:
+            source = EditSource.load(request, editor.backbone)
+            waveform = source.model_waveform[None].to(editor.backbone.device)
+            latents = editor.backbone.encode_audio(waveform, lengths=[source.samples]).to(editor.backbone.dtype)
+            sound = editor.backbone.decode(latents)[0].cpu()
+            made = source.finish(request, sound, editor.backbone.sample_rate)
+            results.append(EditResult(request, *made, backbone=editor.backbone.name))
+        return results

@@ -1,0 +1,91 @@
+"""MusicGen-Melody (Copet et al., arXiv 2306.05284) through transformers: text and the source's chroma."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.edit_source import EditSource
+from apa_lightning.editing import AudioEditor
+from apa_lightning.errors import InputError
+from apa_lightning.evaluation.systems.system import System
+from apa_lightning.random_draws import generator_for
+from apa_lightning.sources import frozen, no_progress_bars, resolve_source
+
+
+class MusicGenMelody(System):
+    """MusicGen-Melody with its own defaults (guidance 3, top-k 250 sampling) on the task's prompt and the source.
+
+    Args:
+        source: folder or hub id (``facebook/musicgen-melody``).
+    """
+
+    name = "musicgen_melody"
+    description = "MusicGen-Melody: the prompt and the source's chroma"
+    reads = ("prompt", "seed")
+
+    def __init__(self, source: str):
+        self.source = source
+        self.description = f"{self.description} ({source})"
+
+    def identity(self) -> dict[str, Any]:
+        """Which MusicGen."""
+        return {"musicgen": self.source}
+
+    def check(self) -> None:
+        """Load it.
+
+        Raises:
+            FileNotFoundError, InputError: it cannot be loaded.
+        """
+        _ = self._parts
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        path = resolve_source(self.source, "musicgen", _download)
+        try:
+            with no_progress_bars():
+                model = transformers.MusicgenMelodyForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+                processor = transformers.MusicgenMelodyProcessor.from_pretrained(path)
+        except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"--data.musicgen: {self.source} cannot be loaded as MusicGen-Melody "
+                f"({str(error).strip().splitlines()[0]}). Give its folder or hub id, or leave the setting out."
+            ) from error
+        return frozen(model), processor
+
+    @torch.no_grad()
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """One after the other, so that a result depends on its own seed alone."""
+        return [self._one(editor, request) for request in requests]
+
+    def _one(self, editor: AudioEditor, request: EditRequest) -> EditResult:
+        model, processor = self._parts
+        device = editor.backbone.device
+        model.to(device)
+        source = EditSource.load(request, editor.backbone)
+        codec = model.config.audio_encoder
+        wanted = len(source.mono) / source.sample_rate * codec.frame_rate
+        inputs = processor(
+            audio=source.mono.numpy(),
+            sampling_rate=source.sample_rate,
+            text=[request.prompt],
+            padding=True,
+            return_tensors="pt",
+        ).to(device)
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(generator_for(request.seed, "musicgen").initial_seed())
+            sound = model.generate(**inputs, do_sample=True, max_new_tokens=int(wanted) + 1)
+        made = source.finish(request, sound[0, 0].float().cpu(), codec.sampling_rate)
+        return EditResult(request, *made, backbone=self.source)
+
+
+def _download(hub_id: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])

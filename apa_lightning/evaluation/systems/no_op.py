@@ -1,0 +1,23 @@
+"""The source itself: all fidelity, no transfer."""
+
+from collections.abc import Sequence
+
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.edit_source import EditSource
+from apa_lightning.editing import AudioEditor
+from apa_lightning.evaluation.systems.system import System
+
+
+class NoOp(System):
+    """The source, mono at its own rate."""
+
+    name = "no_op"
+    description = "the source itself"
+
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The sources."""
+        sources = [EditSource.load(request, editor.backbone) for request in requests]
+        return [
+            EditResult(request, source.mono.clone(), source.sample_rate)
+            for request, source in zip(requests, sources, strict=True)
+        ]

@@ -1,0 +1,60 @@
+"""What a system is: one way to turn requests into results, beside others on the same sources, prompts and seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.editing import AudioEditor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemRequest(EditRequest):
+    """A request to one of several systems.
+
+    Attributes:
+        system: its name.
+    """
+
+    system: str = ""
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Those of one system are made together."""
+        return (self.system, *super().batch_key)
+
+
+class System:
+    """One way to edit. A new one is a subclass in a file of its own and a line in ``systems/__init__.py``.
+
+    Attributes:
+        name: of its folder and rows.
+        description: one line for the report.
+        reads: which of a request's settings decide the result; the others keep their defaults, so that changing them
+            makes nothing anew.
+        parts: which parts decide it too, among ``adapter``, ``backbone`` (with its vocoder), ``audio_encoder``.
+    """
+
+    name: str = ""
+    description: str = ""
+    reads: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, knobs, ``seed``)."""
+        return {name: values[name] for name in self.reads if name in values}
+
+    def identity(self) -> dict[str, Any]:
+        """What else decides the result, such as another model's name."""
+        return {}
+
+    def check(self) -> None:
+        """Refuse before any edit what would fail later.
+
+        Raises:
+            InputError: a model that cannot be found, for example.
+        """
+
+    def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The results of requests that share their knobs and length, in their order."""
+        raise NotImplementedError

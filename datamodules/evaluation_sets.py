@@ -1,0 +1,148 @@
+"""Evaluation sets: recordings whose instrument is known, from a folder, from shards, or those that come with the package."""
+
+import csv
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from apa_lightning.audio import save_audio
+from apa_lightning.errors import InputError
+from apa_lightning.evaluation.tasks import Task
+from datamodules.captions import CaptionTemplates
+from datamodules.decoding import ExampleDecoder
+from datamodules.edit_plan import AUDIO_SUFFIXES
+from datamodules.indexed_shards import IndexedShards, SampleTable
+from datamodules.shards import EMBEDDED, expand_shards, is_local
+
+SECONDS, RATE = 30.0, 16_000
+"""At most so much of a shard's clip is taken, at this sample rate."""
+EMBEDDED_SET = EMBEDDED / "evaluation-000000.tar"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording to edit: its name in files and tables, where it lies, and what it is ("piano")."""
+
+    name: str
+    path: Path
+    instrument: str
+
+
+def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str, list[Source]]:
+    """The set's name and its recordings.
+
+    Args:
+        sources: ``embedded``, a folder, or shards (a path, wildcard or brace expression of tar files).
+        instruments: CSV with the columns ``file`` and ``instrument``, for a folder whose files are not named by theirs.
+        output: the evaluation's folder; clips of shards are unpacked into it.
+
+    Raises:
+        FileNotFoundError, InputError: no such folder or shards, nothing in them, or a recording whose instrument is not known.
+    """
+    if sources == "embedded":
+        return "embedded", _of_shards([EMBEDDED_SET], output)
+    if (folder := Path(sources).expanduser()).is_dir():
+        return folder.resolve().name, _of_folder(folder, instruments)
+    if not any(part.endswith(".tar") for part in re.split(r"[{},]", sources)):
+        raise FileNotFoundError(
+            f"--data.sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
+        )
+    urls = expand_shards("--data.sources", sources, False, "validation")
+    if remote := [url for url in urls if not is_local(url)]:
+        raise InputError(f"--data.sources: {remote[0]} is not local. Download it and give its path.")
+    return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)
+
+
+def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"--data.sources: {folder} holds no {', '.join(AUDIO_SUFFIXES)}.")
+    named = None if instruments is None else _read_instruments(instruments)
+    unknown, found = [], []
+    for path in files:
+        instrument = _instrument_of(path) if named is None else named.get(path.name, "")
+        if instrument:
+            found.append(Source(path.stem, path.resolve(), instrument))
+        else:
+            unknown.append(path.name)
+    if unknown:
+        way = (
+            f"Add them to {instruments}."
+            if instruments
+            else "Name files like piano_0.wav, or give --data.instruments CSV with the columns file and instrument."
+        )
+        raise InputError(f"--data.sources: the instrument of {', '.join(unknown[:5])} in {folder} is not known. {way}")
+    if twice := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:
+        raise InputError(f"--data.sources: {', '.join(sorted(twice))} is there with two suffixes; keep one of each.")
+    return found
+
+
+def _instrument_of(path: Path) -> str:
+    """ "acoustic guitar" of acoustic_guitar_0.wav; empty where the name has no word."""
+    words = re.sub(r"[\s_-]*\d+$", "", path.stem).replace("_", " ").strip()
+    return words if re.search(r"[^\W\d]", words) else ""
+
+
+def _read_instruments(path: Path) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--data.instruments: {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--data.instruments: {path} cannot be read ({error}).") from None
+    if not rows or not {"file", "instrument"} <= set(rows[0]):
+        raise InputError(f"--data.instruments: {path} needs the columns file and instrument, and a line per recording.")
+    return {(row["file"] or "").strip(): (row["instrument"] or "").strip() for row in rows}
+
+
+def _of_shards(shards: list[Path], output: Path) -> list[Source]:
+    """Solos of the shards, as files of their own: predict reads files, and whoever listens wants them too."""
+    table = SampleTable(shards)
+    digest = hashlib.sha256(b"".join(table.group(i).audio.sha256.encode() for i in range(len(table)))).hexdigest()
+    folder = output / "sources" / digest[:12]
+    clips = IndexedShards(table, ExampleDecoder(SECONDS, RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
+    found: list[Source] = []
+    faults = list(table.faults)
+    for i in range(len(table)):
+        fetched = clips[i]
+        faults += fetched.faults
+        example = fetched.example
+        if example is None or not (instrument := str(example["metadata"].get("instrument", ""))):
+            continue
+        count = sum(one.instrument == instrument for one in found)
+        name = f"{instrument.replace(' ', '_')}_{count}"
+        path = folder / f"{name}.wav"
+        if not path.is_file():
+            try:
+                save_audio(path, example["waveform"][: example["num_samples"]], RATE)
+            except OSError as error:
+                raise InputError(f"--data.output: cannot write to {output} ({error.strerror}).") from None
+        found.append(Source(name, path.resolve(), instrument))
+    if faults:
+        named = "; ".join(f"{fault.key} of {fault.shard}: {fault.reason}" for fault in faults[:5])
+        raise InputError(f"--data.sources: {len(faults)} clips are broken; nothing was edited. {named}")
+    if not found:
+        raise InputError(f"--data.sources: no clip of {shards[0]} says its instrument (the JSON's field).")
+    return found
+
+
+def chosen(sources: list[Source], most: int | None, tasks: list[Task]) -> list[Source]:
+    """At most ``most`` sources, instruments in turn; those whose instrument is a target of a task first.
+
+    Raises:
+        InputError: ``most`` is below 1.
+    """
+    if most is not None and most < 1:
+        raise InputError(f"--data.num_sources: {most}; give 1 or more, or null for all.")
+    known = {target for task in tasks for target in task.targets}
+    turns: dict[str, int] = {}
+    ranked = []
+    for source in sources:
+        turns[source.instrument] = turn = turns.get(source.instrument, -1) + 1
+        ranked.append((turn, source.instrument not in known, source))
+    order = sorted(ranked, key=lambda entry: entry[:2])
+    return [source for *_, source in order[: len(order) if most is None else most]]
