@@ -14,7 +14,7 @@ from apa_lightning.adapter import AudioPromptAdapter
 from apa_lightning.audio_encoder import AudioMAE, LoaLayers
 from apa_lightning.backbone import AudioLDM2Backbone, Vocoder
 from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
-from apa_lightning.diffusion import epsilon_loss
+from apa_lightning.diffusion import epsilon_loss, loss_weights
 from apa_lightning.editing import AudioEditor, EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for, randn
@@ -53,6 +53,9 @@ class AudioPromptModule(L.LightningModule):
         unconditional_audio: the audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
             ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
         ap_scale: alpha in training; 1 in the paper.
+        max_loss_weight: training losses at signal-to-noise ratio SNR count 1 / SNR times, at most so often (see
+            :func:`apa_lightning.diffusion.loss_weights`), so that noisy timesteps, where the tune is decided, are learned
+            too; 1: epsilon MSE as it is, the paper's. Validation losses are never weighted.
         optimizer: builds the optimizer from the adapter's parameters; default: the paper's AdamW.
         lr_scheduler: builds a per-step schedule from the optimizer; default: constant, as in the paper.
         gradient_checkpointing: recompute the U-Net's transformers in the backward pass to save memory.
@@ -81,6 +84,7 @@ class AudioPromptModule(L.LightningModule):
         dropped_audio: DroppedAudio | None = None,
         unconditional_audio: DroppedAudio | None = None,
         ap_scale: float = 1.0,
+        max_loss_weight: float = 1.0,
         optimizer: OptimizerCallable = adamw,
         lr_scheduler: SchedulerCallable | None = None,
         gradient_checkpointing: bool = False,
@@ -90,6 +94,8 @@ class AudioPromptModule(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
+        if not max_loss_weight >= 1:
+            raise InputError(f"model.max_loss_weight: {max_loss_weight}; give 1 (none) or more.")
         dtype = torch.bfloat16 if half_backbone else torch.float32
         self.backbone = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
         self.adapter = self.backbone.new_adapter(adapter)
@@ -117,6 +123,8 @@ class AudioPromptModule(L.LightningModule):
             self.backbone.enable_gradient_checkpointing()
         if compile:
             self.backbone.compile_unet()
+        weights = loss_weights(self.backbone.scheduler.alphas_cumprod, max_loss_weight)
+        self.loss_weights = weights / weights.mean()
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
         self.edit_by = edit_together  # an evaluation has other systems too
@@ -157,7 +165,8 @@ class AudioPromptModule(L.LightningModule):
 
         text = self.backbone.encode_text(prompts)
         loa = audio_tokens(self._grid(batch), drop_audio, omega, self._silence())
-        loss = self._denoising_loss(self._latents(batch, draw), text, loa, draw)
+        losses, timesteps = self._denoising_losses(self._latents(batch, draw), text, loa, draw)
+        loss = (losses * self.loss_weights[timesteps].to(losses)).mean()
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if (self.global_step + 1) % cast(Any, self.trainer).log_every_n_steps == 0:
@@ -180,7 +189,7 @@ class AudioPromptModule(L.LightningModule):
                     continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
                 self.validation_losses[f"{kind}_omega_{omega}"].update(
-                    self._denoising_loss(latents, text, tokens, draw), len(loa)
+                    self._denoising_losses(latents, text, tokens, draw)[0].mean(), len(loa)
                 )
 
     def on_validation_epoch_end(self) -> None:
@@ -202,17 +211,17 @@ class AudioPromptModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
 
-    def _denoising_loss(self, latents: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator) -> Tensor:
-        """Eq. 10: noise -> prediction -> mean squared error."""
+    def _denoising_losses(
+        self, latents: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 10: noise -> prediction -> mean squared error (B,), and the timesteps (B,) on the CPU."""
         schedule = self.backbone.scheduler
         noise = randn(tuple(latents.shape), draw, latents)
-        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw).to(
-            latents.device
-        )
-        noisy = schedule.add_noise(latents, noise, timesteps)
-        return epsilon_loss(
-            self.backbone.predict_noise(noisy.to(self.backbone.dtype), timesteps, text, [loa]), noise
-        ).mean()
+        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw)
+        times = timesteps.to(latents.device)
+        noisy = schedule.add_noise(latents, noise, times)
+        predicted = self.backbone.predict_noise(noisy.to(self.backbone.dtype), times, text, [loa])
+        return epsilon_loss(predicted, noise), timesteps
 
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
         """A sample of the VAE's posterior (B, C, T, F)."""

@@ -95,7 +95,7 @@ def test_the_loss_of_a_fixed_batch_falls():
     latents = module._latents(batch, generator_for("latents"))
     losses = []
     for _ in range(40):
-        loss = module._denoising_loss(latents, text, loa, generator_for("noise"))
+        loss = module._denoising_losses(latents, text, loa, generator_for("noise"))[0].mean()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
@@ -249,3 +249,13 @@ def test_training_starts_from_an_adapter_file(tmp_path, backbone):
     assert module.dropped_audio == "zero_fbank"  # the published code's convention comes with its checkpoint
     assert module.editor().unconditional_audio == "zero_fbank"
     set_scale(module.backbone.unet, 0.5)
+
+
+def test_noisy_timesteps_count_more_where_losses_are_weighted(monkeypatch):
+    """The training loss is the weighted mean of the items' losses, in the scale of the plain one."""
+    plain, weighted = (AudioPromptModule(**tiny_parts(), max_loss_weight=most) for most in (1, 250))
+    assert plain.loss_weights.tolist() == [1] * 1000
+    assert weighted.loss_weights.mean() == pytest.approx(1, abs=1e-5)
+    assert weighted.loss_weights[999] > 20 * weighted.loss_weights[500] > 20 * weighted.loss_weights[0]
+    with pytest.raises(InputError, match="max_loss_weight"):
+        AudioPromptModule(**tiny_parts(), max_loss_weight=0.5)

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from apa_lightning.conditioning import PoolingRates, audio_tokens
+from apa_lightning.diffusion import loss_weights
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import complete, missing, require
 from apa_lightning.pocket.listening import LOSSES, QUOTIENTS, TIMESTEPS, denoising_loss, listening_losses, sample
@@ -213,11 +214,6 @@ def ordered(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     """The phase that holds at an optimizer step, the last one beyond all ends."""
     return next((phase for phase in phases if phase.until is None or step < phase.until), phases[-1])
-
-
-def loss_weights(alphas_cumprod: Tensor, most: float) -> Tensor:
-    """1 / SNR of each timestep, no less than 1 and no more than ``most``."""
-    return ((1 - alphas_cumprod) / alphas_cumprod).clamp(1, most)
 
 
 def moving_average(decay: float) -> Any:
