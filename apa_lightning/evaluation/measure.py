@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Measurer:
             with np.load(path, allow_pickle=False) as found:
                 figures = json.loads(str(found["figures"]))
                 return Measures({name: _number(figures[name]) for name in METRICS}, found["embeddings"])
-        except (OSError, ValueError, KeyError, EOFError):  # not there, or not whole
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or not whole
             made = self._measure(pair)
         plain = {name: None if math.isnan(value) else value for name, value in made.figures.items()}
         with atomic_path(path) as temporary, open(temporary, "wb") as file:

@@ -8,6 +8,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from apa_lightning.audio import resample
 from apa_lightning.edit_request import EditRequest, EditResult
 from apa_lightning.edit_source import EditSource
 from apa_lightning.editing import AudioEditor
@@ -70,9 +71,10 @@ class MusicGenMelody(System):
         source = EditSource.load(request, editor.backbone)
         codec = model.config.audio_encoder
         wanted = len(source.mono) / source.sample_rate * codec.frame_rate
+        heard = processor.feature_extractor.sampling_rate
         inputs = processor(
-            audio=source.mono.numpy(),
-            sampling_rate=source.sample_rate,
+            audio=resample(source.mono, source.sample_rate, heard).numpy(),
+            sampling_rate=heard,
             text=[request.prompt],
             padding=True,
             return_tensors="pt",
