@@ -1,0 +1,272 @@
+"""Sweeps of a system's knobs: transfer against fidelity of each combination, the front, and the point to work at.
+
+The rule of the operating point (:func:`choose`): transfer and fidelity are each put on a scale from 0 (the floor: what
+``no_op`` transfers, what ``text_only`` keeps; without these systems the least of the points) to 1 (the best of the
+points). The point with the highest harmonic mean of the two is chosen: it needs both, and neither can buy the other.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import KNOBS, METRICS, Row, systems_of, tasks_of
+from apa_lightning.evaluation.summary import average, between, family_of, resampling, values_of
+from apa_lightning.files import atomic_path
+from apa_lightning.statistics import Interval
+
+#: What is swept, and the knobs that are numbers.
+FAMILIES = {
+    "adapter": ("time_pooling", "ap_scale", "guidance_scale", "num_inference_steps"),
+    "sdedit": ("strength",),
+}
+#: As the paper writes the knobs.
+SYMBOLS = {
+    "time_pooling": "omega (time_pooling)",
+    "ap_scale": "alpha (ap_scale)",
+    "guidance_scale": "lambda (guidance_scale)",
+    "num_inference_steps": "steps (num_inference_steps)",
+    "strength": "SDEdit (strength)",
+}
+OVERLAY = ("ap_scale", "time_pooling", "freq_pooling", "guidance_scale", "num_inference_steps", "scheduler")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of knobs.
+
+    Attributes:
+        system: its name in the rows. knobs: by ``rows.KNOBS``, without the seed.
+        transfer, fidelity: means with intervals over sources. edits: how many.
+        why: of a chosen point, how it was chosen.
+    """
+
+    system: str
+    knobs: dict[str, Any]
+    transfer: Interval
+    fidelity: Interval
+    edits: int
+    why: str = ""
+
+
+class Correlation(NamedTuple):
+    """Spearman's rank correlation of a knob with a figure over edits, its 95 % interval over sources."""
+
+    family: str
+    knob: str
+    metric: str
+    interval: Interval
+    edits: int
+
+
+def points(
+    rows: Sequence[Row], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0,
+    family: str = "adapter",
+) -> list[Point]:  # fmt: skip
+    """The combinations of one task at which both figures were measured; the system without a suffix is one of them.
+
+    Args:
+        rows: of an evaluation. task: whose. transfer, fidelity: names of figures, both better when higher.
+        seed: of the intervals. family: the swept system.
+
+    Raises:
+        InputError: ``transfer`` or ``fidelity`` is no figure, or is better when lower.
+    """
+    for name in (transfer, fidelity):
+        if name not in METRICS or not METRICS[name].higher_is_better:
+            known = ", ".join(name for name, metric in METRICS.items() if metric.higher_is_better)
+            raise InputError(f"sweep: {name!r} is no figure that is better when higher. Choose from {known}.")
+    found = []
+    rows = [row for row in rows if row.task == task and family_of(row.system) == family]
+    for system in systems_of(rows):
+        moved = average(values_of(rows, system, transfer), seed)
+        kept = average(values_of(rows, system, fidelity), seed)
+        if moved.edits and kept.edits:
+            first = next(row for row in rows if row.system == system)
+            found.append(Point(system, knobs_of(first), moved.interval, kept.interval, min(moved.edits, kept.edits)))
+    return found
+
+
+def knobs_of(row: Row) -> dict[str, Any]:
+    """A row's knobs but the seed; ``freq_pooling`` only where it is not as ``time_pooling``."""
+    knobs = {name: row.knobs[name] for name in KNOBS if row.knobs.get(name) is not None and name != "seed"}
+    if "freq_pooling" in knobs and knobs["freq_pooling"] == knobs.get("time_pooling"):
+        del knobs["freq_pooling"]
+    return knobs
+
+
+def pareto(found: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in one mean without losing in the other, by rising transfer."""
+
+    def beaten(point: Point) -> bool:
+        mine = (point.transfer.mean, point.fidelity.mean)
+        theirs = [(other.transfer.mean, other.fidelity.mean) for other in found]
+        return any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in theirs)
+
+    return sorted((point for point in found if not beaten(point)), key=lambda point: point.transfer.mean)
+
+
+def choose(
+    found: Sequence[Point], transfer_floor: float = math.nan, fidelity_floor: float = math.nan
+) -> Point | None:  # fmt: skip
+    """The operating point by the module's rule, with ``why``; ``None`` without points.
+
+    Args:
+        found: of one task. transfer_floor: mean of ``no_op``. fidelity_floor: mean of ``text_only``; NaN for unknown.
+    """
+    if not found:
+        return None
+    transfer, low_transfer = _shares([point.transfer.mean for point in found], transfer_floor)
+    fidelity, low_fidelity = _shares([point.fidelity.mean for point in found], fidelity_floor)
+    both = np.where(transfer + fidelity > 0, 2 * transfer * fidelity / np.maximum(transfer + fidelity, 1e-12), 0.0)
+    i = int(np.argmax(both))
+    sources = "no_op", "text_only"
+    floors = [
+        f"{value:.3f} ({name if math.isfinite(given) else 'the least of the points'})"
+        for value, name, given in zip(
+            (low_transfer, low_fidelity), sources, (transfer_floor, fidelity_floor), strict=True
+        )
+    ]
+    why = (
+        f"the highest harmonic mean ({both[i]:.3f}) of transfer ({transfer[i]:.2f} of the way from its floor "
+        f"{floors[0]} to the best point) and fidelity ({fidelity[i]:.2f} of the way from its floor {floors[1]} to the "
+        f"best point) among {len(found)} combinations"
+    )
+    return replace(found[i], why=why)
+
+
+def operating_point(
+    rows: Sequence[Row], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
+) -> Point | None:
+    """:func:`choose` among the adapter's points of a task, with the floors that the rows have.
+
+    Returns:
+        ``None`` if the adapter was not swept in this task.
+    """
+    found = points(rows, task, transfer, fidelity, seed)
+    here = [row for row in rows if row.task == task]
+    floors = [
+        average(values_of(here, system, name), seed).interval.mean
+        for system, name in (("no_op", transfer), ("text_only", fidelity))
+    ]
+    return choose(found, *floors) if len(found) > 1 else None
+
+
+def _shares(means: Sequence[float], floor: float) -> tuple[np.ndarray, float]:
+    """Where each mean lies between the floor (0) and the highest (1), and the floor."""
+    values = np.asarray(means)
+    floor = floor if math.isfinite(floor) else float(values.min())
+    span = values.max() - floor
+    return (np.clip((values - floor) / span, 0, 1) if span > 0 else np.zeros(len(values))), floor
+
+
+def write_operating_point(path: Path, point: Point) -> Path:
+    """Write a point as an overlay: ``--config PATH`` of ``predict`` and ``evaluate``. Returns ``path``."""
+    knobs = {name: point.knobs[name] for name in OVERLAY if name in point.knobs}
+    lines = [
+        f"# The operating point that a sweep chose: {point.system}.",
+        f"# Rule: {point.why or 'chosen by hand'}.",
+        *(
+            f"# {name}: {value.mean:.3f} (95 % interval over sources {value.low:.3f} to {value.high:.3f})"
+            for name, value in (("Transfer", point.transfer), ("Fidelity", point.fidelity))
+        ),
+        f"# Means of {point.edits} edits; points whose intervals overlap are not told apart.",
+    ]
+    text = "\n".join(lines) + "\n" + yaml.safe_dump({"data": {"init_args": knobs}}, sort_keys=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_operating_points(folder: Path, rows: Sequence[Row], seed: int = 0) -> list[Path]:
+    """Write ``operating_point_<task>.yaml`` for each task in which the adapter was swept (CLAP against chroma)."""
+    chosen = {task: operating_point(rows, task, seed=seed) for task in tasks_of(rows)}
+    return [
+        write_operating_point(folder / f"operating_point_{task}.yaml", point)
+        for task, point in chosen.items()
+        if point is not None
+    ]
+
+
+def is_number(value: object) -> bool:
+    """Whether a knob's value can be put on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def only_differs_in(knob: str, knobs: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Whether ``knobs`` has a number for ``knob`` and all others as ``base``."""
+    others = {*knobs, *base} - {knob}
+    return is_number(knobs.get(knob)) and all(knobs.get(name) == base.get(name) for name in others)
+
+
+def curve(found: Sequence[Point], knob: str, base: Mapping[str, Any]) -> list[Point]:
+    """The points that differ from ``base`` in ``knob`` alone, by its value; empty if it was not varied."""
+    line = {point.knobs[knob]: point for point in found if only_differs_in(knob, point.knobs, base)}
+    return [line[value] for value in sorted(line)] if len(line) > 1 else []
+
+
+def varied(rows: Sequence[Row], task: str, knob: str, family: str = "adapter") -> list[Row]:
+    """The rows of one task in which ``knob`` alone is varied around the system's own values.
+
+    A grid without the system itself has no such values: then all its rows are meant. Empty if there is but one value.
+    """
+    rows = [row for row in rows if row.task == task and family_of(row.system) == family]
+    base = next((knobs_of(row) for row in rows if row.system == family), None)
+    chosen = [
+        row
+        for row in rows
+        if (is_number(row.knobs.get(knob)) if base is None else only_differs_in(knob, knobs_of(row), base))
+    ]
+    return chosen if len({row.knobs[knob] for row in chosen}) > 1 else []
+
+
+def correlations(rows: Sequence[Row], task: str, seed: int = 0) -> list[Correlation]:
+    """Spearman's correlation of each knob that was varied with each figure that was measured, floors left out."""
+    found = []
+    floors = {metric.floor for metric in METRICS.values()}
+    for family, knobs in FAMILIES.items():
+        for knob in knobs:
+            along = varied(rows, task, knob, family)
+            for metric in (name for name in METRICS if name not in floors):
+                known = [row for row in along if math.isfinite(row.figure(metric))]
+                values = np.array([(row.knobs[knob], row.figure(metric)) for row in known], dtype=np.float64)
+                if len(known) < 3 or any(len(np.unique(column)) < 2 for column in values.T):
+                    continue  # a constant has no ranks
+                interval = spearman(values[:, 0], values[:, 1], [row.source for row in known], seed)
+                found.append(Correlation(family, knob, metric, interval, len(known)))
+    return found
+
+
+def spearman(x: np.ndarray, y: np.ndarray, sources: Sequence[str], seed: int = 0) -> Interval:
+    """Spearman's correlation as ``scipy.stats.spearmanr``, and its 95 % interval from resampled sources.
+
+    Args:
+        x, y: one value per edit (N,), neither constant. sources: the recording of each edit.
+    """
+    names, number = np.unique(sources, return_inverse=True)
+    weights = resampling(len(names), seed)[:, number]
+    drawn = _weighted_pearson(_ranks(x, weights), _ranks(y, weights), weights)
+    once = np.ones((1, len(x)))
+    return between(float(_weighted_pearson(_ranks(x, once), _ranks(y, once), once)[0]), drawn)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ranks (D, N) of values (N,) that occur ``weights`` (D, N) times in each draw; ties share their mean rank."""
+    _, group = np.unique(values, return_inverse=True)
+    sizes = weights @ np.eye(group.max() + 1)[group]
+    return (np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, group]
+
+
+def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of x and y (D, N) in each draw; NaN where one is constant."""
+    total = weights.sum(axis=1, keepdims=True)
+    x = x - (weights * x).sum(axis=1, keepdims=True) / total
+    y = y - (weights * y).sum(axis=1, keepdims=True) / total
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
+        return np.where(scale > 0, (weights * x * y).sum(axis=1) / scale, np.nan)
