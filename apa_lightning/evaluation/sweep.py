@@ -222,7 +222,8 @@ def varied(rows: Sequence[Row], task: str, knob: str, family: str = "adapter") -
         for row in rows
         if (is_number(row.knobs.get(knob)) if base is None else only_differs_in(knob, knobs_of(row), base))
     ]
-    return chosen if len({row.knobs[knob] for row in chosen}) > 1 else []
+    once = {(row.id, row.knobs[knob]): row for row in reversed(chosen)}  # a grid may hold the system's own value again
+    return list(reversed(once.values())) if len({value for _, value in once}) > 1 else []
 
 
 def correlations(rows: Sequence[Row], task: str, seed: int = 0) -> list[Correlation]:

@@ -139,8 +139,8 @@ def tables(
         [(group, title_of(metric)) for group, metric in columns],
         [((system,), [figures.cell(group, system, metric) for group, metric in columns]) for system in figures.systems],
         (
-            f"CLAP: {about.get('clap') or 'not said'}. FAD over embeddings of {about.get('embedding') or 'not said'}. "
-            f"Set: {about.get('set') or 'not said'}, {about.get('sources', 'an unknown number of')} sources.",
+            f"CLAP: {_said(about, 'clap')}. FAD over embeddings of {_said(about, 'embedding')} against "
+            f"{_said(about, 'reference')}. Set: {_said(about, 'set')}; sources: {_said(about, 'sources')}.",
             "Means with 95 % intervals over sources. The floor is the same figure against another recording. Best in "
             f"bold, where {' and '.join(REFERENCES)}, which edit nothing, do not compete.",
         ),
@@ -162,13 +162,18 @@ def tables(
     return [first, second] if shown else [first, Table(second.title, (), [], [], second.notes)]
 
 
+def _said(about: dict[str, Any], name: str) -> str:
+    return str(about.get(name) or "not said")
+
+
 def _missing(
     figures: Figures, wanted: Sequence[str], set_metrics: Sequence[dict[str, Any]], about: dict[str, Any]
 ) -> list[str]:
     """Why there is no number: metrics that were skipped, that nobody has, and figures of sets without a value."""
     skipped = dict(about.get("skipped_metrics") or {})
     notes = [f"Skipped: {name}: {why}" for name, why in skipped.items()]
-    absent = [title_of(name)[:-2] for name in wanted if not figures.measured(name) and name not in skipped]
+    titles = [title_of(name)[:-2] for name in wanted if not figures.measured(name) and name not in skipped]
+    absent = [title for title in titles if title not in skipped]
     notes += [f"Not measured: {', '.join(absent)}."] if absent else []
     reasons: dict[str, list[str]] = {}
     for entry in set_metrics:
