@@ -10,19 +10,22 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --tint: #151b23;
   --ground: #0d1117; --mark: #4493f8; --good: #3fb950; --bad: #f85149; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 76rem; color: var(--ink); background: var(--ground);
+body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 92rem; color: var(--ink); background: var(--ground);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .4rem 0; border-bottom: 1px solid var(--line); }
-a { color: var(--mark); }
+a { color: var(--mark); } summary { cursor: pointer; margin: .6rem 0; }
 dl.about { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .6rem 0; }
 dl.about dt { color: var(--soft); } dl.about dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   white-space: nowrap; }
 thead th { background: var(--tint); font-weight: 600; } tbody th { font-weight: 500; }
+tbody tr:hover { background: var(--tint); }
+thead th:first-child, tbody th:first-child { position: sticky; left: 0; background: var(--ground); }
+thead th:first-child { background: var(--tint); }
 th.group { border-left: 1px solid var(--line); }
 td small { display: block; color: var(--soft); font-size: .75rem; line-height: 1.3; }
 .note, .soft { color: var(--soft); font-size: .875rem; margin: .4rem 0; }
@@ -37,13 +40,14 @@ select, button { font: inherit; color: inherit; background: var(--tint); border:
   border-radius: 6px; padding: .25rem .5rem; max-width: 14rem; }
 .edit { border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; margin: .7rem 0; }
 .edit h4 { margin: 0; font-size: .95rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .6rem; margin-top: .5rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .6rem; margin-top: .5rem;
+  align-items: start; }
 .tile { background: var(--tint); border-radius: 6px; padding: .5rem .6rem; min-width: 0; }
 .tile b { font-weight: 600; overflow-wrap: anywhere; } .tile audio { width: 100%; height: 34px; margin: .3rem 0; display: block; }
 .tile.source { outline: 1px solid var(--mark); }
 .tile dl { display: flex; flex-wrap: wrap; gap: 0 .8rem; margin: 0; font-size: .8rem; }
 .tile dl div { display: flex; gap: .3rem; } .tile dt { color: var(--soft); } .tile dd { margin: 0; }
-.more { display: none; } .all .more { display: flex; }
+.tile dl .more { display: none; } .all .tile dl .more { display: flex; }
 @media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; } .filters { position: static; }
   .tiles { grid-template-columns: 1fr; } dl.about { grid-template-columns: 1fr; } dl.about dd { margin-bottom: .3rem; } }
 """

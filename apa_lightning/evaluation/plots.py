@@ -21,7 +21,16 @@ from apa_lightning.files import atomic_path
 from apa_lightning.statistics import Interval
 
 INK = "#24292f"  # of all text and lines; in the report it becomes the page's own colour
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")  # Okabe and Ito's
+COLOURS = (
+    "#1b86c9",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6bb1",
+    "#7f7f7f",
+)  # after Okabe and Ito
 MARKERS = "os^Dv*PX"
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
@@ -159,9 +168,10 @@ def sweep(
 
 
 def _base(found: Sequence[Any], family: str, chosen: Any) -> dict[str, Any]:
-    """The knobs that a curve leaves as they are: the system's own, else those of the chosen point."""
-    own = next((point.knobs for point in found if point.system == family), None)
-    return own if own is not None else chosen.knobs if chosen is not None else {}
+    """The knobs that a curve leaves as they are: the system's own, else the chosen point's, else the first's."""
+    own = [point.knobs for point in found if point.system == family]
+    picked = [point.knobs for point in found if chosen is not None and point.system == chosen.system]
+    return next(iter([*own, *picked, *(point.knobs for point in found)]), {})
 
 
 def _means(found: Sequence[Any]) -> tuple[list[float], list[float]]:
@@ -189,7 +199,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = max(1, math.floor(figure.get_size_inches()[0] / 1.8))
+    columns = max(1, math.floor(figure.get_size_inches()[0] / 2.4))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), columns))
 
 

@@ -16,7 +16,7 @@ from apa_lightning.evaluation.findings import NOT_MEASURED, OPPOSITE, SHOWN, Fin
 from apa_lightning.evaluation.page import SCRIPT, STYLE
 from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
 from apa_lightning.evaluation.summary import compared, family_of
-from apa_lightning.evaluation.sweep import SYMBOLS, correlations, operating_point
+from apa_lightning.evaluation.sweep import SYMBOLS, correlations, operating_point, overlay
 from apa_lightning.evaluation.tables import NOTHING, Cell, Table, as_html, number, tables
 from apa_lightning.files import atomic_path
 
@@ -48,17 +48,19 @@ def write_report(
     Raises:
         InputError: no row is of the system ``reference``.
     """
-    seed = int(about.get("seed", 0))
+    seed = int(about.get("seed") or 0)
     systems = systems_of(compared(rows))
     if reference is not None and reference not in systems:
         raise InputError(f"reference: no row is of the system {reference!r}. Choose from {', '.join(systems)}.")
     reference = reference or ("adapter" if "adapter" in systems else next(iter(systems), ""))
     draw = _Drawing(folder / "plots")
+    first, *others = tables(rows, set_metrics, about, seed) or [Table("Table 1", (), [], [], (NOTHING,))]
     sections = {
-        "Tables": _tables(rows, set_metrics, about, seed),
+        first.title: as_html(first),
+        "Findings": _findings(findings(rows, seed)),
         "Plots": _plots(draw, rows, set_metrics, reference, seed),
         "Sweep": _sweeps(draw, rows, seed),
-        "Findings": _findings(findings(rows, seed)),
+        **{table.title: as_html(table) for table in others},
         "Listen": _listening(folder, rows),
     }
     sections = {title: content for title, content in sections.items() if content}
@@ -87,8 +89,9 @@ class _Drawing:
 
 def _page(about: dict[str, Any], sections: dict[str, str]) -> str:
     title = f"Evaluation: {about['set']}" if about.get("set") else "Evaluation"
-    links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-    body = "".join(f"<h2 id={name.lower()}>{name}</h2>{content}" for name, content in sections.items())
+    parts = {name.lower().replace(" ", "-"): (name, content) for name, content in sections.items()}
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, (name, _) in parts.items())
+    body = "".join(f"<h2 id={key}>{name}</h2>{content}" for key, (name, content) in parts.items())
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
@@ -101,8 +104,8 @@ def _about(about: dict[str, Any]) -> str:
     """What was evaluated; systems with their descriptions."""
     pairs = [(words, _words(about[name])) for name, words in ABOUT.items() if about.get(name) not in (None, "", [], {})]
     systems = [(name, what) for name, what in dict(about.get("systems") or {}).items() if family_of(name) == name]
-    content = _pairs(pairs)
-    return content + (f"<h3>Systems</h3>{_pairs(systems)}" if systems else "")
+    content = _pairs(pairs) + (f"<h3>Systems</h3>{_pairs(systems)}" if systems else "")
+    return f"<details><summary>What was evaluated</summary>{content}</details>" if content else ""
 
 
 def _words(value: Any) -> str:
@@ -114,14 +117,6 @@ def _words(value: Any) -> str:
 def _pairs(pairs: Iterable[tuple[str, Any]]) -> str:
     inner = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in pairs)
     return f"<dl class=about>{inner}</dl>" if inner else ""
-
-
-def _tables(rows: list[Row], set_metrics: list[dict], about: dict, seed: int) -> str:
-    made = tables(rows, set_metrics, about, seed)
-    return (
-        "".join(f"<h3>{html.escape(table.title)}</h3>{as_html(table)}" for table in made)
-        or f"<p>{NOTHING}</p>"  # an evaluation whose edits all failed
-    )
 
 
 def _plots(draw: _Drawing, rows: list[Row], set_metrics: list[dict], reference: str, seed: int) -> str:
@@ -147,7 +142,7 @@ def _sweeps(draw: _Drawing, rows: list[Row], seed: int) -> str:
             draw(f"sweep_{task}", plots.sweep(rows, task, seed=seed), "CLAP and chroma were not measured.", single=True)
         )
         if (point := operating_point(rows, task, seed=seed)) is not None:
-            knobs = ", ".join(f"{name} {value}" for name, value in point.knobs.items())
+            knobs = ", ".join(f"{name} {value}" for name, value in overlay(point).items())
             parts.append(
                 f"<p>Operating point: <b>{html.escape(point.system)}</b> ({html.escape(knobs)}). "
                 f"Rule: {html.escape(point.why)}. Points whose intervals overlap are not told apart.</p>"

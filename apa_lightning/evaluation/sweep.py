@@ -81,14 +81,16 @@ def points(
         if name not in METRICS or not METRICS[name].higher_is_better:
             known = ", ".join(name for name, metric in METRICS.items() if metric.higher_is_better)
             raise InputError(f"sweep: {name!r} is no figure that is better when higher. Choose from {known}.")
-    found = []
+    found: list[Point] = []
     rows = [row for row in rows if row.task == task and family_of(row.system) == family]
     for system in systems_of(rows):
+        knobs = knobs_of(next(row for row in rows if row.system == system))
+        if any(point.knobs == knobs for point in found):
+            continue  # a grid may hold the system's own values again
         moved = average(values_of(rows, system, transfer), seed)
         kept = average(values_of(rows, system, fidelity), seed)
         if moved.edits and kept.edits:
-            first = next(row for row in rows if row.system == system)
-            found.append(Point(system, knobs_of(first), moved.interval, kept.interval, min(moved.edits, kept.edits)))
+            found.append(Point(system, knobs, moved.interval, kept.interval, min(moved.edits, kept.edits)))
     return found
 
 
@@ -165,9 +167,14 @@ def _shares(means: Sequence[float], floor: float) -> tuple[np.ndarray, float]:
     return (np.clip((values - floor) / span, 0, 1) if span > 0 else np.zeros(len(values))), floor
 
 
+def overlay(point: Point) -> dict[str, Any]:
+    """The knobs of a point that ``predict`` and ``evaluate`` take as a task's operating point."""
+    return {name: point.knobs[name] for name in OVERLAY if name in point.knobs}
+
+
 def write_operating_point(path: Path, point: Point) -> Path:
     """Write a point as an overlay: ``--config PATH`` of ``predict`` and ``evaluate``. Returns ``path``."""
-    knobs = {name: point.knobs[name] for name in OVERLAY if name in point.knobs}
+    knobs = overlay(point)
     lines = [
         f"# The operating point that a sweep chose: {point.system}.",
         f"# Rule: {point.why or 'chosen by hand'}.",

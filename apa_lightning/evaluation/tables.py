@@ -141,7 +141,7 @@ def tables(
         (
             f"CLAP: {_said(about, 'clap')}. FAD over embeddings of {_said(about, 'embedding')} against "
             f"{_said(about, 'reference')}. Set: {_said(about, 'set')}; sources: {_said(about, 'sources')}.",
-            "Means with 95 % intervals over sources. The floor is the same figure against another recording. Best in "
+            "Means with 95 % intervals over sources; of FAD as set_metrics.json gives them. The floor is the same figure against another recording. Best in "
             f"bold, where {' and '.join(REFERENCES)}, which edit nothing, do not compete.",
         ),
     )
@@ -243,7 +243,7 @@ def write_tables(folder: Path, rows: list[Row], set_metrics: list[dict], about: 
         folder: of the evaluation. rows: its ``results.csv``. set_metrics: its ``set_metrics.json``.
         about: its ``evaluation.json``; may be empty. Its ``seed`` is that of the intervals.
     """
-    made = tables(rows, set_metrics, about, int(about.get("seed", 0)))
+    made = tables(rows, set_metrics, about, int(about.get("seed") or 0))
     systems = dict(about.get("systems") or {})
     parts = ["# Evaluation", *(map(as_markdown, made) if made else [NOTHING])]
     if made and systems:
