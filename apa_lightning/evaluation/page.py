@@ -30,7 +30,7 @@ th.group { border-left: 1px solid var(--line); }
 td small { display: block; color: var(--soft); font-size: .75rem; line-height: 1.3; }
 .note, .soft { color: var(--soft); font-size: .875rem; margin: .4rem 0; }
 .plot { overflow-x: auto; margin: .4rem 0; } .plot svg { max-width: 100%; min-width: 34rem; height: auto; }
-.plot.single svg { max-width: 44rem; }
+.plot.single svg { max-width: min(100%, 44rem); min-width: 0; }
 .verdict { font-weight: 600; } .verdict.shown { color: var(--good); } .verdict.opposite { color: var(--bad); }
 .filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; padding: .6rem 0; position: sticky; top: 0;
   background: var(--ground); z-index: 1; }
@@ -49,6 +49,7 @@ select, button { font: inherit; color: inherit; background: var(--tint); border:
 .tile dl div { display: flex; gap: .3rem; } .tile dt { color: var(--soft); } .tile dd { margin: 0; }
 .tile dl .more { display: none; } .all .tile dl .more { display: flex; }
 @media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; } .filters { position: static; }
+  tbody th { white-space: normal; } tbody th:first-child { position: static; }
   .tiles { grid-template-columns: 1fr; } dl.about { grid-template-columns: 1fr; } dl.about dd { margin-bottom: .3rem; } }
 """
 

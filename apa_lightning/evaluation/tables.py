@@ -141,8 +141,9 @@ def tables(
         (
             f"CLAP: {_said(about, 'clap')}. FAD over embeddings of {_said(about, 'embedding')} against "
             f"{_said(about, 'reference')}. Set: {_said(about, 'set')}; sources: {_said(about, 'sources')}.",
-            "Means with 95 % intervals over sources; of FAD as set_metrics.json gives them. The floor is the same figure against another recording. Best in "
-            f"bold, where {' and '.join(REFERENCES)}, which edit nothing, do not compete.",
+            "Means with 95 % intervals over sources; of FAD as set_metrics.json gives them. The floor is the same figure "
+            f"against another recording. Best in bold, where {' and '.join(REFERENCES)}, which edit nothing, do not "
+            "compete.",
         ),
     )
     floors = {metric.floor for metric in METRICS.values()}
