@@ -49,7 +49,7 @@ select, button { font: inherit; color: inherit; background: var(--tint); border:
 .tile dl div { display: flex; gap: .3rem; } .tile dt { color: var(--soft); } .tile dd { margin: 0; }
 .tile dl .more { display: none; } .all .tile dl .more { display: flex; }
 @media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; } .filters { position: static; }
-  tbody th { white-space: normal; } tbody th:first-child { position: static; }
+  .evidence th, .evidence td { white-space: normal; } tbody th:first-child { position: static; }
   .tiles { grid-template-columns: 1fr; } dl.about { grid-template-columns: 1fr; } dl.about dd { margin-bottom: .3rem; } }
 """
 

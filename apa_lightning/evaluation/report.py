@@ -186,7 +186,7 @@ def _findings(found: Sequence[Finding]) -> str:
             f"<h3>({finding.letter}) {html.escape(finding.statement)} "
             f'<span class="verdict{kind}">{finding.verdict}</span></h3>'
             f"<p class=note>{html.escape(finding.rule)} {html.escape(finding.remark)}</p>"
-            + (f"<div class=wide><table><tbody>{evidence}</tbody></table></div>" if evidence else "")
+            + (f"<div class=wide><table class=evidence><tbody>{evidence}</tbody></table></div>" if evidence else "")
         )
     return "".join(parts)
 
