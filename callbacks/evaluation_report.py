@@ -9,8 +9,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from apa_lightning.evaluation.report import write_report
-from apa_lightning.evaluation.tables import write_tables
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
@@ -20,8 +18,10 @@ from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.findings import write_findings
 from apa_lightning.evaluation.measure import Measurer, Measures, Pair
+from apa_lightning.evaluation.report import write_report
 from apa_lightning.evaluation.rows import Row, write_rows
 from apa_lightning.evaluation.sweep import write_operating_points
+from apa_lightning.evaluation.tables import write_tables
 from apa_lightning.files import atomic_path
 from apa_lightning.metrics.embeddings import load_embedding
 from apa_lightning.metrics.frechet import fad_infinity, frechet_audio_distance

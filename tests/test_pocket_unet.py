@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from pocket_tools import pocket_folder, tone_shards
 
 from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.diffusion import loss_weights
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
 from apa_lightning.pocket.listening import denoising_loss, other_labels, sample, spread
-from apa_lightning.diffusion import loss_weights
 from apa_lightning.pocket.unet import Phase, PocketUNet, phase_at
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for

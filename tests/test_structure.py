@@ -31,7 +31,7 @@ ORDER = [
     {"backbone"},
     {"clap", "metrics", "sampling", "edit_source", "editing", "sizes", "adapter_files"},
     {"module", "pocket"},
-    {"evaluation"},
+    {"trainer", "evaluation", "listening_test"},
     {"cli"},
 ]
 
