@@ -23,11 +23,16 @@ from apa_lightning.sources import EMBEDDED
 from apa_lightning.trainer import Trainer as EvaluatingTrainer
 
 #: Commands that need no Trainer: plain typed functions, named by path because this package imports none of their homes.
-TOOLS = {
+#: A mapping is a command with commands of its own.
+TOOLS: dict[str, str | dict[str, str]] = {
     "shards": "datamodules.audioset_shards.make_shards",
     "render": "datamodules.music.render.render",
     "sizes": "apa_lightning.sizes.sizes",
     "adapter": "apa_lightning.adapter_files.convert",
+    "listening-test": {
+        "build": "apa_lightning.listening_test.build.build",
+        "score": "apa_lightning.listening_test.score.score",
+    },
 }
 
 # An overlay's values must reach the ${...} of the base file: with this mode interpolation is resolved after merging.
@@ -97,13 +102,16 @@ class CLI(LightningCLI):
             sub.shown = SHOWN.get(name, SHOWN["fit"])
             sub.usage = f"{PROGRAM} {name} --config FILE [--config OVERLAY ...] [--model.KNOB VALUE] [--data.KNOB VALUE] [--trainer.KNOB VALUE]"
         actions: Any = parser._subcommands_action
-        for name, path in TOOLS.items():
-            function = _import(path)
-            summary = (function.__doc__ or "").strip().splitlines()[0]
-            tool = Parser(description=summary, parser_mode="omegaconf+")
-            tool.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
-            tool.add_function_arguments(function, as_group=False)
-            actions.add_subcommand(name, tool, help=summary)
+        for name, tool in TOOLS.items():
+            if isinstance(tool, str):
+                _add_tool(actions, name, tool)
+            else:
+                summary = _summary(importlib.import_module(next(iter(tool.values())).rsplit(".", 2)[0]))
+                group = Parser(description=summary, parser_mode="omegaconf+")
+                actions.add_subcommand(name, group, help=summary)
+                nested = group.add_subcommands()
+                for command, path in tool.items():
+                    _add_tool(nested, command, path)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # As Lightning's, but with the data first: a mistake in a manifest shows before a large backbone is loaded.
@@ -181,9 +189,25 @@ class CLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in TOOLS:
             return super()._run_subcommand(subcommand)
-        arguments = self.parser.instantiate_classes(self.config)[subcommand].as_dict()
+        arguments, tool = self.parser.instantiate_classes(self.config)[subcommand].as_dict(), TOOLS[subcommand]
+        if not isinstance(tool, str):
+            command = arguments["subcommand"]
+            arguments, tool = arguments[command], tool[command]
         arguments.pop("config", None)
-        _import(TOOLS[subcommand])(**arguments)
+        _import(tool)(**arguments)
+
+
+def _add_tool(actions: Any, name: str, path: str) -> None:
+    """Make a typed function a subcommand."""
+    function = _import(path)
+    tool = Parser(description=_summary(function), parser_mode="omegaconf+")
+    tool.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
+    tool.add_function_arguments(function, as_group=False)
+    actions.add_subcommand(name, tool, help=_summary(function))
+
+
+def _summary(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
 def main(args: Sequence[str] | None = None) -> None:
