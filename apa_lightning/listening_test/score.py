@@ -1,0 +1,188 @@
+"""``listening-test score``: the paper's Table 2 from the files that listeners sent back."""
+
+import csv
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
+from apa_lightning.listening_test.answers import Answers, answer_files, newest, read_answers
+from apa_lightning.listening_test.attention import RULE, why_rejected
+from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Key
+from apa_lightning.listening_test.questions import QUESTIONS
+from apa_lightning.statistics import DRAWS, Interval
+
+ALL_TASKS = "all"
+
+
+class Row(NamedTuple):
+    """One cell of Table 2: a system's mean opinion score in one task on one question."""
+
+    task: str
+    system: str
+    question: str
+    mos: Interval
+    ratings: int
+    listeners: int
+
+
+def score(
+    answers: Path | list[Path], key: Path | None = None, out: Path | None = None, keep_all: bool = False, seed: int = 0
+) -> None:
+    """Print the table of a listening test: mean opinion scores with 95 % intervals, per task, system and question.
+
+    Intervals resample listeners and source recordings, both at once. Of several files of one listener the newest counts; the
+    ratings of unfinished tests count. A listener is rejected who (1) rates the fidelity of the hidden copy of the source
+    below 4 in more than 20% of the sets, (2) rates the two appearances of a repeated edit more than 1 point apart on
+    average, (3) gives one and the same number everywhere, or (4) rated the fidelity of no hidden copy at all.
+
+    Args:
+        answers: files that listeners sent back, or folders of them.
+        key: the test's key.json; by default the one beside the first of ``answers``, or in the folder above it.
+        out: also write table2.md and table2.csv into this folder.
+        keep_all: reject nobody.
+        seed: of the intervals.
+    """
+    paths = [answers] if isinstance(answers, Path) else answers
+    found = answer_files(paths)
+    test = Key.load(_find_key(paths[0]) if key is None else key)
+    usable, unusable = _read_all(found, test)
+    listeners = newest(usable)
+    reasons = {one.listener: why_rejected(one.ratings, test.items) for one in listeners}
+    kept = [one for one in listeners if keep_all or not reasons[one.listener]]
+    report = _counts(found, usable, listeners, kept, test)
+    report += [f"Not used: {file}: {why}" for file, why in unusable]
+    verb = "Would be rejected, kept by --keep_all" if keep_all else "Rejected"
+    report += [
+        f"{verb}: {one.listener} ({one.file.name}): {why}." for one in listeners if (why := reasons[one.listener])
+    ]
+    if not kept:
+        raise InputError("answers: every listener is rejected; --keep_all true counts them.\n" + "\n".join(report))
+    rows = table(kept, test, seed)
+    text = "\n".join([_markdown(rows), "", *(f"- {line}" for line in [*report, RULE])]) + "\n"
+    print(text)
+    if out is not None:
+        _write(out / "table2.md", text)
+        _write(out / "table2.csv", _csv(rows))
+        print(f"Written to {out / 'table2.md'} and {out / 'table2.csv'}")
+
+
+def table(listeners: list[Answers], key: Key, seed: int = 0) -> list[Row]:
+    """Table 2's cells. An edit's second appearance only serves the check of attention."""
+    tasks = list(dict.fromkeys(item.task for item in key.items.values()))
+    rows = []
+    for task in [*tasks, ALL_TASKS] if len(tasks) > 1 else tasks:
+        for system in [*key.systems, HIDDEN_SOURCE]:
+            items = {
+                token: item.source
+                for token, item in key.items.items()
+                if item.system == system and item.control != "repeat" and task in (item.task, ALL_TASKS)
+            }
+            for question in QUESTIONS:
+                given = [
+                    (one.listener, items[token], rated[question.name])
+                    for one in listeners
+                    for token, rated in one.ratings.items()
+                    if token in items and question.name in rated
+                ]
+                count = len({listener for listener, *_ in given})
+                rows.append(Row(task, system, question.name, crossed_bootstrap(given, seed), len(given), count))
+    return rows
+
+
+def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Mean rating with its 95 % interval over both listeners and recordings, which are resampled independently.
+
+    Ratings of one listener, or of one recording, are not independent of each other.
+
+    Args:
+        ratings: (listener, source recording, rating) each.
+    """
+    if not ratings:
+        return Interval(np.nan, np.nan, np.nan)
+    listeners, sources, values = (np.array(column) for column in zip(*ratings, strict=True))
+    people, person = np.unique(listeners, return_inverse=True)
+    recordings, recording = np.unique(sources, return_inverse=True)
+    sums, counts = (np.zeros((len(people), len(recordings))) for _ in range(2))
+    np.add.at(sums, (person, recording), values)
+    np.add.at(counts, (person, recording), 1)
+    generator = np.random.default_rng(seed)
+    drawn = [generator.multinomial(size, np.full(size, 1 / size), size=draws) for size in sums.shape]
+    total = ((drawn[0] @ sums) * drawn[1]).sum(axis=1)
+    number = ((drawn[0] @ counts) * drawn[1]).sum(axis=1)
+    means = total[number > 0] / number[number > 0]  # where not everyone rated everything, a draw may hold no rating
+    return Interval(float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
+
+
+def _find_key(answers: Path) -> Path:
+    folder = answers.resolve() if answers.is_dir() else answers.resolve().parent
+    for place in (folder, folder.parent):
+        if (place / KEY_FILE).is_file():
+            return place / KEY_FILE
+    raise InputError(f"key: there is no {KEY_FILE} beside {answers} or in the folder above; give it by --key.")
+
+
+def _read_all(files: list[Path], key: Key) -> tuple[list[Answers], list[tuple[Path, str]]]:
+    """The usable files, and the others with what is wrong with them."""
+    usable, unusable = [], []
+    for file in files:
+        try:
+            usable.append(read_answers(file, key))
+        except (InputError, OSError) as error:
+            unusable.append((file, str(error)))
+    if not usable:
+        raise InputError("answers: no file can be used:\n" + "\n".join(f"  {file}: {why}" for file, why in unusable))
+    return usable, unusable
+
+
+def _counts(
+    files: list[Path], usable: list[Answers], listeners: list[Answers], kept: list[Answers], key: Key
+) -> list[str]:
+    everything = len(key.items) * len(QUESTIONS)
+    unfinished = sum(sum(map(len, one.ratings.values())) < everything for one in kept)
+    lines = [
+        f"Listeners: {len(kept)} counted, {len(listeners) - len(kept)} rejected; "
+        f"{len(files)} files, {len(usable) - len(listeners)} superseded by a newer one of the same listener.",
+        "MOS [95 % interval over listeners and source recordings, both resampled].",
+    ]
+    if unfinished:
+        lines.append(f"Unfinished tests among those counted: {unfinished}; the ratings they hold count.")
+    if len(kept) == 1:
+        lines.append("One listener only: the intervals say nothing about other listeners.")
+    return lines
+
+
+def _markdown(rows: list[Row]) -> str:
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row.task, row.system), []).append(row)
+    lines = [
+        f"| task | system | {' | '.join(question.title.lower() for question in QUESTIONS)} | ratings |",
+        f"|---|---|{'---|' * len(QUESTIONS)}---|",
+    ]
+    for (task, system), of_questions in cells.items():
+        scores = " | ".join(_cell(row.mos) for row in of_questions)
+        lines.append(f"| {task} | {system} | {scores} | {sum(row.ratings for row in of_questions)} |")
+    return "\n".join(lines)
+
+
+def _cell(mos: Interval) -> str:
+    return "–" if np.isnan(mos.mean) else f"{mos.mean:.2f} [{mos.low:.2f}, {mos.high:.2f}]"
+
+
+def _csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "system", "question", "mos", "low", "high", "ratings", "listeners"])
+    for row in rows:
+        figures = ["" if np.isnan(value) else f"{value:.4f}" for value in row.mos]
+        writer.writerow([row.task, row.system, row.question, *figures, row.ratings, row.listeners])
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
