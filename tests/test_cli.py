@@ -113,7 +113,8 @@ def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
         ([], ["fit", "predict", *TOOLS]),
         (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
         (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]),
-        *[([tool], ["--config"]) for tool in TOOLS],
+        *[([tool], ["--config"] if isinstance(path, str) else [*path]) for tool, path in TOOLS.items()],
+        (["listening-test", "build"], ["--config", "--evaluation"]),
     ],
 )
 def test_help_names_the_knobs(capsys, command, words):
