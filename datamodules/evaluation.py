@@ -78,8 +78,6 @@ class EvaluationDataModule(EditsDataModule):
         InputError: a setting cannot be.
     """
 
-    table_name = "edits.csv"
-
     def __init__(
         self,
         tasks: list[Task] | None = None,
@@ -117,6 +115,8 @@ class EvaluationDataModule(EditsDataModule):
     ):
         self.tasks, self.planned = tasks or [], {}
         self.is_evaluation = manifest is None and folder is None
+        if self.is_evaluation:
+            self.table_name = "edits.csv"  # results.csv has the figures too
         self.sources, self.instruments, self.num_sources = sources, instruments, num_sources
         if targets_per_source < 1:
             raise InputError(f"--data.targets_per_source: {targets_per_source}; give 1 or more.")

@@ -53,11 +53,15 @@ def parsed(monkeypatch, *arguments: str) -> Namespace:
 
 @pytest.mark.parametrize("config", POCKET)
 def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
-    command = {"report": "test", "proof": "test", "music": "render", "held_out": "render"}.get(Path(config).stem, "fit")
-    base = ["--config", "configs/pocket/report.yaml"] if config.endswith("proof.yaml") else []
+    name = Path(config).stem
+    commands = {"report": "test", "proof": "test", "music": "render", "held_out": "render", "evaluation": "render"}
+    under = {"proof": "configs/pocket/report.yaml", "adapter": "configs/base.yaml"}
+    base = ["--config", under[name]] if name in under else []
+    command = commands.get(name, "fit")
     settings = parsed(monkeypatch, command, *base, "--config", config)
     if command == "fit":
         assert settings.trainer.max_steps % settings.trainer.val_check_interval == 0  # the last weights are measured
+    if command == "fit" and name != "adapter":
         assert str(settings.model.init_args.folder) == "runs/pocket/model"
 
 
@@ -70,8 +74,18 @@ def test_every_config_is_accepted(monkeypatch, config):
         for key, value in (
             (yaml.safe_load((ROOT / config).read_text()).get(section) or {}).get("init_args") or {}
         ).items():
-            if not isinstance(value, dict) and "${" not in str(value):
+            if key != "tasks" and not isinstance(value, dict) and "${" not in str(value):
                 assert settings[section]["init_args"][key] == value, key
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep", "findings"])
+@pytest.mark.parametrize("task", ["timbre", "genre", "accompaniment", "all"])
+def test_every_task_is_accepted_on_the_base(monkeypatch, command, task):
+    file = f"configs/tasks/{task}.yaml"
+    settings = parsed(monkeypatch, command, "--config", "configs/base.yaml", "--config", file).data.init_args
+    written = yaml.safe_load((ROOT / file).read_text())["data"]["init_args"]["tasks"]
+    for ours, theirs in zip(settings.as_dict()["tasks"], written, strict=True):
+        assert {name: ours[name] for name in theirs} == theirs
 
 
 def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):

@@ -38,6 +38,8 @@ def pitch_accuracy(estimated: np.ndarray, reference: np.ndarray) -> float:
     estimated, reference = estimated[:frames], reference[:frames]
     if not (reference > 0).any():
         return float("nan")
+    if not (estimated > 0).any():
+        return 0.0  # as mir_eval has it, which warns of it
     return float(raw_chroma_accuracy(reference > 0, hz2cents(reference), estimated > 0, hz2cents(estimated)))
 
 

@@ -96,8 +96,8 @@ function template(name) {
 
 function go(position) {
   state.position = position;
-  save();
   show();
+  save();
 }
 
 function show() {
