@@ -5,8 +5,8 @@ const SETS = new Map(TEST.sets.map((set) => [set.token, set]));
 const STORE = `listening-test-${TEST.build}`;
 const TOTAL = TEST.questions.length * TEST.sets.reduce((sum, set) => sum + set.items.length, 0);
 const main = document.getElementById("main");
-let state = stored() || fresh();
 let hintTimer = 0;
+let state = stored() || fresh();
 
 /* A random generator (mulberry32) that a listener's token determines, so that the order can be had again from it. */
 function generator(token) {
@@ -49,6 +49,7 @@ function stored() {
 
 function save() {
   state.saved = new Date().toISOString();
+  hint("");
   try {
     localStorage.setItem(STORE, JSON.stringify(state));
   } catch {
