@@ -27,6 +27,11 @@ SYSTEMS = ("no_op", "adapter", "text_only")
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
+@pytest.fixture(autouse=True)
+def _arguments_of_the_tests_own(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["apa_lightning"])
+
+
 def write_evaluation(folder: Path, sources: int = 3) -> Path:
     """An evaluation's folder with half a second of tone per edit."""
     rows = []
@@ -102,7 +107,9 @@ def test_the_page_is_whole_and_blind(test, evaluation):
     sources = {one["source"] for one in data["sets"]}
     assert {path.stem for path in (test / "page" / "audio").iterdir()} == sources | key.items.keys()
     page = (test / "page" / "index.html").read_text()
-    assert not [word for word in (*SYSTEMS, "piano_0", "hidden", "repeat", "http", str(evaluation)) if word in page]
+    assert not [
+        word for word in (*SYSTEMS, "piano_0", HIDDEN_SOURCE, "repeat", "http", str(evaluation)) if word in page
+    ]
     assert not list((test / "page").rglob("key.json"))
     assert RULE in (test / "README.txt").read_text()
     for one in data["sets"]:
@@ -197,6 +204,7 @@ def test_audio_that_nobody_can_judge(evaluation, tmp_path, capsys, samples, rate
 
 
 def test_the_rule():
+    assert RULE.removeprefix("A listener") in " ".join(str(score.__doc__).split())
     first = Item("timbre", "a", "piano_0", "adapter")
     items = {"edit": first, "again": first._replace(control="repeat")}
     items |= {f"source{i}": Item("timbre", str(i), "s", HIDDEN_SOURCE, "source") for i in range(5)}
@@ -302,8 +310,9 @@ def test_files_that_cannot_be_used_are_named(test, capsys):
 
 def test_mistakes_in_scoring(test, tmp_path, capsys):
     answers = test / "answers"
+    with pytest.raises(InputError, match=r"no \*.json in"):
+        score(answers)
     for arguments, message in (
-        (["--answers", str(answers)], "no *.json in"),
         (["--answers", "nowhere"], "nowhere does not exist"),
         (["--answers", str(answer(test, "deaf", lambda item, name: 1))], "every listener is rejected; --keep_all"),
         (["--answers", str(answers), "--key", "nowhere.json"], "key: nowhere.json is missing"),
@@ -368,12 +377,9 @@ def test_a_listener_in_a_browser(test, browser, tmp_path, capsys):
             assert time.monotonic() < end, code
             time.sleep(0.05)
 
-    def rate_set() -> None:
-        """From the original's player to the end of the set: space, three numbers, and so on."""
-        press("0")
-        until("main.querySelector('.original audio').currentTime > 0")
-        press(Keys.ARROW_DOWN)
-        for token in js("[...main.querySelectorAll('.item')].map((item) => item.dataset.item)"):
+    def rate_items(first: int = 0) -> None:
+        """From the player of one item to the end of the set: space, three numbers, and so on."""
+        for token in js("[...main.querySelectorAll('.item')].map((item) => item.dataset.item)")[first:]:
             place = "document.querySelector(`[data-item='${arguments[0]}']`)"
             assert js(f"{place}.contains(document.activeElement)", token)
             press("3")  # not before it is played
@@ -394,35 +400,35 @@ def test_a_listener_in_a_browser(test, browser, tmp_path, capsys):
         files[0].rename(test / "answers" / files[0].name)
         return content
 
-    address = (test / "page" / "index.html").as_uri()
-    browser.get(address)
+    browser.get((test / "page" / "index.html").as_uri())
     press(Keys.ENTER)
     order = js("state.order")
-    rate_set()
-    press(Keys.ENTER)  # Next
-    press(Keys.ARROW_DOWN, Keys.SPACE)
-    until("!main.querySelector('fieldset').disabled")
-    first = js("main.querySelector('.item').dataset.item")
-    press(values[key.items[first].system][0])
-    kept = js("JSON.stringify(state)")
-    browser.refresh()
-    assert js("JSON.stringify(state)") == kept  # ratings, order, listener, position
-    assert js("main.querySelector('h1').textContent") == "Set 2 of 4"
-    assert js("main.querySelector(':checked').value") == values[key.items[first].system][0]
-    assert js("document.activeElement.closest('fieldset').dataset.question") == "fidelity"
-    assert js("document.getElementById('progress').value") == 3 * len(order[0]["items"]) + 1
-    browser.find_element("id", "download").click()
-    midway = downloaded()
-    assert not midway["complete"]
-    assert sum(map(len, midway["ratings"].values())) == 3 * len(order[0]["items"]) + 1
-
-    press(*values[key.items[first].system][1:])
-    press(*[Keys.ARROW_UP] * 20)
-    js("state.ratings[arguments[0]] = undefined", first)  # rate_set starts with a clean set
-    js("(state.played = state.played.filter((token) => token !== arguments[0]), save(), show())", first)
-    for _ in order[1:]:
-        rate_set()
-        press(Keys.ENTER)
+    for number, entry in enumerate(order):
+        press("0")
+        until("main.querySelector('.original audio').currentTime > 0")
+        press(Keys.ARROW_DOWN)
+        if number == 1:  # reload in the middle of an edit
+            press(Keys.SPACE)
+            until("!main.querySelector('fieldset').disabled")
+            answers = values[key.items[entry["items"][0]].system]
+            press(answers[0])
+            kept = js("JSON.stringify(state)")
+            browser.refresh()
+            assert js("JSON.stringify(state)") == kept  # ratings, order, listener, position
+            assert js("main.querySelector('h1').textContent") == "Set 2 of 4"
+            assert js("main.querySelector(':checked').value") == answers[0]
+            assert js("document.activeElement.closest('fieldset').dataset.question") == "fidelity"
+            given = len(NAMES) * len(order[0]["items"]) + 1
+            assert js("document.getElementById('progress').value") == given
+            browser.find_element("id", "download").click()
+            midway = downloaded()
+            assert (midway["complete"], sum(map(len, midway["ratings"].values()))) == (False, given)
+            browser.find_element(
+                "css selector", "fieldset:not(:has(:checked)) label"
+            ).click()  # by mouse, then corrected
+            press(*answers[1:])
+        rate_items(first=int(number == 1))
+        press(Keys.ENTER)  # Next
     assert js("main.querySelector('h1').textContent") == "Thank you!"
     assert js("document.getElementById('progress').position") == 1
     browser.find_element("css selector", ".download").click()

@@ -211,7 +211,7 @@ function rate(item, question, value) {
 
 function showEnd() {
   const open = state.order.map((entry, i) => [i, missing(entry)]).filter(([, left]) => left);
-  main.querySelector("h1").textContent = open.length ? "Almost done" : "Thank you!";
+  main.querySelector("h1").textContent = open.length ? "Not quite done" : "Thank you!";
   main.querySelector(".summary").textContent = open.length
     ? "Some ratings are missing. Please give them, or download what you have."
     : "You have rated everything.";
