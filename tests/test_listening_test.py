@@ -129,7 +129,8 @@ def test_the_page_is_whole_and_blind(test, evaluation):
 
 def test_the_seed_chooses_the_sets_and_every_source_comes_once(evaluation, tmp_path):
     rows = read_rows(evaluation)
-    write_rows(evaluation, rows + [row | {"id": row["id"] + "-again"} for row in rows])
+    swept = [row | {"system": "adapter ap_scale=0.2"} for row in rows if row["system"] == "adapter"]  # not by default
+    write_rows(evaluation, rows + swept + [row | {"id": row["id"] + "-again"} for row in rows])
     chosen = []
     for number in range(2):
         build(evaluation, tmp_path / str(number), sets_per_task=3, seed=5)

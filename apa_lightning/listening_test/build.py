@@ -41,7 +41,7 @@ def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_pe
     Args:
         evaluation: the output folder of ``evaluate``.
         out: a new folder.
-        systems: those to compare, at least two; by default all of the evaluation but no_op and codec.
+        systems: those to compare, at least two; by default all of the evaluation but no_op, codec and a sweep's points.
         sets_per_task: how many sets of each task a listener hears.
         seed: of the choice of sets and repeated edits.
     """
@@ -105,7 +105,7 @@ def read_edits(evaluation: Path) -> dict[str, Edits]:
 def _chosen_systems(tasks: dict[str, Edits], asked: list[str] | None, evaluation: Path) -> list[str]:
     present = list(dict.fromkeys(name for edits in tasks.values() for rows in edits.values() for name in rows))
     if asked is None:
-        systems = [name for name in present if name not in NOT_EDITING]
+        systems = [name for name in present if name not in NOT_EDITING and "=" not in name]
     else:
         systems = list(dict.fromkeys(asked))
     if unknown := [name for name in systems if name not in present]:
