@@ -160,12 +160,13 @@ def _markdown(rows: list[Row]) -> str:
     for row in rows:
         cells.setdefault((row.task, row.system), []).append(row)
     lines = [
-        f"| task | system | {' | '.join(question.title.lower() for question in QUESTIONS)} | ratings |",
+        f"| task | system | {' | '.join(question.title.lower() for question in QUESTIONS)} | ratings each |",
         f"|---|---|{'---|' * len(QUESTIONS)}---|",
     ]
     for (task, system), of_questions in cells.items():
         scores = " | ".join(_cell(row.mos) for row in of_questions)
-        lines.append(f"| {task} | {system} | {scores} | {sum(row.ratings for row in of_questions)} |")
+        counts = [str(row.ratings) for row in of_questions]
+        lines.append(f"| {task} | {system} | {scores} | {counts[0] if len(set(counts)) == 1 else ' / '.join(counts)} |")
     return "\n".join(lines)
 
 
