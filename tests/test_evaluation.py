@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +282,26 @@ def test_one_clip_is_evaluated_without_floors(songs, adapter):
     main(command(adapter, "--data.num_sources=1", "--data.systems=[adapter,no_op]"))
     assert [row["chroma_floor"] for row in rows_of()] == ["", ""]
     assert all(row["chroma"] for row in rows_of())
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_and_a_killed_run_is_continued(songs, adapter, tmp_path):
+    """The real program: kill -9 in the middle, then two DDP processes on the same folder, against one undisturbed run."""
+    main(command(adapter, "--data.output=alone"))
+    program = [sys.executable, "-m", "apa_lightning", *command(adapter)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    killed = subprocess.Popen(program, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(made_at()) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    together = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    done = subprocess.run(
+        [*program, *together], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert rows_of() == rows_of(Path("alone"))
+    assert {path: Path("out", path).read_bytes() for path in made_at()} == {
+        path: Path("alone", path).read_bytes() for path in made_at(Path("alone"))
+    }
