@@ -68,11 +68,9 @@ class EvaluationDataModule(EditsDataModule):
         vggish: The file vggish-10086976.pth.
         reference: Folder or shards of recordings that FAD and KAD compare with; null: the set's own sources.
         output: Folder of the evaluation.
-        manifest, folder, recursive, prompt, negative_prompt: See EditsDataModule; for `predict`.
-        overwrite: Replace audio files in the output folder that this program has not made, or that were changed since.
-        ap_scale, time_pooling, freq_pooling, guidance_scale, num_inference_steps, strength, scheduler: The operating point.
-        seed: Of the initial noise; every edit has its own, derived from it, and every system the same.
-        region, sample_rate, match_level, batch_size: See EditsDataModule.
+        manifest, folder: For `predict`, see EditsDataModule.
+        edits: All other settings of EditsDataModule: the operating point, the seed of the initial noise (every edit has its
+            own, derived from it, and every system the same), the batch size.
 
     Raises:
         InputError: a setting cannot be.
@@ -96,22 +94,7 @@ class EvaluationDataModule(EditsDataModule):
         output: str = "evaluation",
         manifest: str | None = None,
         folder: str | None = None,
-        recursive: bool = False,
-        overwrite: bool = False,
-        prompt: str | None = None,
-        negative_prompt: str = "",
-        ap_scale: float | list[Any] | dict[str, Any] = 0.5,
-        time_pooling: int = 2,
-        freq_pooling: int | None = None,
-        guidance_scale: float = 7.5,
-        num_inference_steps: int = 50,
-        strength: float = 1.0,
-        scheduler: str = "DDIMScheduler",
-        seed: int = 0,
-        region: tuple[float, float] | None = None,
-        sample_rate: int | None = None,
-        match_level: bool = True,
-        batch_size: int = 1,
+        **edits: Any,
     ):
         self.tasks, self.planned = tasks or [], {}
         self.is_evaluation = manifest is None and folder is None
@@ -126,10 +109,7 @@ class EvaluationDataModule(EditsDataModule):
             raise InputError(f"--data.embedding: {embedding!r} is unknown; choose clap or vggish.")
         self.systems = {one.name: one for one in self._systems(systems, musicgen, grid or {})}
         self.set_name = ""
-        super().__init__(
-            manifest, folder, recursive, output, overwrite, prompt, negative_prompt, ap_scale, time_pooling, freq_pooling,
-            guidance_scale, num_inference_steps, strength, scheduler, seed, region, sample_rate, match_level, batch_size,
-        )  # fmt: skip
+        super().__init__(manifest=manifest, folder=folder, output=output, **edits)
 
     def _systems(self, names: Sequence[str], musicgen: str | None, grid: Mapping[str, Sequence[Any]]) -> list[System]:
         if unknown := sorted(set(grid) - set(POINT)):
