@@ -17,7 +17,7 @@ from datamodules.shards import EMBEDDED, expand_shards, is_local
 
 SECONDS, RATE = 30.0, 16_000
 """At most so much of a shard's clip is taken, at this sample rate."""
-EMBEDDED_SET = EMBEDDED / "evaluation-000000.tar"
+EMBEDDED_SET = EMBEDDED / "evaluation" / "evaluation-000000.tar"
 
 
 @dataclass(frozen=True)

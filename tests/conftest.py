@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 import torch
 from random_folders import tiny_backbone
 
@@ -16,6 +17,8 @@ def _session():
     """One thread (two shared cores), no network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
+    with threadpoolctl.threadpool_limits(1):  # NumPy's and SciPy's own
+        yield
 
 
 @pytest.fixture()
