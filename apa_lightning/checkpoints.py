@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.files import atomic_path, remove_leftovers
 from apa_lightning.sources import first_line
 
 
@@ -26,28 +26,54 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
         torch.save(checkpoint, encoded)
+        remove_leftovers(path)
         with atomic_path(path) as temporary:
             temporary.write_bytes(encoded.getbuffer())
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:
-    """The newest ``checkpoints/last*.ckpt`` in ``folder`` or at most three folders below it; hidden folders are left out.
+    """The newest whole checkpoint of the runs in ``folder`` and at most three folders below it.
+
+    That is ``checkpoints/last*.ckpt``, or what SLURM's requeueing left as ``hpc_ckpt_*.ckpt``; where none is whole, any other
+    file in ``checkpoints``. Damaged ones are warned of and passed over; hidden folders are left out.
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: it is damaged; see :func:`check_checkpoint`.
+        InputError: all are damaged; see :func:`check_checkpoint`.
     """
-    patterns = ("*/" * depth + "checkpoints/last*.ckpt" for depth in range(4))
-    found = [Path(folder, name) for pattern in patterns for name in glob.glob(pattern, root_dir=folder)]
-    if not found:
+
+    def found(*patterns: str) -> list[Path]:
+        paths = (Path(folder, name) for pattern in patterns for name in glob.glob(pattern, root_dir=folder))
+        return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+
+    places = ["*/" * depth + "checkpoints/" for depth in range(4)]
+    wanted = found(*(f"{place}last*.ckpt" for place in places), "hpc_ckpt_*.ckpt")
+    others = [path for path in found(*(f"{place}*.ckpt" for place in places)) if path not in wanted]
+    if not wanted + others:
         raise FileNotFoundError(
             f"ckpt_path: 'last', but there is no last.ckpt in a folder 'checkpoints' below {folder}. "
             "Train first, or give the file."
         )
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    rank_zero_info(f"ckpt_path: 'last' is {newest}")
-    check_checkpoint(newest)
-    return newest
+    damaged = None
+    for path in wanted + others:
+        try:
+            check_checkpoint(path)
+        except InputError as error:
+            damaged = damaged or error
+            rank_zero_warn(str(error))
+        else:
+            rank_zero_info(f"ckpt_path: 'last' is {path}")
+            return path
+    raise damaged or AssertionError
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that wrote a whole checkpoint: the one around ``checkpoints``, or what a SLURM checkpoint says."""
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {}).values()
+    folders = (state.get("dirpath") for state in states if isinstance(state, dict))
+    return next((Path(folder).parent for folder in folders if folder), None)
 
 
 def check_checkpoint(path: str | os.PathLike) -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import importlib
+import itertools
 import logging
+import os
 import re
 import sys
 import warnings
@@ -12,13 +14,16 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
+from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint, run_of
 from apa_lightning.errors import InputError
+from apa_lightning.files import atomic_path
 from apa_lightning.sources import EMBEDDED
 from apa_lightning.trainer import Trainer as EvaluatingTrainer
 
@@ -51,6 +56,12 @@ for _name in EVALUATIONS:
         "model": "apa_lightning.module.AudioPromptModule",
         "data": "datamodules.evaluation.EvaluationDataModule",
     }
+#: Callbacks of every training run, whatever its configuration lists; one that it lists keeps its settings.
+GUARDS = (
+    "callbacks.stop_between_batches.StopBetweenBatches",
+    "callbacks.nonfinite_steps.SkipNonFiniteSteps",
+    "callbacks.run_history.RunHistory",
+)
 PROGRAM = "python -m apa_lightning"
 
 
@@ -82,11 +93,22 @@ class Parser(LightningArgumentParser):
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Keeps the settings of a training run beside it; ``predict`` has them in its results, and no run folder."""
+    """Keeps the settings of a training run beside it; ``predict`` has them in its results, and no run folder.
+
+    A run that is continued with other settings keeps the earlier ones as ``config-1.yaml`` and so on.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        if stage != "fit" or (folder := trainer.log_dir) is None or not trainer.is_global_zero:
+            return
+        config = self.config.clone()
+        config["ckpt_path"] = None  # where a run was continued stands in history.jsonl
+        settings, path = self.parser.dump(config, skip_none=False), Path(folder, self.config_filename)
+        if path.is_file() and path.read_text() != settings:
+            earlier = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+            os.replace(path, next(name for name in earlier if not name.exists()))
+        with atomic_path(path) as temporary:
+            temporary.write_text(settings)
 
 
 class CLI(LightningCLI):
@@ -131,6 +153,27 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.subcommand in EVALUATIONS:
             self._prepare_evaluation(self.config[self.subcommand])
+        elif self.subcommand == "fit":
+            self._continue_run(self.config.fit)
+
+    def _continue_run(self, config: Any) -> None:
+        """``--ckpt_path last`` goes on in the run's own folder, or begins where there is nothing to go on with; so does a
+        job that SLURM has requeued, which cannot be given another command."""
+        root = Path(config.trainer.default_root_dir or ".")
+        requeued = SLURMEnvironment.detect() and any(root.glob("hpc_ckpt_*.ckpt"))
+        if config.get("ckpt_path") != "last" and not (requeued and config.get("ckpt_path") is None):
+            return
+        try:
+            config.ckpt_path = str(checkpoint := last_checkpoint(root))
+        except FileNotFoundError as none:
+            rank_zero_info(f"{none} Training begins at the first step.")
+            config.ckpt_path = None
+            return
+        logger, run = config.trainer.logger, run_of(checkpoint)
+        if getattr(logger, "class_path", "").endswith(".TensorBoardLogger") and run is not None:
+            home = Path(logger.init_args.save_dir, logger.init_args.name or "", logger.init_args.sub_dir or "")
+            if run.parent.resolve() == home.resolve():
+                logger.init_args.version = run.name
 
     def _prepare_evaluation(self, config: Any) -> None:
         """base.yaml is of a training run: its callbacks, logger and missing adapter are not what is evaluated."""
@@ -163,7 +206,9 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
-        if arguments.get("ckpt_path") == "last":  # Lightning looks only into the new run's own, empty folder
+        if (
+            arguments.get("ckpt_path") == "last"
+        ):  # of fit see _continue_run; Lightning looks only into the new, empty folder
             arguments["ckpt_path"] = last_checkpoint(self.trainer.default_root_dir)
         if arguments.get("ckpt_path"):
             arguments["weights_only"] = True  # nothing in a checkpoint is ever executed
@@ -180,6 +225,9 @@ class CLI(LightningCLI):
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if self.subcommand == "fit":
+            callbacks: list = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks[:0] = [kind() for path in GUARDS if not _has(callbacks, kind := _import(path))]
         return trainer
 
     def instantiate_classes(self) -> None:
@@ -195,6 +243,10 @@ class CLI(LightningCLI):
             arguments, tool = arguments[command], tool[command]
         arguments.pop("config", None)
         _import(tool)(**arguments)
+
+
+def _has(objects: Sequence[object], kind: type) -> bool:
+    return any(isinstance(one, kind) for one in objects)
 
 
 def _add_tool(actions: Any, name: str, path: str) -> None:

@@ -111,7 +111,7 @@ class AudioSetDataModule(LightningDataModule):
         """By split: what was not delivered."""
         self._sources: dict[str, SampleTable | list[str]] = {}
         self._train_loader: TrainLoader | None = None
-        self._resume: dict[str, int] | None = None
+        self._resume: dict[str, Any] | None = None
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -152,6 +152,15 @@ class AudioSetDataModule(LightningDataModule):
         rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards")
         return table
 
+    def describe(self) -> dict[str, dict[str, int | str]]:
+        """By split: number of shards, number of clips and their digest; of streamed shards the first alone is known."""
+        return {
+            split: {"shards": len(source.shards), "clips": len(source), "digest": source.digest()}
+            if isinstance(source, SampleTable)
+            else {"shards": len(source)}
+            for split, source in self._sources.items()
+        }
+
     def _report_folder(self) -> Path | None:
         if self.quarantine_dir is not None:
             return Path(self.quarantine_dir)
@@ -185,7 +194,12 @@ class AudioSetDataModule(LightningDataModule):
             read: Reader = IndexedReader(
                 dataset, order, self.batch_size, self._rank, self._world_size, self.num_workers
             )
-            fixed = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+            fixed: dict[str, int | str] = {
+                "samples": len(source),
+                "samples_per_epoch": per_epoch,
+                "seed": self.seed,
+                "digest": source.digest(),
+            }
         else:
             per_epoch = self.samples_per_epoch or 0
             stream = StreamedShards(source, decode, True, self.shuffle_buffer, self._rank, self._world_size)

@@ -70,6 +70,13 @@ class SampleTable:
             if digest.any():
                 yield digest.tobytes(), number
 
+    def digest(self) -> str:
+        """Of every sample's key, place and checksum, in their order; not of where the shards lie."""
+        digest = hashlib.sha256()
+        for array in (self._keys, self._shard_numbers, self._extensions, self._spans, self._digests):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
     def group(self, index: int) -> Group[Member]:
         """Sample `index` as it was located."""
         key = bytes(self._keys[index]).decode("utf-8", "surrogateescape")

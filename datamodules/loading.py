@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -184,7 +184,7 @@ class TrainLoader:
         samples_per_epoch: int,
         step_size: int,
         quarantine: Quarantine,
-        identity: dict[str, int],
+        identity: Mapping[str, int | str],
         batches_done: Callable[[], int] | None = None,
         same_epoch: bool = False,
     ) -> None:
@@ -214,20 +214,20 @@ class TrainLoader:
         self._trainer_epoch = epoch
         self._epoch = 0 if self._same_epoch else epoch - self._ahead
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | str]:
         """The place after the last batch handed out; the same on every rank."""
         sample = self._sample_at(self._epoch, self._yielded)
         place = _Place(self._epoch, self._yielded, sample, self._step_size)
         return {**asdict(place), **self._identity}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved place, perhaps of a run with another batch size or number of ranks.
 
         Raises:
             InputError: The data or the seed are not those of the saved run.
         """
         for name, value in self._identity.items():
-            if state.get(name) != value:
+            if state.get(name, value if name == "digest" else None) != value:  # older checkpoints know no digest
                 raise InputError(
                     f"the checkpoint's training data had {name} = {state.get(name)}, and now it is {value}, so its "
                     "place in the data is lost. Give the same data settings, or start anew from the adapter file."

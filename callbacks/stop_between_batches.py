@@ -1,0 +1,87 @@
+"""Signals that end training do so between two batches, with a checkpoint of that moment."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+AGAIN = signal.SIGINT
+"""Ctrl+C a second time does not wait for the batch."""
+
+
+class StopBetweenBatches(L.Callback):
+    """SIGTERM, Ctrl+C and SLURM's requeue signal let the batch finish, write ``last.ckpt`` and end the run.
+
+    Lightning would save for SLURM wherever the signal finds the program, in the middle of an optimizer step too; raise
+    KeyboardInterrupt there; and answer SIGTERM under DDP with a broadcast that the other processes may not be ready for.
+    Here a handler only takes a note, and at the end of a batch all processes agree to stop if one of them was asked to.
+    A validation is left where it stands and begins anew when the run is continued. Without checkpointing nothing is saved.
+
+    Under SLURM's requeue signal Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job.
+    """
+
+    def __init__(self) -> None:
+        self._asked: int | None = None
+        self._requeue: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._left_validation = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning puts back every handler of before when the run ends.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            handler = signal.getsignal(number)
+            if type(handler).__module__ == type(trainer._signal_connector).__module__:
+                if number != signal.SIGTERM:
+                    self._requeue[number] = handler  # type: ignore[assignment]
+                signal.signal(number, self._note)
+        signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == AGAIN and self._asked == AGAIN:
+            raise KeyboardInterrupt
+        self._asked = number
+        again = " Press Ctrl+C again to stop at once, without." if number == AGAIN else ""
+        rank_zero_info(f"{signal.Signals(number).name}: training stops after this batch and saves its state.{again}")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # Lightning's loops look at this flag when the batch is behind them, and its counters are whole.
+        if trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
+            trainer._signal_connector.received_sigterm = True
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # Ranks may have different numbers of validation batches, so several agree at the end of the validation.
+        if trainer.world_size == 1 and self._asked is not None:
+            trainer._signal_connector.received_sigterm = True
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.on_train_batch_end(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self._asked is not None:
+            exception.code = 128 + self._asked
+        self._left_validation = trainer.validating
+        if trainer.strategy.reduce_boolean_decision(self._asked in self._requeue, all=False):
+            for number, handler in self._requeue.items():
+                handler(number, None)
+        elif folder is not None and not trainer.fast_dev_run:
+            path = Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
+            trainer.save_checkpoint(path)
+            rank_zero_info(f"Stopped at step {trainer.global_step}. Continue with --ckpt_path last: {path}")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put a validation that was left back to its beginning: its figures so far are in no checkpoint."""
+        if self._left_validation:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            before = progress["total"]["completed"] - progress["current"]["completed"]
+            for name, done in (("total", before), ("current", 0)):
+                progress[name] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+            progress["is_last_batch"] = False

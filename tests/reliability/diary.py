@@ -1,0 +1,113 @@
+"""Callbacks of a fit under observation: what it did in each step, and an end at a chosen moment."""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+
+class Diary(L.Callback):
+    """Appends a line per training and validation batch to ``diary.jsonl``: keys, loss and weights, bit for bit."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def _write(self, trainer: L.Trainer, **line: object) -> None:
+        rank = f"-rank{trainer.global_rank}" if trainer.global_rank else ""
+        with open(f"{self.path}{rank}", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int) -> None:
+        digest = hashlib.sha256()
+        for weight in pl_module.adapter.parameters():
+            digest.update(weight.detach().numpy().tobytes())
+        loss = float(outputs["loss"]).hex()
+        self._write(trainer, step=trainer.global_step, keys=batch["key"], loss=loss, weights=digest.hexdigest())
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        if not trainer.sanity_checking:
+            loss = float(trainer.callback_metrics["val/loss"]).hex()
+            self._write(trainer, validated=trainer.global_step, loss=loss)
+
+
+def lines(path: Path) -> list[dict]:
+    """What a run wrote; a kill may have cut the last line."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def die(how: int | str) -> None:
+    """End by a signal, or by an exception of this name."""
+    if how == "exception":
+        raise RuntimeError("a bug")
+    os.kill(os.getpid(), int(how))
+
+
+class Bomb(L.Callback):
+    """Ends the process in the ``step``-th training step, at a moment that is named by a hook of Lightning."""
+
+    def __init__(self, hook: str, step: int, how: int | str):
+        def explode(trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            if trainer.global_step == step and not trainer.sanity_checking:
+                die(how)
+
+        setattr(self, hook, explode)
+
+
+def on_event(event: str, ending: str, count: int, how: int) -> None:
+    """Kill this process just before the ``count``-th time that Python is about to do ``event`` ("open", "os.rename",
+    "os.remove") with a path that ends so."""
+    left = [count]
+
+    def hook(name: str, arguments: tuple) -> None:
+        if name != event:
+            return
+        path = arguments[1] if event == "os.rename" else arguments[0]
+        if isinstance(path, str | os.PathLike) and os.fspath(path).endswith(ending):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), how)
+
+    sys.addaudithook(hook)
+
+
+def in_a_write(ending: str, count: int, size: int) -> None:
+    """Let the system kill this process when the ``count``-th file whose name ends so is ``size`` bytes long."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    left = [count]
+
+    def hook(name: str, arguments: tuple) -> None:
+        if name == "open" and arguments[1] and "w" in str(arguments[1]) and str(arguments[0]).endswith(ending):
+            left[0] -= 1
+            if left[0] == 0:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    sys.addaudithook(hook)
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two contents of checkpoints are equal, tensors bit for bit."""
+    if isinstance(first, dict):
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(equal(first[k], second[k]) for k in first)
+        )
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(equal(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second) or bool(first.isnan().all() and second.isnan().all())
+    return first == second
