@@ -250,7 +250,7 @@ def test_convert_adapter_files(run, tmp_path, capsys):
 
 
 def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
-    """Five steps at once, and three plus two: the same weights, average and losses, bit for bit."""
+    """Five steps at once, and three plus two: the same weights, average and losses, bit for bit, in one folder."""
     quick = [
         "--trainer.limit_val_batches",
         "0",
@@ -263,19 +263,25 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
     fit(tmp_path / "parts", *quick, "--trainer.max_steps", "3")
     fit(tmp_path / "parts", *quick, "--trainer.max_steps", "5", "--ckpt_path", "last")
 
-    def state(root: str, version: int) -> dict:
-        return torch.load(
-            tmp_path / root / f"lightning_logs/version_{version}/checkpoints/last.ckpt", weights_only=True
-        )
+    def state(root: str) -> dict:
+        return torch.load(tmp_path / root / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
 
-    def losses(root: str, version: int) -> dict[int, float]:
-        events = EventAccumulator(str(tmp_path / root / f"lightning_logs/version_{version}")).Reload()
+    def losses(root: str) -> dict[int, float]:
+        events = EventAccumulator(str(tmp_path / root / "lightning_logs/version_0")).Reload()
         return {event.step: event.value for event in events.Scalars("train/loss")}
 
-    whole, parts = state("whole", 0), state("parts", 1)
+    whole, parts = state("whole"), state("parts")
     assert whole["global_step"] == parts["global_step"] == 5
     assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
-    assert losses("parts", 0) | losses("parts", 1) == losses("whole", 0)
+    assert losses("parts") == losses("whole") and len(losses("parts")) == 5
+    history = [
+        json.loads(line) for line in (tmp_path / "parts/lightning_logs/version_0/history.jsonl").read_text().splitlines()
+    ]
+    assert [(line["event"], line["step"]) for line in history] == [("start", 0), ("end", 3), ("start", 3), ("end", 5)]
+    assert history[2]["resumed_from"].endswith("last.ckpt") and history[1]["how"] == "finished"
+    assert history[0]["data"] == history[2]["data"] and history[0]["data"]["train"]["clips"] == 160
+    assert torch.__version__.startswith(history[0]["versions"]["torch"])
+    assert (tmp_path / "parts/lightning_logs/version_0/config-1.yaml").is_file()  # max_steps was another
     average = next(key for key in whole["callbacks"] if "AdapterEMA" in key)
 
     def tensors(value) -> list[torch.Tensor]:
