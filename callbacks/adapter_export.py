@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
+from apa_lightning.files import remove_leftovers
 from apa_lightning.module import AudioPromptModule
 from callbacks.adapter_ema import AdapterEMA
 from callbacks.run_folder import run_folder
@@ -72,5 +73,6 @@ class AdapterExport(L.Callback):
                 f"The adapter holds NaN or infinite weights at step {trainer.global_step}; {path} is left as it was."
             )
             return None
+        remove_leftovers(path)
         module.adapter.save(path, step=trainer.global_step, epoch=trainer.current_epoch, **metadata)
         return path

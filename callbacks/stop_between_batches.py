@@ -21,7 +21,8 @@ class StopBetweenBatches(L.Callback):
     Lightning would save for SLURM wherever the signal finds the program, in the middle of an optimizer step too; raise
     KeyboardInterrupt there; and answer SIGTERM under DDP with a broadcast that the other processes may not be ready for.
     Here a handler only takes a note, and at the end of a batch all processes agree to stop if one of them was asked to.
-    A validation is left where it stands and begins anew when the run is continued. Without checkpointing nothing is saved.
+    A validation is left where it stands and begins anew when the run is continued; after the last step of all there is
+    nothing to continue, and the run ends as it would have. Without checkpointing nothing is saved.
 
     Under SLURM's requeue signal Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job.
     """
@@ -50,12 +51,12 @@ class StopBetweenBatches(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         # Lightning's loops look at this flag when the batch is behind them, and its counters are whole.
-        if trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
+        if not _finished(trainer) and trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
             trainer._signal_connector.received_sigterm = True
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         # Ranks may have different numbers of validation batches, so several agree at the end of the validation.
-        if trainer.world_size == 1 and self._asked is not None:
+        if trainer.world_size == 1 and self._asked is not None and not _finished(trainer):
             trainer._signal_connector.received_sigterm = True
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -85,3 +86,7 @@ class StopBetweenBatches(L.Callback):
             for name, done in (("total", before), ("current", 0)):
                 progress[name] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
             progress["is_last_batch"] = False
+
+
+def _finished(trainer: L.Trainer) -> bool:
+    return 0 <= trainer.max_steps <= trainer.global_step

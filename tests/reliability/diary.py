@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import psutil
 import torch
 
 
@@ -111,3 +112,53 @@ def equal(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second) or bool(first.isnan().all() and second.isnan().all())
     return first == second
+
+
+class Poison(L.Callback):
+    """Makes the batch or a gradient of some steps NaN or infinite, on one rank."""
+
+    def __init__(self, steps: list[int], where: str, value: float = float("nan"), rank: int = 0):
+        self.steps, self.where, self.value, self.rank = steps, where, value, rank
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        return trainer.global_step in self.steps and trainer.global_rank == self.rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch: Any, batch_idx: int) -> None:
+        if self.where == "batch" and self._due(trainer):
+            batch["waveform"][0, 100] = self.value
+
+    def on_after_backward(self, trainer, pl_module) -> None:
+        if self.where == "gradient" and self._due(trainer):
+            next(pl_module.adapter.parameters()).grad[0] = self.value
+
+
+class Meter(L.Callback):
+    """Appends what the process and its workers hold to a file, every so many training steps or edits."""
+
+    def __init__(self, path: str, every: int):
+        self.path, self.every, self.count = path, every, 0
+
+    def on_train_batch_end(self, trainer, *_: Any) -> None:
+        self.count += 1
+        self._measure()
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, *_: Any) -> None:
+        before, self.count = self.count, self.count + len(outputs)
+        if before // self.every != self.count // self.every:
+            self._measure(due=True)
+
+    def _measure(self, due: bool = False) -> None:
+        if not due and self.count % self.every:
+            return
+        me = psutil.Process()
+        family = [me, *me.children(recursive=True)]
+        with open(self.path, "a") as file:
+            held = {
+                "count": self.count,
+                "megabytes": sum(process.memory_full_info().uss for process in family) / 2**20,
+                "files": sum(process.num_fds() for process in family),
+                "threads": sum(process.num_threads() for process in family),
+                "shared": sum(path.stat().st_size for path in Path("/dev/shm").glob("torch_*")),
+                "processes": len(family),
+            }
+            file.write(json.dumps(held) + "\n")

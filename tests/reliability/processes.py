@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before
     with open(log, "w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))  # not pytest's
     os.chdir(ROOT)
     os.environ |= {"HF_HUB_OFFLINE": "1", **environment}
     for signum in (signal.SIGINT, signal.SIGTERM):  # pytest's own are not the command's

@@ -123,7 +123,7 @@ NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
     "asked to stop in the last batch of an epoch": (bomb("on_train_batch_end", 22, int(INT)), lambda: None),
     "asked to stop where a validation is due": (bomb("on_train_batch_end", 25, int(TERM)), lambda: None),
     "exception in a step": (bomb("on_before_zero_grad", 33, "exception"), lambda: None),
-    "asked to stop in the last step of all": (bomb("on_train_batch_end", 50, int(TERM)), lambda: None),
+    "asked to stop in the last validation": (bomb("on_validation_batch_start", 50, int(TERM)), lambda: None),
 }
 FAST = ("asked to stop in a validation",)
 
