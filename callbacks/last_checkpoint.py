@@ -10,7 +10,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt``, the state to resume from, after every validation and when training ends.
 
     ``ModelCheckpoint(monitor=..., save_last=True)`` writes it only when the monitored figure has become better: a kill in
-    a long plateau would lose all of it.
+    a long plateau would lose all of it. Where a validation falls between batches whose gradients are accumulated, it is
+    written after the step that they lead to: gradients are in no checkpoint.
 
     Args:
         every_n_train_steps: write it so often instead of after every validation.
@@ -25,7 +26,19 @@ class LastCheckpoint(ModelCheckpoint):
             every_n_train_steps=every_n_train_steps,
             enable_version_counter=False,  # one file, replaced
         )
+        self._waits = False
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._waits = not trainer.sanity_checking and trainer.fit_loop._should_accumulate()
+        if not self._waits:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
+        super().on_train_batch_end(trainer, *arguments)
+        if self._waits and not trainer.fit_loop._should_accumulate():
+            self._waits = False
+            self.on_train_end(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

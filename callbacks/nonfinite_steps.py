@@ -1,17 +1,19 @@
 """Steps whose loss or gradients are not finite."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from apa_lightning.errors import InputError
 from callbacks.run_folder import run_folder
+
+log = logging.getLogger(__name__)
 
 
 class SkipNonFiniteSteps(L.Callback):
@@ -63,10 +65,11 @@ class SkipNonFiniteSteps(L.Callback):
             optimizer.zero_grad()  # an optimizer passes over weights without gradients
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
             report = self._write(trainer, [float(loss) for loss in losses], keys)
-            rank_zero_warn(
-                f"step {trainer.global_step}: the loss or a gradient is not finite. The step is skipped "
-                f"({self.skipped} so far); its clips are named in '{report}'."
-            )
+            if trainer.is_global_zero:
+                log.warning(
+                    "step %d: the loss or a gradient is not finite. The step is skipped (%d so far); its clips are named in '%s'.",
+                    trainer.global_step, self.skipped, report,
+                )  # fmt: skip
             if self.in_a_row >= self.max_in_a_row:
                 raise InputError(
                     f"training: the loss or gradients were not finite in {self.in_a_row} steps in a row, up to step "

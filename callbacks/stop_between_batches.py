@@ -12,15 +12,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 AGAIN = signal.SIGINT
-"""Ctrl+C a second time does not wait for the batch."""
+"""Ctrl+C a second time does not wait for the step."""
 
 
 class StopBetweenBatches(L.Callback):
-    """SIGTERM, Ctrl+C and SLURM's requeue signal let the batch finish, write ``last.ckpt`` and end the run.
+    """SIGTERM, Ctrl+C and SLURM's requeue signal let the step finish, write ``last.ckpt`` and end the run. (In the last
+    batch of an epoch, the next step too.)
 
     Lightning would save for SLURM wherever the signal finds the program, in the middle of an optimizer step too; raise
     KeyboardInterrupt there; and answer SIGTERM under DDP with a broadcast that the other processes may not be ready for.
-    Here a handler only takes a note, and at the end of a batch all processes agree to stop if one of them was asked to.
+    Here a handler only takes a note, and at the end of a step all processes agree to stop if one of them was asked to.
     A validation is left where it stands and begins anew when the run is continued; after the last step of all there is
     nothing to continue, and the run ends as it would have. Without checkpointing nothing is saved.
 
@@ -47,21 +48,32 @@ class StopBetweenBatches(L.Callback):
             raise KeyboardInterrupt
         self._asked = number
         again = " Press Ctrl+C again to stop at once, without." if number == AGAIN else ""
-        rank_zero_info(f"{signal.Signals(number).name}: training stops after this batch and saves its state.{again}")
+        rank_zero_info(f"{signal.Signals(number).name}: training stops after this step and saves its state.{again}")
+
+    # Lightning's loops look at the flag that is set here when a batch is behind them and their counters are whole.
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # Lightning's loops look at this flag when the batch is behind them, and its counters are whole.
+        # A run that is left behind the last batch of an epoch counts that epoch twice when it is continued; and gradients
+        # that wait for others are in no checkpoint.
+        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.num_training_batches == 1:
+            self._agree(trainer)
+
+    def _agree(self, trainer: L.Trainer) -> None:
         if not _finished(trainer) and trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
             trainer._signal_connector.received_sigterm = True
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # Ranks may have different numbers of validation batches, so several agree at the end of the validation.
-        if trainer.world_size == 1 and self._asked is not None and not _finished(trainer):
+        # Ranks may have different numbers of validation batches, so several wait for the next training batch.
+        left = trainer.world_size > 1 or trainer.fit_loop._should_accumulate() or _finished(trainer)
+        if self._asked is not None and not left:
             trainer._signal_connector.received_sigterm = True
 
-    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.on_train_batch_end(trainer)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer._signal_connector.received_sigterm = False  # too late for this batch: Lightning would count it twice
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)

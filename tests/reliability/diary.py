@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,19 @@ class Diary(L.Callback):
         for weight in pl_module.adapter.parameters():
             digest.update(weight.detach().numpy().tobytes())
         loss = float(outputs["loss"]).hex()
-        self._write(trainer, step=trainer.global_step, keys=batch["key"], loss=loss, weights=digest.hexdigest())
+        self._write(
+            trainer,
+            batch=trainer.fit_loop.total_batch_idx,
+            step=trainer.global_step,
+            keys=batch["key"],
+            loss=loss,
+            weights=digest.hexdigest(),
+        )
 
     def on_validation_end(self, trainer, pl_module) -> None:
         if not trainer.sanity_checking:
             loss = float(trainer.callback_metrics["val/loss"]).hex()
-            self._write(trainer, validated=trainer.global_step, loss=loss)
+            self._write(trainer, validated=trainer.fit_loop.total_batch_idx, loss=loss)
 
 
 def lines(path: Path) -> list[dict]:
@@ -99,19 +107,19 @@ def in_a_write(ending: str, count: int, size: int) -> None:
     sys.addaudithook(hook)
 
 
-def equal(first: Any, second: Any) -> bool:
-    """Whether two contents of checkpoints are equal, tensors bit for bit."""
-    if isinstance(first, dict):
-        return (
-            isinstance(second, dict)
-            and first.keys() == second.keys()
-            and all(equal(first[k], second[k]) for k in first)
-        )
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(equal(a, b) for a, b in zip(first, second, strict=True))
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second) or bool(first.isnan().all() and second.isnan().all())
-    return first == second
+def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
+    """Where two contents of checkpoints differ, tensors bit for bit."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in first.keys() | second.keys():
+            yield from differences(first.get(key), second.get(key), f"{place}/{key}")
+    elif isinstance(first, list | tuple) and isinstance(second, list | tuple) and len(first) == len(second):
+        for number, pair in enumerate(zip(first, second, strict=True)):
+            yield from differences(*pair, f"{place}/{number}")
+    elif isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        if not torch.equal(first, second):
+            yield place
+    elif first != second:
+        yield f"{place} ({first} and {second})"
 
 
 class Poison(L.Callback):

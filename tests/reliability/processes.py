@@ -3,12 +3,14 @@
 They are forked from this one, which has imported everything: what takes time is the command's work, not its start.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -105,7 +107,10 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before
     with open(log, "w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))  # not pytest's
+    # What is said goes there, and not to pytest's ears.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    logging.getLogger().handlers.clear()
+    warnings.showwarning = lambda *about, **_: print(warnings.formatwarning(*about[:4]), file=sys.stderr)
     os.chdir(ROOT)
     os.environ |= {"HF_HUB_OFFLINE": "1", **environment}
     for signum in (signal.SIGINT, signal.SIGTERM):  # pytest's own are not the command's

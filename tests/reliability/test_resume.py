@@ -6,6 +6,7 @@ Compared are the keys, loss and weights of every step, the loss of every validat
 
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -13,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diary import equal, in_a_write, lines, on_event
+from diary import differences, in_a_write, lines, on_event
 from fit_tools import WINDOW
 from processes import ROOT, Command
 from random_folders import scratch, tiny_flags
 from shard_tools import write_shards
 
 NAME = "Sample-exact resume"
-INTERVAL, STEPS = 5, 50
+INTERVAL = 5
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 
 
@@ -46,54 +47,57 @@ def fit(
 
 
 @cache
-def undisturbed(workers: int) -> tuple[Path, float]:
+def undisturbed(workers: int, *more: str) -> tuple[Path, float]:
     """The folder of a run that was left alone, and how long it took."""
-    folder = scratch() / f"undisturbed-{workers}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=scratch()))
     start = time.monotonic()
-    run = fit(folder, workers)
+    run = fit(folder, workers, *more)
     assert run.wait() == 0, run.output
     return folder, time.monotonic() - start
 
 
 def last(folder: Path) -> dict:
-    return torch.load(folder / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+    """Of the newest run: one that was killed before its first checkpoint has none, and another begins beside it."""
+    newest = max((folder / "lightning_logs").glob("version_*/checkpoints/last.ckpt"))
+    return torch.load(newest, weights_only=True)
 
 
-def check_continued(folder: Path, workers: int, saved: bool) -> str:
+def place(line: dict) -> tuple[str, int]:
+    """Which training batch, or which validation, a line of the diary is about."""
+    kind = "batch" if "batch" in line else "validated"
+    return kind, line[kind]
+
+
+def check_continued(folder: Path, workers: int, saved: bool, *more: str) -> str:
     """What differs between a run that was ended and its continuation, and one that was left alone; "" if nothing does.
 
     Args:
         folder: of the run.
         workers: of the undisturbed run.
         saved: the run was asked to end and saved its state: no step may come twice.
+        more: settings of both.
     """
-    whole, _ = undisturbed(workers)
-    truth = {line["step"]: line for line in lines(whole / "diary.jsonl") if "step" in line}
-    validations = {line["validated"]: line for line in lines(whole / "diary.jsonl") if "validated" in line}
+    whole, _ = undisturbed(workers, *more)
+    truth = {place(line): line for line in lines(whole / "diary.jsonl")}
     before = lines(folder / "diary.jsonl")
-    reached = max((line["step"] for line in before if "step" in line), default=0)
-    resumed = fit(folder, workers, "--ckpt_path=last", number=1)
+    reached = max((line["batch"] for line in before if "batch" in line), default=-1)
+    resumed = fit(folder, workers, *more, "--ckpt_path=last", number=1)
     if resumed.wait() != 0:
         return f"the continuation fails: {resumed.output[-1500:]}"
     after = lines(folder / "diary.jsonl")[len(before) :]
-    first = min((line["step"] for line in after if "step" in line), default=STEPS + 1)
-    repeated = reached - first + 1
-    if repeated > (0 if saved else INTERVAL) or repeated < 0:
-        return f"{reached} steps were done and the run continued with step {first}"
-    for line in before + after:
-        if line != (truth[line["step"]] if "step" in line else validations[line["validated"]]):
-            return f"another line: {line}"
-    seen = {line["step"] for line in before + after if "step" in line}
-    if seen != set(truth) or {line["validated"] for line in before + after if "validated" in line} != set(validations):
-        return "a step or a validation is missing"
+    first = min((line["batch"] for line in after if "batch" in line), default=reached + 1)
+    if reached - first + 1 > (0 if saved else INTERVAL + (3 if more else 0)):
+        return f"batch {reached} was done and the run continued with batch {first}"
+    if wrong := [line for line in before + after if line != truth.get(place(line))]:
+        return f"another line: {wrong[0]} and not {truth.get(place(wrong[0]))}"
+    if missing := truth.keys() - {place(line) for line in before + after}:
+        return f"missing: {sorted(missing)}"
     ours, theirs = last(folder), last(whole)
     for states in (ours, theirs):  # the only thing that may differ: the folder's name
         for state in states["callbacks"].values():
             for name in [name for name in state if "path" in name or name == "best_k_models"]:
                 del state[name]
-    different = [name for name in theirs if not equal(ours.get(name), theirs[name])]
-    if different:
+    if different := list(differences(ours, theirs)):
         return f"last.ckpt differs in {different}"
     leftovers = [str(path) for path in folder.rglob("*") if ".tmp" in path.name or path.name.endswith("-v1.ckpt")]
     return f"left behind: {leftovers}" if leftovers else ""
@@ -107,6 +111,7 @@ def bomb(hook: str, step: int, how: int | str) -> list[str]:
     ]
 
 
+ACCUMULATED = ("--trainer.accumulate_grad_batches=4", "--trainer.max_steps=15")
 #: name: (more arguments, what to do in the process before the command).
 NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
     "last.ckpt half written": ([], partial(in_a_write, ".tmp.ckpt", 6, 20_000)),
@@ -122,6 +127,12 @@ NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
     "asked to stop between gradients and weights": (bomb("on_before_optimizer_step", 17, int(TERM)), lambda: None),
     "asked to stop in the last batch of an epoch": (bomb("on_train_batch_end", 22, int(INT)), lambda: None),
     "asked to stop where a validation is due": (bomb("on_train_batch_end", 25, int(TERM)), lambda: None),
+    "while gradients accumulate": (bomb("on_before_zero_grad", 7, int(KILL)), lambda: None),
+    "asked to stop while gradients accumulate": (bomb("on_before_zero_grad", 7, int(TERM)), lambda: None),
+    "asked to stop in a validation while gradients accumulate": (
+        bomb("on_validation_batch_start", 8, int(TERM)),
+        lambda: None,
+    ),
     "exception in a step": (bomb("on_before_zero_grad", 33, "exception"), lambda: None),
     "asked to stop in the last validation": (bomb("on_validation_batch_start", 50, int(TERM)), lambda: None),
 }
@@ -134,10 +145,11 @@ FAST = ("asked to stop in a validation",)
 )
 def test_ended_at_a_named_moment(name: str, workers: int, tmp_path: Path, promise) -> None:
     arguments, before = NAMED[name]
-    run = fit(tmp_path, workers, *arguments, before=before)
-    code = run.wait()
+    more = ACCUMULATED if "accumulate" in name else ()
+    run = fit(tmp_path, workers, *more, *arguments, before=before)
+    ended = run.wait() != 0 or "last validation" in name  # there it finishes: nothing would be left to continue
     difference = (
-        check_continued(tmp_path, workers, saved="asked" in name) if code else f"it was not ended: {run.output}"
+        check_continued(tmp_path, workers, "asked" in name, *more) if ended else f"it was not ended: {run.output}"
     )
     promise(NAME, not difference, 1, "named moments")
     assert not difference
