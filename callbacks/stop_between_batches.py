@@ -1,5 +1,6 @@
 """Signals that end training do so between two batches, with a checkpoint of that moment."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ class StopBetweenBatches(L.Callback):
     A validation is left where it stands and begins anew when the run is continued; after the last step of all there is
     nothing to continue, and the run ends as it would have. Without checkpointing nothing is saved.
 
-    Under SLURM's requeue signal Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job.
+    Under SLURM's requeue signal Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job. The job that
+    continues makes it the run's ``last.ckpt``: left where it is, it would be what every later job in that folder begins with.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,17 @@ class StopBetweenBatches(L.Callback):
                     self._requeue[number] = handler  # type: ignore[assignment]
                 signal.signal(number, self._note)
         signal.signal(signal.SIGINT, self._note)
+        path, last = Path(trainer.ckpt_path or ""), self._last(trainer)
+        if path.name.startswith("hpc_ckpt_") and last is not None and trainer.is_global_zero:
+            last.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, last)  # by now every process has read it
+
+    @staticmethod
+    def _last(trainer: L.Trainer) -> Path | None:
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if folder is None or trainer.fast_dev_run:
+            return None
+        return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == AGAIN and self._asked == AGAIN:
@@ -76,7 +89,6 @@ class StopBetweenBatches(L.Callback):
         trainer._signal_connector.received_sigterm = False  # too late for this batch: Lightning would count it twice
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self._asked is not None:
@@ -85,8 +97,7 @@ class StopBetweenBatches(L.Callback):
         if trainer.strategy.reduce_boolean_decision(self._asked in self._requeue, all=False):
             for number, handler in self._requeue.items():
                 handler(number, None)
-        elif folder is not None and not trainer.fast_dev_run:
-            path = Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
+        elif path := self._last(trainer):
             trainer.save_checkpoint(path)
             rank_zero_info(f"Stopped at step {trainer.global_step}. Continue with --ckpt_path last: {path}")
 
