@@ -54,17 +54,18 @@ def last_checkpoint(folder: str | os.PathLike) -> Path:
             f"ckpt_path: 'last', but there is no last.ckpt in a folder 'checkpoints' below {folder}. "
             "Train first, or give the file."
         )
-    damaged = None
+    damaged: list[InputError] = []
     for path in wanted + others:
         try:
             check_checkpoint(path)
         except InputError as error:
-            damaged = damaged or error
-            rank_zero_warn(str(error))
+            damaged.append(error)
         else:
+            for error in damaged:
+                rank_zero_warn(f"{error} It is passed over.")
             rank_zero_info(f"ckpt_path: 'last' is {path}")
             return path
-    raise damaged or AssertionError
+    raise damaged[0]
 
 
 def run_of(checkpoint: Path) -> Path | None:

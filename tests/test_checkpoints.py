@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apa_lightning.checkpoints import last_checkpoint
+from apa_lightning.checkpoints import last_checkpoint, run_of
 from apa_lightning.errors import InputError
 
 
@@ -48,3 +48,26 @@ def test_a_damaged_one_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"last.ckpt is damaged"):
         last_checkpoint(tmp_path)
+
+
+def test_a_damaged_newest_one_is_passed_over(tmp_path, caplog):
+    runs = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    old, best = checkpoint(runs / "last-v1.ckpt", 5), checkpoint(runs / "best.ckpt", 3)
+    new = checkpoint(runs / "last.ckpt", 1)
+    new.write_bytes(new.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="last.ckpt is damaged"):
+        assert last_checkpoint(tmp_path) == old
+    old.unlink()
+    with pytest.warns(UserWarning, match="last.ckpt is damaged"):
+        assert last_checkpoint(tmp_path) == best
+
+
+def test_what_slurm_left_counts_and_names_its_run(tmp_path):
+    checkpoint(tmp_path / "lightning_logs" / "version_3" / "checkpoints" / "last.ckpt", 5)
+    left = tmp_path / "hpc_ckpt_1.ckpt"
+    torch.save(
+        {"state_dict": {}, "loops": {}, "callbacks": {"a": {}, "b": {"dirpath": "/runs/version_7/checkpoints"}}}, left
+    )
+    assert last_checkpoint(tmp_path) == left
+    assert run_of(left) == Path("/runs/version_7")
+    assert run_of(tmp_path / "version_3" / "checkpoints" / "last.ckpt") == tmp_path / "version_3"
