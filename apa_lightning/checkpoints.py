@@ -61,8 +61,8 @@ def last_checkpoint(folder: str | os.PathLike) -> Path:
         except InputError as error:
             damaged.append(error)
         else:
-            for error in damaged:
-                rank_zero_warn(f"{error} It is passed over.")
+            for passed_over in damaged:
+                rank_zero_warn(f"{passed_over} It is passed over.")
             rank_zero_info(f"ckpt_path: 'last' is {path}")
             return path
     raise damaged[0]
