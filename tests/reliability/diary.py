@@ -170,3 +170,25 @@ class Meter(L.Callback):
                 "processes": len(family),
             }
             file.write(json.dumps(held) + "\n")
+
+
+class Keys(L.Callback):
+    """Appends the rank, the place and the keys of every batch to a file."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def _write(self, trainer: L.Trainer, kind: str, number: int, keys: list[str]) -> None:
+        line = json.dumps({"kind": kind, "rank": trainer.global_rank, "number": number, "keys": keys}) + "\n"
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(line.encode())  # at once: several ranks write here
+
+    def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._write(trainer, "train", trainer.fit_loop.total_batch_idx, batch["key"])
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._write(trainer, "validate", batch_idx, batch["key"])
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        self._write(trainer, "predict", batch_idx, [request.name for request in batch])

@@ -1,0 +1,171 @@
+"""No hang: every layout of shards, clips and edits over two processes ends, and each sample comes as often as it is promised.
+
+Training takes ceil(samples_per_epoch / (batch_size * ranks)) steps on every rank, whatever the shards; the last step is filled
+up with the samples that begin the next epoch. Validation and edits come once over all ranks.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+from diary import lines
+from fit_tools import WINDOW
+from processes import ROOT, Command
+from random_folders import tiny_flags
+from shard_tools import RATE, flip, served, tone, write_shards
+
+from datamodules.shard_index import read_index
+
+NAME = "No hang"
+RANKS = 2
+SHORT = 90
+"""Seconds; these runs take about ten on two busy cores."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shards and settings of one command on two ranks.
+
+    Attributes:
+        command: fit (two epochs) or validate.
+        shards: clips in each.
+        broken: numbers of clips whose audio is damaged.
+        streamed: through http.
+        settings: more of the command line.
+        batch_size: of each rank.
+        per_epoch: `samples_per_epoch`; 0: as many as there are clips.
+        refused: the run ends with exit code 2 and these words.
+    """
+
+    command: str
+    shards: tuple[int, ...]
+    broken: tuple[int, ...] = ()
+    streamed: bool = False
+    settings: tuple[str, ...] = ()
+    batch_size: int = 2
+    per_epoch: int = 0
+    refused: str = ""
+
+    @property
+    def clips(self) -> int:
+        return sum(self.shards)
+
+    def start(self, folder: Path, url: str, *more: object) -> Command:
+        """Write the shards and run the command."""
+        first = 0
+        for number, clips in enumerate(self.shards):
+            (shard,) = write_shards(folder, clips, clips, f"s{number}", first=first)
+            for member in read_index(shard).members:
+                if member.name.endswith("flac") and int(member.key[-3:]) in self.broken:
+                    flip(shard, member.offset + member.size // 2)
+            first += clips
+        split, other = ("train", "validation") if self.command == "fit" else ("validation", "train")
+        names = ",".join(f"{url if self.streamed else folder}/s{n}-000000.tar" for n in range(len(self.shards)))
+        validated = [f"--data.{other}_shards={'null' if self.command == 'fit' else 'embedded'}"]
+        per_epoch = [f"--data.samples_per_epoch={self.per_epoch or self.clips}"] if self.command == "fit" else []
+        return Command(
+            [
+                self.command, "--config", ROOT / "configs/base.yaml", "--config", ROOT / "tests/small.yaml", *tiny_flags(WINDOW),
+                f"--data.{split}_shards=[{names}]", *validated, *per_epoch, f"--data.batch_size={self.batch_size}",
+                "--data.validation_samples=null", "--data.max_broken_share=0.9", f"--trainer.default_root_dir={folder}",
+                "--trainer.callbacks=null", "--trainer.callbacks+=diary.Keys", f"--trainer.callbacks.init_args.path={folder}/keys.jsonl",
+                "--trainer.enable_checkpointing=false", "--trainer.max_steps=-1", "--trainer.max_epochs=2", *self.settings, *more,
+            ],
+            folder / "log.txt", RANKS,
+        )  # fmt: skip
+
+
+WORKERS = ("--data.num_workers=2",)
+ALLOWED = ("--data.max_broken_share=1",)
+DATA = {
+    "uneven shards": Layout("fit", (5, 1, 4)),
+    "uneven shards, workers": Layout("fit", (5, 1, 4), settings=WORKERS),
+    "one shard": Layout("fit", (8,)),
+    "one shard, two workers": Layout("fit", (9,), settings=WORKERS),
+    "clips that do not divide": Layout("fit", (7,)),
+    "one clip": Layout("fit", (1,)),
+    "an epoch longer than the data": Layout("fit", (3, 2), per_epoch=11),
+    "gradients that accumulate": Layout("fit", (5, 2), settings=("--trainer.accumulate_grad_batches=2",)),
+    "all clips but one broken": Layout("fit", (5, 3), broken=(0, 1, 2, 3, 5, 6, 7), settings=ALLOWED),
+    "streams": Layout("fit", (5, 1, 4), streamed=True),
+    "streams, workers": Layout("fit", (6, 2, 3), streamed=True, settings=WORKERS),
+    "one stream": Layout("fit", (7,), streamed=True),
+    "one stream of fewer clips than readers": Layout(
+        "fit", (3,), streamed=True, settings=WORKERS, per_epoch=12, refused="without a usable sample"
+    ),
+    "uneven shards to validate": Layout("validate", (5, 1, 4)),
+    "one shard to validate": Layout("validate", (8,)),
+    "one shard to validate, two workers": Layout("validate", (7,), settings=WORKERS),
+    "one clip for each rank": Layout("validate", (2,), batch_size=4),
+    "one rank's clips all broken": Layout("validate", (6,), broken=(1, 3, 5), settings=ALLOWED),
+    "fewer clips than ranks": Layout("validate", (1,), refused="fewer clips than the 2 processes"),
+    "streams to validate": Layout("validate", (5, 1, 3), streamed=True),
+    "one stream to validate": Layout("validate", (5,), streamed=True, settings=WORKERS),
+    "streams, one rank's all broken": Layout("validate", (3, 3), broken=(3, 4, 5), streamed=True, settings=ALLOWED),
+    "streams of fewer clips than ranks": Layout("validate", (1,), streamed=True),
+}
+FAST = ("clips that do not divide",)
+
+
+def some(cases: dict) -> list:
+    """All are slow but a few."""
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in cases]
+
+
+@pytest.mark.parametrize("name", some(DATA))
+def test_samples_over_two_ranks(name: str, tmp_path: Path, promise) -> None:
+    layout = DATA[name]
+    with served(tmp_path) as url:
+        run, start = layout.start(tmp_path, url), time.monotonic()
+        try:
+            code = run.wait(SHORT)
+        except AssertionError as hangs:
+            promise(NAME, 0, 1, "layouts finish")
+            raise AssertionError(f"{name}: {hangs}") from None
+    missing = _missing(layout, tmp_path, code, run.output)
+    promise(NAME, not missing, 1, "layouts finish")
+    assert not missing, (missing, time.monotonic() - start, run.output[-3000:])
+
+
+def _missing(layout: Layout, folder: Path, code: int, output: str) -> str:
+    """What is not as promised; "" if nothing is."""
+    if layout.refused:
+        return "" if code == 2 and layout.refused in output and "Traceback" not in output else f"it ended with {code}"
+    if code != 0:
+        return f"it ended with {code}"
+    seen = lines(folder / "keys.jsonl")
+    ranks = [[line["keys"] for line in seen if line["rank"] == rank] for rank in range(RANKS)]
+    counts = Counter(key for keys in ranks for batch in keys for key in batch)
+    written = {f"s{n}{i:03d}" for n, i in _numbers(layout.shards)}
+    broken = {key for key in written if int(key[-3:]) in layout.broken}
+    report = {line["key"] for path in folder.rglob("quarantine-*.jsonl") for line in lines(path)}
+    if report != broken:
+        return f"the report names {report} and not {broken}"
+    if layout.command != "fit":
+        return "" if counts == Counter(written - broken) else f"delivered: {counts}"
+    per_epoch = layout.per_epoch or layout.clips
+    steps = 2 * math.ceil(per_epoch / (layout.batch_size * RANKS))
+    if [len(batches) for batches in ranks] != [steps] * RANKS:
+        return f"{[len(batches) for batches in ranks]} steps and not {steps}"
+    if any(len(batch) != layout.batch_size for batches in ranks for batch in batches):
+        return "a batch is not full"
+    if layout.broken or layout.streamed:
+        return "" if counts.keys() <= written - broken else f"delivered: {counts}"
+    whole = []  # epochs are stretches of one line of permutations; their last step reaches into the next stretch
+    for epoch in range(2):
+        own = [batches[epoch * steps // 2 : (epoch + 1) * steps // 2] for batches in ranks]
+        whole += [key for step in zip(*own, strict=True) for place in zip(*step, strict=True) for key in place][:per_epoch]
+    rounds = [whole[start : start + layout.clips] for start in range(0, len(whole) - layout.clips + 1, layout.clips)]
+    return next((f"not each clip once: {keys}" for keys in rounds if set(keys) != written), "")
+
+
+def _numbers(shards: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(n, i) for n, clips in enumerate(shards) for i in range(sum(shards[:n]), sum(shards[:n]) + clips)]
