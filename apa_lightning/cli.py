@@ -291,6 +291,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
             raise
         sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder."))
+    except RuntimeError as error:
+        if not re.search("closed by peer|reset by peer|communicator was aborted", str(error)):
+            raise
+        sys.exit(_fail("another process of this run has ended, and this one cannot go on alone. Its message says why."))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -62,7 +62,9 @@ class StreamedShards(IterableDataset[Fetched]):
         worker = get_worker_info()
         workers = worker.num_workers if worker else 1
         reader, readers = self.rank * workers + (worker.id if worker else 0), self.world_size * workers
-        number = 0
+        number = idle = 0
+        # Of a shard that several share one may get nothing; in the next round it shares another.
+        patience = 10 if len(self.urls) < readers else 1
         faults: list[Fault] = []  # wait for the next whole sample, so that every batch is full
         seen = 0
         while True:
@@ -73,7 +75,8 @@ class StreamedShards(IterableDataset[Fetched]):
                 if example is not None:
                     yield Fetched(example, faults, seen)
                     faults, seen, empty = [], 0, False
-            if empty and self.endless:
+            idle = idle + 1 if empty else 0
+            if idle == patience and self.endless:
                 yield Fetched(None, faults, seen, "one reader's shards were read to their ends without a usable sample")
                 return
             if not self.endless:
