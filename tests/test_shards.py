@@ -1,21 +1,19 @@
 """Reading shards: every kind of damage is named, nothing runs, and what is whole arrives."""
 
 import functools
-import http.server
 import io
 import json
 import os
 import pickle
 import shutil
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from shard_tools import clip, encode, flip, plain_tar, sample, special, tone, write_shards
+from shard_tools import clip, encode, flip, plain_tar, sample, served, special, tone, write_shards
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
@@ -494,16 +492,10 @@ def test_a_shard_that_is_named_twice(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
     root = tmp_path / "www"
     root.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as service:
-        threading.Thread(target=service.serve_forever, daemon=True).start()
-        yield root, f"http://127.0.0.1:{service.server_address[1]}"
-        service.shutdown()
+    with served(root) as url:
+        yield root, url
 
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads http through curl")
