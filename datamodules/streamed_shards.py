@@ -7,6 +7,7 @@ index stands beside the shard).
 """
 
 import contextlib
+import hashlib
 import itertools
 import random
 import tarfile
@@ -122,23 +123,30 @@ class StreamedShards(IterableDataset[Fetched]):
 
 
 def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
-    """All samples of one shard, and a `Fault` for each that its index promises and that did not come.
+    """All samples of one shard that are as its index says, and a `Fault` for each that is not or did not come.
 
     Without an index a damaged shard gives one `Fault` for all that may be missing.
     """
     seen: set[str] = set()
     stream: IO[bytes] | None = None
-    index: ShardIndex | None = None
+    written: dict[str, set[str]] | None = None
     trouble = ""
     try:
-        index = _index_of(url)
+        if (index := _index_of(url)) is not None:
+            written = {member.key: set() for member in index.members}
+            for member in index.members:
+                written[member.key].add(member.sha256)
         stream = open_stream(url)
         for item in group_members(url, _members(url, stream)):
             if isinstance(item, Fault) and not item.key:
                 trouble = item.detail
             else:
                 seen.add(item.key)
-                yield item
+                yield (
+                    item
+                    if written is None or isinstance(item, Fault)
+                    else _verified(item, written.get(item.key, set()))
+                )
         if not trouble:
             stream.close()  # raises where curl or the command failed
     except (OSError, ValueError) as error:
@@ -146,12 +154,19 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
     finally:
         _abandon(stream)
     reason = LOST if seen else "shard cannot be read"
-    if index is not None:
-        for key in dict.fromkeys(m.key for m in index.members):
-            if key not in seen:
-                yield Fault(url, key, reason, trouble)
+    if written is not None:
+        for key in [key for key in written if key not in seen]:
+            yield Fault(url, key, reason, trouble)
     elif trouble:
         yield Fault(url, "", reason, trouble)
+
+
+def _verified(item: Group[bytes], written: set[str]) -> Group[bytes] | Fault:
+    """The sample if its digests are among those `written`: JSON and WAV have no checksum of their own."""
+    for data in (item.audio, item.metadata):
+        if "" not in written and hashlib.sha256(data).hexdigest() not in written:
+            return Fault(item.shard, item.key, "checksum differs", "the sample is not what the index says was written")
+    return item
 
 
 def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | Fault]:

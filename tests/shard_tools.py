@@ -72,10 +72,10 @@ def special(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarI
     return info
 
 
-def flip(path: Path, offset: int) -> None:
+def flip(path: Path, offset: int, bits: int = 0xFF) -> None:
     """Change one byte of a file."""
     data = bytearray(path.read_bytes())
-    data[offset] ^= 0xFF
+    data[offset] ^= bits
     path.write_bytes(data)
 
 
@@ -88,6 +88,6 @@ def served(root: Path) -> Iterator[str]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as service:
-        threading.Thread(target=service.serve_forever, daemon=True).start()
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{service.server_address[1]}"
         service.shutdown()

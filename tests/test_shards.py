@@ -24,6 +24,7 @@ from datamodules.indexed_shards import IndexedShards, SampleTable
 from datamodules.quarantine import Quarantine, QuarantineWarning
 from datamodules.samples import LOST, BadSample, Fault, split_name
 from datamodules.shard_index import index_path, read_index
+from datamodules.shard_writer import ShardWriter
 from datamodules.shards import expand_shards
 from datamodules.streamed_shards import StreamedShards
 
@@ -524,6 +525,27 @@ def test_http_damage_is_found_by_the_index(server: tuple[Path, str]) -> None:
         **{f"train{i:03d}": LOST for i in range(2, 6)},
         "": "shard cannot be read",
     }
+
+
+@needs_curl
+def test_http_delivers_only_what_the_index_says_was_written(server: tuple[Path, str]) -> None:
+    """A byte of a WAV, or of a label, that nothing but the index's digest tells of; and another shard's samples."""
+    root, url = server
+    with ShardWriter(root / "wav-{:06d}.tar", max_samples=3) as writer:
+        for i in range(3):
+            writer.write(f"k{i}", encode(tone(), kind="wav"), "wav", {"labels": ["Piano"]})
+    (shard,) = writer.shards
+    members = {member.name: member.offset for member in read_index(shard).members}
+    flip(shard, members["k0.wav"] + 2000)
+    flip(shard, members["k2.json"] + shard.read_bytes()[members["k2.json"] :].index(b"Piano"), 0x01)
+    examples, faults = read_streamed(f"{url}/{shard.name}")
+    assert keys(examples) == ["k1"] and {f.key: f.reason for f in faults} == dict.fromkeys(
+        ("k0", "k2"), "checksum differs"
+    )
+    first, second = write_shards(root, 4, 2)
+    shutil.copy(second, first)
+    examples, faults = read_streamed(f"{url}/{first.name}", f"{url}/{second.name}")
+    assert keys(examples) == ["train002", "train003"] and {f.key for f in faults} == {f"train{i:03d}" for i in range(4)}
 
 
 def test_pipe(tmp_path: Path) -> None:
