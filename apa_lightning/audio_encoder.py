@@ -10,13 +10,12 @@ from typing import Any, Literal
 import timm
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from apa_lightning.audio import fbank, resample
 from apa_lightning.errors import InputError
-from apa_lightning.sources import first_line, frozen, read_weights, resolve_source
+from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, read_weights, resolve_source
 
 SAMPLE_RATE = 16_000
 LoaLayers = Literal["last", "mean_last_three"]
@@ -67,7 +66,7 @@ class AudioMAE(nn.Module):
             )
         try:
             encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
-        except (RuntimeError, OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+        except LOADING_ERRORS as error:
             raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {first_line(error)}") from error
         return cls(encoder, loa_layers)
 

@@ -19,7 +19,16 @@ from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
 from apa_lightning.diffusion import blend_windows, window_starts, window_weights
 from apa_lightning.errors import InputError
 from apa_lightning.griffin_lim import griffin_lim
-from apa_lightning.sources import ADAPTER_FILE, EMBEDDED, first_line, frozen, no_progress_bars, packaged, resolve_source
+from apa_lightning.sources import (
+    ADAPTER_FILE,
+    EMBEDDED,
+    LOADING_ERRORS,
+    first_line,
+    frozen,
+    no_progress_bars,
+    packaged,
+    resolve_source,
+)
 from apa_lightning.text_streams import TextStreams
 
 log = logging.getLogger(__name__)
@@ -97,7 +106,7 @@ class AudioLDM2Backbone(nn.Module):
             with no_progress_bars():
                 language_model = GPT2LMHeadModel.from_pretrained(path, subfolder="language_model", dtype=dtype)
                 pipeline = AudioLDM2Pipeline.from_pretrained(path, language_model=language_model, dtype=dtype)
-        except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        except LOADING_ERRORS as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
         return cls(pipeline, str(source), vocoder)
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import Tensor
 
 from apa_lightning.audio import resample
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
-from apa_lightning.sources import frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, no_progress_bars, resolve_source
 
 #: Where an AudioLDM2 folder keeps its CLAP: model, feature extractor, tokenizer.
 PIPELINE_PARTS = ("text_encoder", "feature_extractor", "tokenizer")
@@ -69,10 +68,13 @@ class ClapEmbedder:
             with no_progress_bars():
                 model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0], dtype=torch.float32)
                 extractor = transformers.ClapFeatureExtractor.from_pretrained(path, subfolder=parts[1])
-                tokenizer = transformers.AutoTokenizer.from_pretrained(path, subfolder=parts[2])
-        except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+                # By default it asks at the terminal whether to run a stranger's code, and waits for an answer.
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    path, subfolder=parts[2], trust_remote_code=False
+                )
+        except LOADING_ERRORS as error:
             raise InputError(
-                f"clap: {source} cannot be loaded as CLAP ({str(error).strip().splitlines()[0]}). Give a CLAP or "
+                f"clap: {source} cannot be loaded as CLAP ({first_line(error)}). Give a CLAP or "
                 "AudioLDM2 folder or hub id, or leave the setting out for the backbone's own CLAP."
             ) from error
         return cls(model, extractor, tokenizer, str(source)).to(device)

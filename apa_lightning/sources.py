@@ -22,6 +22,18 @@ EMBEDDED = "embedded"
 ADAPTER_FILE = "adapter.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Module = TypeVar("Module", bound=nn.Module)
+#: What diffusers, transformers and timm raise where a folder is damaged, foreign or hostile.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+)
 
 
 def packaged() -> Path:
@@ -48,7 +60,12 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it has none."""
+    """The first line of an error's message; its type where it has none.
+
+    Of a pickle that was refused, torch's own message says how to execute it after all; ours does not.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "a weights file holds objects other than tensors, or is damaged; it was not executed"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -41,7 +41,7 @@ class Payload:
     name: str
     prepare: Callable[[Room], Prepared]
     words: str = ""
-    environment: Callable[[Path], Mapping[str, str]] = field(default=lambda folder: {})
+    environment: Callable[[Path], Mapping[str, str]] = field(default=lambda folder: {"ROOM": str(folder)})
 
     @property
     def code(self) -> int:
@@ -59,7 +59,11 @@ def unpickles(data: bytes) -> Unsafe:
 
 
 def loads(path: Path) -> Unsafe:
-    return lambda: torch.load(path, weights_only=False)
+    def load() -> object:
+        with open(path, "rb") as file:  # by a name that ends in .safetensors torch reads it as that
+            return torch.load(file, weights_only=False)
+
+    return load
 
 
 def imports(path: Path) -> Unsafe:
@@ -149,7 +153,7 @@ MEMBERS: dict[str, Callable[[object], bytes]] = {
     "npz": lambda payload: object_array(payload, archive=True),
 }
 """Members beside a good sample's two, by extension."""
-INSTEAD = {"json": "bad JSON", "flac": "not a readable audio file"}
+INSTEAD = {"json": "bad JSON", "flac": "unusable audio"}
 """Members of which a good sample needs one, and what is said of a pickle in its place."""
 
 
@@ -188,9 +192,8 @@ def pipe(setting: str) -> Callable[[Room], Prepared]:
 
 def shell_shard(room: Room) -> Prepared:
     """A shard whose name is a command for a shell that does not quote it."""
-    name = "0; cd ${PWD%x*}; touch $(echo canary); .tar"
-    shard = room.shard(name=name)
-    return room.fit("--data.train_shards", f"['{shard}']"), runs(f"cd {room.path}; cat {name}")
+    shard = room.shard(name="0; cd $ROOM; touch canary; .tar")
+    return room.fit("--data.train_shards", f"['{shard}']"), runs(f"export ROOM={room.path}; cat {shard}")
 
 
 # --- checkpoints and adapters -----------------------------------------------------------------------------------------------
@@ -232,7 +235,7 @@ def raw(content: object) -> Callable[[Path], object]:
 def given_as(option: str, make: Callable[[Room], Path], command: str = "fit") -> Callable[[Room], Prepared]:
     def prepare(room: Room) -> Prepared:
         path = make(room)
-        careless = unpickles(path.read_bytes()) if path.read_bytes()[:1] == b"\x80" else loads(path)
+        careless = loads(path)
         if command == "adapter":
             return ["adapter", "--source", path, "--backbone", tiny_backbone(WINDOW)], careless
         arguments = {"fit": room.fit, "validate": room.validate, "predict": lambda *a: edit(room, *a)}[command]
@@ -298,7 +301,7 @@ def weights(part: str, name: str, write: Callable[[object], Callable[[Path], obj
             (folder / part / f"{name}.index.json").write_text(
                 json.dumps({"metadata": {"total_size": 1}, "weight_map": {"weight": path.name}})
             )
-        return unpickles(path.read_bytes()) if write is raw else loads(path)
+        return loads(path)
 
     return change
 
@@ -450,20 +453,22 @@ def function(place: str) -> Callable[[Room], Prepared]:
         for key in reversed(place.split(".")):
             value = [value] if key == "[]" else {key: value}
         overlay = room.write("overlay.yaml", yaml.safe_dump(value))
-        return room.fit("--config", overlay), lambda: os.system(**value_at(value, place)["init_args"])
+        return room.fit("--config", overlay), runs(touch(room))
 
     return prepare
 
 
-def value_at(value: Any, place: str) -> Any:
-    for key in place.split("."):
-        value = value[0] if key == "[]" else value[key]
-    return value
+def hook_of_a_callback(room: Room) -> Prepared:
+    """Where a callback takes a function, a call of one."""
+    call = {"class_path": "os.system", "init_args": {"command": touch(room)}}
+    callback = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": call}}
+    overlay = room.write("overlay.yaml", yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    return room.fit("--config", overlay), runs(touch(room))
 
 
 TAGS = {
     "apply": "!!python/object/apply:os.system ['{touch}']",
-    "new": "!!python/object/new:subprocess.Popen {{args: '{touch}', kwds: {{shell: true}}}}",
+    "new": "!!python/object/new:os._wrap_close [!!python/object/apply:os.popen ['{touch}'], null]",
     "module": "!!python/module:evil",
     "name": "!!python/name:evil.Evil",
 }
@@ -474,8 +479,6 @@ def tagged(tag: str, way: str) -> Callable[[Room], Prepared]:
 
     def prepare(room: Room) -> Prepared:
         text = TAGS[tag].format(touch=touch(room))
-        if tag == "new":
-            text = f"!!python/object/apply:subprocess.Popen {{args: ['{touch(room)}'], kwds: {{shell: true}}}}"
         careless = loads_yaml(text)
         if tag in ("module", "name"):
             careless = imports(code(room, room.path / "evil.py"))
@@ -540,11 +543,11 @@ def in_csv(room: Room) -> Prepared:
 
 
 def shell_name(name: str) -> Callable[[Room], Prepared]:
-    """A recording whose name is a command; no slash can stand in it, so it is relative to the folder."""
+    """A recording whose name is a command. No slash can stand in it: the environment says where the canary belongs."""
 
     def prepare(room: Room) -> Prepared:
         room.recording(f"in/{name}.wav")
-        return room.folder(), runs(f"cd {room.path}; cat {name}.wav")
+        return room.folder(), runs(f"export ROOM={room.path}; cat {name}.wav")
 
     return prepare
 

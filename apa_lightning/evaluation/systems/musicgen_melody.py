@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from apa_lightning.audio import resample
 from apa_lightning.edit_request import EditRequest, EditResult
@@ -15,7 +14,7 @@ from apa_lightning.editing import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.system import System
 from apa_lightning.random_draws import generator_for
-from apa_lightning.sources import frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, no_progress_bars, resolve_source
 
 
 class MusicGenMelody(System):
@@ -52,10 +51,10 @@ class MusicGenMelody(System):
             with no_progress_bars():
                 model = transformers.MusicgenMelodyForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
                 processor = transformers.MusicgenMelodyProcessor.from_pretrained(path)
-        except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+        except LOADING_ERRORS as error:
             raise InputError(
                 f"--data.musicgen: {self.source} cannot be loaded as MusicGen-Melody "
-                f"({str(error).strip().splitlines()[0]}). Give its folder or hub id, or leave the setting out."
+                f"({first_line(error)}). Give its folder or hub id, or leave the setting out."
             ) from error
         return frozen(model), processor
 
