@@ -4,6 +4,7 @@ What a stream over http cannot promise, and is not asked here: behind a damaged 
 named, where an index stands beside the shard.
 """
 
+import gzip
 import io
 import json
 import shutil
@@ -17,7 +18,7 @@ from diary import lines
 from fit_tools import WINDOW
 from processes import ROOT, Command
 from random_folders import tiny_flags
-from shard_tools import clip, flip, sample, write_shards
+from shard_tools import clip, encode, flip, sample, tone, write_shards
 
 from datamodules.shard_index import index_path, read_index
 
@@ -85,6 +86,35 @@ def interleave(shard: Path) -> None:
     rewrite(shard, lambda m: [*m[:2], m[2], m[4], m[3], m[5], *m[6:]])
 
 
+def splice(shard: Path, start: int) -> None:
+    """Take 4096 bytes out: all that follows has moved."""
+    data = shard.read_bytes()
+    shard.write_bytes(data[:start] + data[start + 4096 :])
+
+
+def end(shard: Path) -> int:
+    last = read_index(shard).members[-1]
+    return last.offset + last.size
+
+
+def reindex(shard: Path, change: Callable[[dict], object]) -> None:
+    index = json.loads(index_path(shard).read_text())
+    change(index)
+    index_path(shard).write_text(json.dumps(index))
+
+
+def misplace(index: dict) -> None:
+    index["members"][6]["offset"] += 512
+
+
+def exchange(shard: Path) -> None:
+    """The two tars trade places, their indexes stay."""
+    other = shard.with_name("train-000001.tar")
+    first, second = shard.read_bytes(), other.read_bytes()
+    shard.write_bytes(second)
+    other.write_bytes(first)
+
+
 @dataclass(frozen=True)
 class Damage:
     """What is done to a shard.
@@ -139,6 +169,25 @@ DAMAGES = {
         lambda shard: (shard.write_bytes(bytes(range(256)) * 40), index_path(shard).unlink()),
         refused="is no uncompressed tar",
     ),
+    "4096 bytes gone": Damage(lambda shard: splice(shard, offset(shard, f"{K[2]}.flac") + 1000), set(K[2:])),
+    "cut in the end mark": Damage(lambda shard: cut(shard, end(shard)), set()),
+    "member twice": Damage(beside(sample("extra")[0], *sample("extra")), {"extra"}, more=frozenset({"extra"})),
+    "absolute name": Damage(beside(("/extra.flac", clip(0))), {"/extra.flac"}, more=frozenset({"/extra.flac"})),
+    "JSON of two megabytes": Damage(instead(f"{K[4]}.json", b'{"labels": ["%s"]}' % (b"x" * 2_000_000)), {K[4]}),
+    "digital silence": Damage(instead(f"{K[4]}.flac", encode(0 * tone())), set()),
+    "index missing": Damage(lambda shard: index_path(shard).unlink(), set()),
+    "index cut short": Damage(lambda shard: cut(index_path(shard), 300), refused="is no index of"),
+    "index with a wrong offset": Damage(lambda shard: reindex(shard, misplace), {K[3]}),
+    "index without a sample": Damage(
+        lambda shard: reindex(shard, lambda index: index["members"].pop(5) and index["members"].pop(4)),
+        refused="lists other samples than its count says",
+    ),
+    "shards exchanged": Damage(exchange, refused="not the tar that its index describes"),
+    "compressed": Damage(
+        lambda shard: (shard.write_bytes(gzip.compress(shard.read_bytes())), index_path(shard).unlink()),
+        refused="is no uncompressed tar",
+    ),
+    "a folder": Damage(lambda shard: (shard.unlink(), shard.mkdir()), refused="is not a file"),
     "empty shard": Damage(lambda shard: shard.write_bytes(b""), refused="is empty (0 bytes)"),
     "missing shard": Damage(lambda shard: shard.unlink(), refused="no such shard"),
 }
