@@ -198,11 +198,13 @@ class _Tail:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self._given = getattr(stream, "stream", stream)
         self._position = 0
         self._kept: deque[bytes] = deque(maxlen=4)
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        # webdataset's Pipe raises as soon as its command has failed; first comes what the command gave until then.
+        data = self._given.read(size) or self._stream.read(size)
         self._position += len(data)
         self._kept.append(data)
         return data

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +79,17 @@ def flip(path: Path, offset: int, bits: int = 0xFF) -> None:
     path.write_bytes(data)
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextlib.contextmanager
-def served(root: Path) -> Iterator[str]:
+def served(root: Path, handler: Callable[..., Quiet] = Quiet) -> Iterator[str]:
     """The URL of a folder."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as service:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root))) as service:
         threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{service.server_address[1]}"
         service.shutdown()

@@ -556,6 +556,17 @@ def test_pipe(tmp_path: Path) -> None:
     assert not examples and [f.reason for f in faults] == ["shard cannot be read"]
 
 
+def test_all_that_came_before_a_command_failed_is_delivered(tmp_path: Path) -> None:
+    """webdataset's pipe raises as soon as the command has ended, whatever of its output is still to be read."""
+    (shard,) = write_shards(tmp_path, 6, 6)
+    size = read_index(shard).members[8].offset - 512
+    for _ in range(5):
+        examples, faults = read_streamed(f"pipe:head -c {size} {shard}; exit 3")
+        assert keys(examples) == [f"train{i:03d}" for i in range(4)]
+        (fault,) = faults
+        assert fault.reason == LOST and "exit 3" in fault.detail
+
+
 @pytest.mark.parametrize(("shards", "world_size"), [(1, 1), (1, 3), (2, 3), (3, 2), (5, 2), (2, 7)])
 def test_streams_share_out_every_sample_once(tmp_path: Path, shards: int, world_size: int) -> None:
     paths = [str(p) for p in write_shards(tmp_path, 11, -(-11 // shards))]
