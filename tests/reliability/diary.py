@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,3 +193,14 @@ class Keys(L.Callback):
 
     def on_predict_batch_end(self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         self._write(trainer, "predict", batch_idx, [request.name for request in batch])
+
+
+class Meanwhile(L.Callback):
+    """Does something to the files of a run when its first epoch of training is over: a line of shell."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            subprocess.run(self.command, shell=True, check=True)
