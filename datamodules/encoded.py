@@ -119,7 +119,7 @@ class EncodedDataModule(LightningDataModule):
 
     def _pieces(self, split: str) -> tuple[SampleTable, list[Piece]]:
         names = self.train_shards if split == "train" else self.validation_shards
-        urls = expand_shards(f"{_PREFIX}{split}_shards", names or [], False, split)
+        urls = expand_shards(f"{_PREFIX}{split}_shards", names or [], True, split)  # a command is none of these
         if remote := [url for url in urls if not is_local(url)]:
             raise InputError(f"{_PREFIX}{split}_shards: {remote[0]} is not local. Download it and give its path.")
         table = SampleTable([Path(url) for url in urls])

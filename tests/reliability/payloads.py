@@ -190,6 +190,20 @@ def pipe(setting: str) -> Callable[[Room], Prepared]:
     return prepare
 
 
+def pipe_evaluated(setting: str) -> Callable[[Room], Prepared]:
+    def prepare(room: Room) -> Prepared:
+        command = f"{touch(room)}; cat {room.shard()}"
+        return evaluation(room, f"--data.{setting}", f"pipe:{command}"), runs(command)
+
+    return prepare
+
+
+def shell_url(room: Room) -> Prepared:
+    """A URL that ends what a careless shell command puts into quotes. Nobody answers there."""
+    url = f"http://127.0.0.1:9/'; {touch(room)}; '.tar"
+    return room.fit("--data.train_shards", f'["{url}"]'), runs(f"echo '{url}'")
+
+
 def shell_shard(room: Room) -> Prepared:
     """A shard whose name is a command for a shell that does not quote it."""
     shard = room.shard(name="0; cd $ROOM; touch canary; .tar")

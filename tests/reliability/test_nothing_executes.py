@@ -41,6 +41,7 @@ from payloads import (
     measured_before,
     musicgen,
     pipe,
+    pipe_evaluated,
     processor_code,
     raw,
     run_folder,
@@ -48,6 +49,7 @@ from payloads import (
     setting,
     shell_name,
     shell_shard,
+    shell_url,
     slurm_job,
     tagged,
     timm_url,
@@ -184,6 +186,8 @@ JUDGES = [
 SETTINGS = [
     Payload("pipe: as train_shards", pipe("train_shards"), "allow_pipe"),
     Payload("pipe: as validation_shards", pipe("validation_shards"), "allow_pipe"),
+    Payload("pipe: as an evaluation's sources", pipe_evaluated("sources"), "is not local"),
+    Payload("pipe: as an evaluation's reference", pipe_evaluated("reference"), "is not local"),
     *(
         Payload(f"subprocess.Popen as {place}", setting(place), place.removesuffix(".[]").rsplit(".", 1)[-1])
         for place in (
@@ -230,6 +234,7 @@ NAMES = [
         for name in ("$(cd $ROOM; touch canary)", "; cd $ROOM; touch canary; #")
     ),
     Payload("a shard named as a command", shell_shard),
+    Payload("a URL named as a command", shell_url, "127.0.0.1:9"),
 ]
 PAYLOADS = [*CHECKPOINTS, *ADAPTERS, *BACKBONES, *ENCODERS, *JUDGES, *SETTINGS, *NAMES]
 FAST = {
