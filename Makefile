@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types tensorboard pocket-report clean
+.PHONY: demo test lint types reliability tensorboard pocket-report clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Kills, damages, fills and starves the program on purpose, and prints the table of RELIABILITY.md: about an hour.
+reliability: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 -m "slow or not slow"
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir runs

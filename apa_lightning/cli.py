@@ -19,6 +19,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint, run_of
@@ -114,6 +115,8 @@ class SaveFitConfig(SaveConfigCallback):
 class CLI(LightningCLI):
     """LightningCLI whose model and data are chosen by ``class_path``, plus the commands of :data:`TOOLS`."""
 
+    _continued: Path | None = None  # the folder of the run that goes on
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{"parser_mode": "omegaconf+", "description": __doc__, **kwargs})
 
@@ -169,11 +172,7 @@ class CLI(LightningCLI):
             rank_zero_info(f"{none} Training begins at the first step.")
             config.ckpt_path = None
             return
-        logger, run = config.trainer.logger, run_of(checkpoint)
-        if getattr(logger, "class_path", "").endswith(".TensorBoardLogger") and run is not None:
-            home = Path(logger.init_args.save_dir, logger.init_args.name or "", logger.init_args.sub_dir or "")
-            if run.parent.resolve() == home.resolve():
-                logger.init_args.version = run.name
+        self._continued = run_of(checkpoint)
 
     def _prepare_evaluation(self, config: Any) -> None:
         """base.yaml is of a training run: its callbacks, logger and missing adapter are not what is evaluated."""
@@ -226,6 +225,13 @@ class CLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if self.subcommand == "fit":
+            logger, run = trainer.logger, self._continued
+            if (
+                isinstance(logger, TensorBoardLogger)
+                and run
+                and run.parent.resolve() == Path(logger.root_dir).resolve()
+            ):
+                logger._version = run.name  # and not in the settings: those are of any run
             callbacks: list = trainer.callbacks  # type: ignore[attr-defined]
             callbacks[:0] = [kind() for path in GUARDS if not _has(callbacks, kind := _import(path))]
         return trainer
@@ -354,6 +360,7 @@ def _quiet_libraries() -> None:
         r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
         ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
         ".*past_key_values.* is deprecated",  # diffusers 0.42 against transformers' newer name
+        "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
     ):
         warnings.filterwarnings("ignore", pattern)
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")

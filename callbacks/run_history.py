@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.run_folder import run_folder
 
@@ -55,7 +57,9 @@ class RunHistory(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit":
-            self._append(trainer, "end", how=type(exception).__name__, message=str(exception).split("\n")[0])
+            stopped = isinstance(exception, SIGTERMException) and isinstance(exception.code, int)
+            how = signal.Signals(exception.code - 128).name if stopped else type(exception).__name__  # type: ignore
+            self._append(trainer, "end", how=how, message=str(exception).split("\n")[0])
 
     def _append(self, trainer: L.Trainer, event: str, **details: Any) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run or self._folder is None:

@@ -34,8 +34,10 @@ class StopBetweenBatches(L.Callback):
         self._asked: int | None = None
         self._requeue: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._left_validation = False
+        self._process = os.getpid()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._process = os.getpid()
         # Lightning puts back every handler of before when the run ends.
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             handler = signal.getsignal(number)
@@ -44,6 +46,9 @@ class StopBetweenBatches(L.Callback):
                     self._requeue[number] = handler  # type: ignore[assignment]
                 signal.signal(number, self._note)
         signal.signal(signal.SIGINT, self._note)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_sanity_check_start(trainer, pl_module)
         path, last = Path(trainer.ckpt_path or ""), self._last(trainer)
         if path.name.startswith("hpc_ckpt_") and last is not None and trainer.is_global_zero:
             last.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +62,12 @@ class StopBetweenBatches(L.Callback):
         return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a data worker of ours: Ctrl+C reaches it too
         if number == AGAIN and self._asked == AGAIN:
             raise KeyboardInterrupt
         self._asked = number
-        again = " Press Ctrl+C again to stop at once, without." if number == AGAIN else ""
+        again = " Press Ctrl+C again to stop at once, without saving." if number == AGAIN else ""
         rank_zero_info(f"{signal.Signals(number).name}: training stops after this step and saves its state.{again}")
 
     # Lightning's loops look at the flag that is set here when a batch is behind them and their counters are whole.
@@ -98,7 +105,7 @@ class StopBetweenBatches(L.Callback):
             for number, handler in self._requeue.items():
                 handler(number, None)
         elif path := self._last(trainer):
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             rank_zero_info(f"Stopped at step {trainer.global_step}. Continue with --ckpt_path last: {path}")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -75,14 +76,18 @@ def loader_options(num_workers: int) -> dict[str, Any]:
         "num_workers": num_workers,
         "collate_fn": collate,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _begin_worker,
         # Its own, because a DataLoader draws a seed for its workers at each start, otherwise from the global one.
         "generator": torch.Generator(),
     }
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    """One thread; and signals to the whole group of processes, which is how runs are often stopped, leave it at work: the
+    step that is finished then still needs its data. It ends when its process says so, or is gone; or by a second SIGTERM."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 
 class _Plan:

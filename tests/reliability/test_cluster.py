@@ -36,6 +36,19 @@ def test_slurm_requeues_and_the_same_command_goes_on(tmp_path: Path, promise) ->
     assert not list(tmp_path.glob("hpc_ckpt_*")) and len(list((tmp_path / "lightning_logs").iterdir())) == 1
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(signum: int, tmp_path: Path, promise) -> None:
+    """As Ctrl+C, timeout(1), scancel and service managers send it."""
+    fit = Fit(workers=2)
+    run = fit.start(tmp_path, before=os.setpgrp)
+    run.wait_until(lambda: len(lines(tmp_path / "diary.jsonl")) > 8)
+    os.killpg(run.pid, signum)
+    code = run.wait()
+    difference = check_continued(fit, tmp_path, True) if code == 128 + signum else f"{code} {run.output[-1500:]}"
+    promise(NAME, not difference, 1, "stops by a signal to the whole group")
+    assert not difference
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
