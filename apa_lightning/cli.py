@@ -21,6 +21,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from omegaconf.errors import OmegaConfBaseException
 
 from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint, run_of
 from apa_lightning.errors import InputError
@@ -42,7 +43,11 @@ TOOLS: dict[str, str | dict[str, str]] = {
 }
 
 # An overlay's values must reach the ${...} of the base file: with this mode interpolation is resolved after merging.
-set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+# A configuration names classes of the kind that is asked for; neither values of any kind nor functions are called, and a
+# denylist, of whatever length, has jsonargparse refuse what runs commands (os, subprocess, builtins, ...).
+set_parsing_settings(
+    omegaconf_absolute_to_relative_paths=True, instantiate_subclass_spec_in_any=False, import_path_denylist=[]
+)
 
 
 #: Classes whose knobs ``--help`` lists: those of base.yaml and the edit tasks. Any other is named by ``class_path``.
@@ -158,13 +163,24 @@ class CLI(LightningCLI):
             self._prepare_evaluation(self.config[self.subcommand])
         elif self.subcommand == "fit":
             self._continue_run(self.config.fit)
+        if self.subcommand not in (*TOOLS, "fit"):
+            self._refuse_hpc(self.config[self.subcommand])
+
+    def _refuse_hpc(self, config: Any) -> None:
+        """Under SLURM Lightning would load what a requeued training left behind, over the adapter that was asked for."""
+        root = Path(config.trainer.default_root_dir or ".")
+        if SLURMEnvironment.detect() and config.get("ckpt_path") is None and any(root.glob("hpc_ckpt_*.ckpt")):
+            raise InputError(
+                f"trainer.default_root_dir: '{root}' holds a hpc_ckpt_*.ckpt of a requeued training. Give --ckpt_path last "
+                "to use it, or another --trainer.default_root_dir."
+            )
 
     def _continue_run(self, config: Any) -> None:
         """``--ckpt_path last`` goes on in the run's own folder, or begins where there is nothing to go on with; so does a
         job that SLURM has requeued, which cannot be given another command."""
         root = Path(config.trainer.default_root_dir or ".")
         requeued = SLURMEnvironment.detect() and any(root.glob("hpc_ckpt_*.ckpt"))
-        if config.get("ckpt_path") != "last" and not (requeued and config.get("ckpt_path") is None):
+        if config.get("ckpt_path") not in ("last", "hpc") and not (requeued and config.get("ckpt_path") is None):
             return
         try:
             config.ckpt_path = str(checkpoint := last_checkpoint(root))
@@ -209,8 +225,7 @@ class CLI(LightningCLI):
             arguments.get("ckpt_path") == "last"
         ):  # of fit see _continue_run; Lightning looks only into the new, empty folder
             arguments["ckpt_path"] = last_checkpoint(self.trainer.default_root_dir)
-        if arguments.get("ckpt_path"):
-            arguments["weights_only"] = True  # nothing in a checkpoint is ever executed
+        arguments["weights_only"] = True  # nothing in a checkpoint is ever executed
         return arguments
 
     def _set_seed(self) -> None:
@@ -293,6 +308,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if (message := _root_message(error)) is None:
             raise
         sys.exit(_fail(message))
+    except OmegaConfBaseException as error:
+        sys.exit(_fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})"))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
             raise
