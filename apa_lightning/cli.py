@@ -304,12 +304,12 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,
             args=None if args is None else list(args),
         )
+    except OmegaConfBaseException as error:
+        sys.exit(_fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})"))
     except (*USER_ERRORS, ValueError) as error:
         if (message := _root_message(error)) is None:
             raise
         sys.exit(_fail(message))
-    except OmegaConfBaseException as error:
-        sys.exit(_fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})"))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
             raise
