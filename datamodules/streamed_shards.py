@@ -6,20 +6,26 @@ reads again what that epoch has delivered, and behind a damaged header the rest 
 index stands beside the shard).
 """
 
+import base64
 import contextlib
 import hashlib
 import itertools
 import random
+import string
 import tarfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
 
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset import filters
-from webdataset.gopen import gopen_curl, gopen_pipe
+from webdataset.gopen import gopen_pipe
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
@@ -28,6 +34,12 @@ from datamodules.indexed_shards import Fetched, remarks
 from datamodules.samples import LOST, BadSample, Fault, Group, group_members
 from datamodules.shard_index import ShardIndex, parse_index, read_index
 from datamodules.shard_scan import is_meta
+
+SILENCE = 60.0
+"""Seconds after which a server that says nothing has failed."""
+BUSY = (408, 429, 500, 502, 503, 504)
+"""Answers of a server that will soon be better: asked again after `PAUSE` seconds, `TRIES` times in all."""
+TRIES, PAUSE = 30, 2.0
 
 
 class StreamedShards(IterableDataset[Fetched]):
@@ -148,8 +160,8 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
                     else _verified(item, written.get(item.key, set()))
                 )
         if not trouble:
-            stream.close()  # raises where curl or the command failed
-    except (OSError, ValueError) as error:
+            stream.close()  # raises where the command failed
+    except (OSError, HTTPException, ValueError) as error:
         trouble = trouble or str(error)
     finally:
         _abandon(stream)
@@ -189,7 +201,7 @@ def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | 
             yield Fault(url, "", LOST, "no end mark: the tar was cut, and samples may be missing")
         elif any(rest) or any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
             yield Fault(url, "", LOST, f"the header at byte {end} cannot be read")
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, HTTPException) as error:
         yield Fault(url, "", LOST, str(error))
 
 
@@ -225,16 +237,35 @@ def _abandon(stream: IO[bytes] | None) -> None:
 
 
 def open_stream(url: str) -> IO[bytes]:
-    """Open a local path, http(s) URL (through curl) or `pipe:` command; the caller has allowed the latter.
+    """Open a local path, http(s) URL or `pipe:` command; the caller has allowed the latter.
 
-    webdataset's openers are called by name, because its dispatcher rewrites URLs by environment variables.
+    Not by webdataset's dispatcher, which rewrites URLs by environment variables, nor its curl, which waits without end
+    for a server that has gone silent.
     """
     scheme = url.partition(":")[0] if ":" in url else ""
     if scheme == "pipe":
         return gopen_pipe(url)
     if scheme in ("http", "https"):
-        return gopen_curl(url)
+        return _open_url(url)
     return open(url, "rb")
+
+
+def _open_url(url: str) -> IO[bytes]:
+    parts = urlsplit(quote(url, safe=string.punctuation))
+    name, _, host = parts.netloc.rpartition("@")
+    request = Request(urlunsplit(parts._replace(netloc=host)))
+    if name:
+        encoded = base64.b64encode(unquote_to_bytes(name)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    tries = 0
+    while True:
+        try:
+            return urlopen(request, timeout=SILENCE)
+        except HTTPError as error:
+            tries += 1
+            if error.code not in BUSY or tries == TRIES:
+                raise
+        time.sleep(PAUSE)
 
 
 def _index_of(url: str) -> ShardIndex | None:
@@ -249,5 +280,5 @@ def _index_of(url: str) -> ShardIndex | None:
         with open_stream(index_url) as stream:
             text = b"".join(iter(lambda: stream.read(1 << 20), b""))
         return parse_index(text, index_url, path.name)
-    except (OSError, InputError):
+    except (OSError, HTTPException, InputError):
         return None  # none there; a server may answer with a page of its own

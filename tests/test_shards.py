@@ -1,5 +1,6 @@
 """Reading shards: every kind of damage is named, nothing runs, and what is whole arrives."""
 
+import base64
 import functools
 import io
 import json
@@ -7,17 +8,19 @@ import os
 import pickle
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from shard_tools import clip, encode, flip, plain_tar, sample, served, special, tone, write_shards
+from shard_tools import Quiet, clip, encode, flip, plain_tar, sample, served, special, tone, write_shards
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
 from datamodules import shards as shards_module
+from datamodules import streamed_shards
 from datamodules.captions import TEMPLATES, CaptionTemplates, lower_first
 from datamodules.decoding import ExampleDecoder
 from datamodules.indexed_shards import IndexedShards, SampleTable
@@ -499,10 +502,6 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         yield root, url
 
 
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads http through curl")
-
-
-@needs_curl
 def test_http(server: tuple[Path, str]) -> None:
     root, url = server
     shards = write_shards(root, 4, 2)
@@ -514,7 +513,6 @@ def test_http(server: tuple[Path, str]) -> None:
     assert keys(read_streamed(*urls)[0]) == keys(examples)
 
 
-@needs_curl
 def test_http_damage_is_found_by_the_index(server: tuple[Path, str]) -> None:
     root, url = server
     (shard,) = write_shards(root, 6, 6)
@@ -527,7 +525,46 @@ def test_http_damage_is_found_by_the_index(server: tuple[Path, str]) -> None:
     }
 
 
-@needs_curl
+class Trying(Quiet):
+    """A server that wants a name, is busy at first, and goes silent in the middle of `silent-000000.tar`."""
+
+    def __init__(self, *arguments: object, asked: list[str], **options: object) -> None:
+        self.asked = asked
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me@x:s c").decode():
+            self.send_error(401)
+        elif self.asked.count(self.path) < 3 and "silent" not in self.path:
+            self.send_error(503)
+        elif self.path == "/silent-000000.tar":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(Path(self.directory, "silent-000000.tar").read_bytes()[:-12_000])
+            time.sleep(20)
+        else:
+            super().do_GET()
+
+
+def test_http_servers_that_are_busy_or_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed_shards, "PAUSE", 0.0)
+    monkeypatch.setattr(streamed_shards, "SILENCE", 0.5)
+    write_shards(tmp_path, 2, 2)
+    write_shards(tmp_path, 3, 3, "silent")
+    asked: list[str] = []
+    with served(tmp_path, functools.partial(Trying, asked=asked)) as url:
+        url = url.replace("//", "//me%40x:s%20c@")
+        examples, faults = read_streamed(f"{url}/train-000000.tar")
+        assert keys(examples) == ["train000", "train001"] and not faults
+        examples, faults = read_streamed(f"{url}/silent-000000.tar")
+        assert keys(examples) == ["silent000"]
+        assert [(f.key, f.reason, f.detail) for f in faults] == [(f"silent{i:03d}", LOST, "timed out") for i in (1, 2)]
+        monkeypatch.setattr(streamed_shards, "TRIES", 2)
+        asked.clear()
+        assert "503" in read_streamed(f"{url}/train-000000.tar")[1][0].detail
+
+
 def test_http_delivers_only_what_the_index_says_was_written(server: tuple[Path, str]) -> None:
     """A byte of a WAV, or of a label, that nothing but the index's digest tells of; and another shard's samples."""
     root, url = server

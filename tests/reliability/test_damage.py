@@ -201,7 +201,9 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def command(kind: str, folder: Path, *more: object, share: float = 0.9) -> Command:
+def command(
+    kind: str, folder: Path, *more: object, share: float = 0.9, before: Callable[[], object] = lambda: None
+) -> Command:
     names = ",".join(f"{folder}/train-00000{number}.tar" for number in range(2))
     splits = {"fit": ("train", "validation"), "validate": ("validation", "train")}[kind]
     arguments = [
@@ -211,7 +213,7 @@ def command(kind: str, folder: Path, *more: object, share: float = 0.9) -> Comma
         "--trainer.callbacks=null", "--trainer.callbacks+=diary.Keys", f"--trainer.callbacks.init_args.path={folder}/keys.jsonl",
         "--trainer.enable_checkpointing=false", "--trainer.max_steps=-1", "--trainer.max_epochs=1", *more,
     ]  # fmt: skip
-    return Command(arguments, folder / "log.txt")
+    return Command(arguments, folder / "log.txt", before=before)
 
 
 @pytest.mark.parametrize("kind", ["validate", "fit"])

@@ -10,7 +10,7 @@ import pytest
 from diary import lines
 from shard_tools import served
 from test_damage import K, command, offset, whole
-from test_damage_streamed import needs_curl, stream
+from test_damage_streamed import stream
 
 __all__ = ["whole"]  # a fixture
 NAME = "Nothing lost silently"
@@ -33,7 +33,6 @@ def test_a_shard_that_changes(name: str, workers: int, whole: Path, tmp_path: Pa
     check(name, workers, whole, tmp_path, promise, remote=False)
 
 
-@needs_curl
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_remote_shard_that_changes(name: str, whole: Path, tmp_path: Path, promise) -> None:
