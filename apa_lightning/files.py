@@ -1,10 +1,13 @@
-"""Whole files: written under another name, synced, renamed."""
+"""Whole files: written under another name, synced, renamed; and work that one process does at a time."""
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 RANDOM_BYTES = 4
 
@@ -40,14 +43,37 @@ def atomic_path(path: str | os.PathLike, outdates: str | os.PathLike | None = No
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:
-    """Remove what killed processes left of writing ``path``; nobody else may be writing it."""
+    """Remove what killed processes left of writing ``path``, or any file in it if it is a folder; nobody else may be writing
+    there."""
     path = Path(path)
-    start, end = f".{path.stem}.", f".tmp{path.suffix}"
-    length = len(start) + 2 * RANDOM_BYTES + len(end)
+    folder, stem, suffix = path.parent, re.escape(path.stem), re.escape(path.suffix)
+    if path.is_dir():
+        folder, stem, suffix = path, ".+", r"(\.[^.]*)?"
+    leftover = re.compile(rf"\.{stem}\.[0-9a-f]{{{2 * RANDOM_BYTES}}}\.tmp{suffix}")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for name in os.listdir(path.parent):
-            if len(name) == length and name.startswith(start) and name.endswith(end):
-                (path.parent / name).unlink(missing_ok=True)
+        for name in os.listdir(folder):
+            if leftover.fullmatch(name):
+                (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file ``path`` inside the block; it is removed behind it. The system gives it back when a process dies.
+
+    Yields:
+        whether it is held: ``False`` when another process holds it and ``wait`` is not set.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait, poll_interval=0.2)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+        Path(path).unlink(missing_ok=True)  # while it is held: whoever waits for it looks at what is done first
+    finally:
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

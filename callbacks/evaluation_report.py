@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,13 +23,14 @@ from apa_lightning.evaluation.report import write_report
 from apa_lightning.evaluation.rows import Row, write_rows
 from apa_lightning.evaluation.sweep import write_operating_points
 from apa_lightning.evaluation.tables import write_tables
-from apa_lightning.files import atomic_path
+from apa_lightning.files import atomic_path, remove_leftovers
 from apa_lightning.metrics.embeddings import load_embedding
 from apa_lightning.metrics.frechet import fad_infinity, frechet_audio_distance
 from apa_lightning.metrics.kernel import kernel_audio_distance
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.pocket.judge import NAMES, InstrumentJudge
 from apa_lightning.sources import packaged
+from callbacks.prediction_writer import TERMINATED
 from datamodules.evaluation import EvaluationDataModule, Planned
 from datamodules.evaluation_sets import read_set
 
@@ -78,7 +80,11 @@ class EvaluationReport(Callback):
         for _, pair, digests in tqdm(
             share, desc="measuring", unit="edit", disable=not trainer.is_global_zero, dynamic_ncols=True
         ):
-            self._measurer.measure(pair, digests)
+            key = self._measurer.key(pair, digests)
+            with data.queue.results.claim(key, wait=True):  # unless another command measures it
+                self._measurer.measure(pair, digests)
+            if trainer.received_sigterm:  # Lightning looks at it in fit alone
+                raise SIGTERMException(TERMINATED)
         trainer.strategy.barrier("measured")
         if trainer.is_global_zero:
             self._publish(data, cast(AudioPromptModule, pl_module), todo)
@@ -125,6 +131,13 @@ class EvaluationReport(Callback):
         ]
         set_metrics = self._set_metrics(data, plans, measures)
         about = self._about(data, module, plans)
+        assert data.queue is not None
+        with data.queue.results.publishing():
+            self._write(data, rows, set_metrics, about)
+
+    def _write(self, data: EvaluationDataModule, rows: list[Row], set_metrics: list[dict], about: dict) -> None:
+        for folder in (data.output, data.output / "plots"):
+            remove_leftovers(folder)
         for name, content in (("set_metrics.json", set_metrics), ("evaluation.json", about)):
             with atomic_path(data.output / name) as temporary:
                 temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from apa_lightning.audio import AudioError, probe_audio
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import alone, atomic_path, remove_leftovers
 from datamodules.edit_records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 
 RESULTS, CLAIMS = "results.jsonl", ".claims"
@@ -39,6 +39,7 @@ class EditResults:
         self.made: dict[str, Entry] = {}  # by output
         self._torn: set[str] = set()  # outputs named in lines that a crash has cut
         self._read_to = 0
+        self._results_lock = folder / CLAIMS / "results.lock"
         try:
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
             with self._appending():
@@ -55,7 +56,7 @@ class EditResults:
     @contextlib.contextmanager
     def _appending(self) -> Iterator[int]:
         """Hold the lock on `results.jsonl` and yield its descriptor; a last line torn by a crash is mended first."""
-        with FileLock(self.folder / CLAIMS / "results.lock").acquire(poll_interval=0.02):
+        with FileLock(self._results_lock).acquire(poll_interval=0.02):
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 self._torn |= named_output(mend_last_line(descriptor))
@@ -145,6 +146,12 @@ class EditResults:
                 writer.writerows(latest.values())
         return table
 
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Inside the block no other process writes tables or a report into the folder."""
+        with self._appending():
+            yield
+
     # --- files in the folder ----------------------------------------------------------------------------------------
 
     def check_free(self, output: str) -> None:
@@ -188,14 +195,17 @@ class EditResults:
         """Remove the notes of killed processes as far as what they speak of has been made since, or is gone."""
         for note, outputs in self._in_progress().items():
             if all(self._is_intact(output) or not (self.folder / output).exists() for output in outputs):
-                with self._lock(note.stem, wait=False) as held:
+                with alone(note.with_suffix(".lock"), wait=False) as held:
                     if held:
                         note.unlink(missing_ok=True)
         for half in (self.folder / CLAIMS).glob(".*.json"):
             name = half.name.split(".")[1]
-            with self._lock(name, wait=False) as held:
+            with alone(self.folder / CLAIMS / f"{name}.lock", wait=False) as held:
                 if held:
                     remove_leftovers(self.folder / CLAIMS / f"{name}.json")
+        for lock in set((self.folder / CLAIMS).glob("*.lock")) - {self._results_lock}:
+            with alone(lock, wait=False):
+                pass
 
     @contextlib.contextmanager
     def claim(self, name: str, wait: bool) -> Iterator[bool]:
@@ -204,7 +214,7 @@ class EditResults:
         Yields:
             whether the claim is held: `False` when another process holds it and `wait` is not set.
         """
-        with self._lock(name, wait) as held:
+        with alone(self.folder / CLAIMS / f"{name}.lock", wait) as held:
             if held:
                 self.refresh()
             yield held
@@ -219,18 +229,3 @@ class EditResults:
             temporary.write_text(json.dumps(list(outputs)))
         yield
         note.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _lock(self, name: str, wait: bool) -> Iterator[bool]:
-        path = self.folder / CLAIMS / f"{name}.lock"
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=wait, poll_interval=0.2)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks at the results first
-        finally:
-            lock.release()

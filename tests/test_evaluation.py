@@ -148,7 +148,11 @@ def test_what_an_interruption_has_left_is_continued(songs, adapter):
         Path("out", path).unlink()
     for path in list(Path("out/measures").iterdir())[:5]:
         path.write_bytes(path.read_bytes()[:100])  # torn
+        path.with_name(f".{path.stem}.01234567.tmp.npz").touch()
+    for half in (".report.01234567.tmp.html", "plots/.trade_off.01234567.tmp.png", ".results.01234567.tmp.csv"):
+        Path("out", half).touch()
     main(command(adapter, "--data.overwrite=true"))
+    assert not list(Path("out").rglob("*.tmp.*"))
     assert {path: Path("out", path).read_bytes() for path in made_at()} == whole
     assert rows_of() == rows
 

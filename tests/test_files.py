@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import alone, atomic_path, remove_leftovers
 
 
 def names(folder) -> list[str]:
@@ -68,3 +68,19 @@ def test_leftovers_are_those_of_this_file_alone(tmp_path):
     remove_leftovers(tmp_path / "a.wav")
     assert names(tmp_path) == sorted(others)
     remove_leftovers(tmp_path / "nowhere" / "a.wav")
+
+
+def test_leftovers_of_a_folder_are_those_of_all_its_files(tmp_path):
+    others = ["a.wav", ".a.wav", ".hidden.tmp.wav", ".a.0123456.tmp.wav"]
+    for name in (".a.01234567.tmp.wav", ".b c.89abcdef.tmp.png", ".plain.01234567.tmp", *others):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted(others)
+
+
+def test_one_process_at_a_time(tmp_path):
+    lock = tmp_path / "work.lock"
+    lock.touch()  # of a killed process
+    with alone(lock) as held, alone(lock, wait=False) as also:
+        assert (held, also) == (True, False)
+    assert not names(tmp_path)

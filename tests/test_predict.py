@@ -271,9 +271,10 @@ def test_a_recording_is_decoded_once(here, predict, monkeypatch):
 
 
 def test_a_half_written_note_goes_with_the_next_run(here, predict):
-    """A process killed while it noted what it makes, of edits that are not asked for any more."""
+    """A process killed while it noted what it makes, of edits that are not asked for any more, or gave a claim back."""
     claims = Path("edits/.claims")
     claims.mkdir(parents=True)
+    (claims / "fedcba9876543210.lock").touch()
     (claims / ".0123456789abcdef.01234567.tmp.json").write_text('["harp.w')
     predict()
     assert {path.name for path in claims.iterdir()} == {"results.lock"}

@@ -17,7 +17,7 @@ from apa_lightning.audio import load_audio, resample, to_mono
 from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import METRICS
-from apa_lightning.files import atomic_path
+from apa_lightning.files import atomic_path, remove_leftovers
 from apa_lightning.metrics import (
     beat_f1,
     beats,
@@ -105,12 +105,12 @@ class Measurer:
         self._heard = lru_cache(maxsize=_REMEMBERED)(lambda path: Heard(path, clap, embedding))
 
     def measure(self, pair: Pair, digests: tuple[str, ...]) -> Measures:
-        """The figures of one edit.
+        """The figures of one edit. One process at a time may measure it.
 
         Args:
             digests: of the contents of all files of ``pair``: what was measured of the same contents is not measured again.
         """
-        path = self.kept / f"{self._key(pair, digests)}.npz"
+        path = self.kept / f"{self.key(pair, digests)}.npz"
         try:
             with np.load(path, allow_pickle=False) as found:
                 figures = json.loads(str(found["figures"]))
@@ -118,6 +118,7 @@ class Measurer:
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or not whole
             made = self._measure(pair)
         plain = {name: None if math.isnan(value) else value for name, value in made.figures.items()}
+        remove_leftovers(path)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, figures=json.dumps(plain), embeddings=made.embeddings)
         return made
@@ -127,7 +128,8 @@ class Measurer:
         heard = self._heard(path)
         return self._nothing() if heard.problem else heard.embeddings
 
-    def _key(self, pair: Pair, digests: tuple[str, ...]) -> str:
+    def key(self, pair: Pair, digests: tuple[str, ...]) -> str:
+        """The name under which the figures are kept."""
         about = (
             FORMAT, *digests, pair.score_text, pair.source_text, pair.target, self.clap.name, self.embedding.name,
             self.judge is not None,
