@@ -7,6 +7,7 @@ trained, and the files. The adapter's state dict carries the published checkpoin
 """
 
 import hashlib
+import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,8 +133,10 @@ class AudioPromptAdapter(nn.Module):
 
     def export_published(self, path: str | os.PathLike) -> None:
         """Write the published checkpoint's format: a torch file of the same key names."""
+        encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
+        torch.save({key: value.detach().float().cpu() for key, value in self.state_dict().items()}, encoded)
         with atomic_path(path) as temporary:
-            torch.save({key: value.detach().float().cpu() for key, value in self.state_dict().items()}, temporary)
+            temporary.write_bytes(encoded.getbuffer())
 
     def check(
         self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str] = MappingProxyType({})
@@ -165,7 +168,12 @@ class AudioPromptAdapter(nn.Module):
             if not torch.isfinite(weights[key]).all():
                 raise AdapterError(f"{what}: {key} contains NaN or Inf. The training that wrote it diverged.")
         if "backbone_fingerprint" in metadata:
-            fingerprint = torch.tensor([float(value) for value in metadata["backbone_fingerprint"].split()])
+            try:
+                fingerprint = torch.tensor([float(value) for value in metadata["backbone_fingerprint"].split()])
+            except ValueError:
+                raise AdapterError(
+                    f"{what}: its header's backbone_fingerprint holds no numbers. Save it again."
+                ) from None
             self.check_backbone(fingerprint, what, metadata.get("backbone", "another backbone"))
 
     def check_backbone(self, fingerprint: Tensor, what: str, backbone: str) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.files import atomic_path, remove_leftovers
 from apa_lightning.module import AudioPromptModule
 from callbacks.run_folder import run_folder
 from callbacks.spectrogram import save_png, spectrogram_picture
@@ -60,6 +60,7 @@ class AudioSamples(EditsCallback):
         if trainer.fast_dev_run or not edits:
             return
         folder = self._folder / f"step-{trainer.global_step:06d}"
+        remove_leftovers(folder)
         for edit in edits:
             self._write(edit, folder, trainer)
         with atomic_path(folder / "edits.jsonl") as temporary:

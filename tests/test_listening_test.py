@@ -77,7 +77,9 @@ def evaluation(tmp_path) -> Path:
 
 @pytest.fixture
 def test(evaluation, tmp_path) -> Path:
+    (tmp_path / ".test.tmp" / "page").mkdir(parents=True)  # of a build that was killed
     build(evaluation, tmp_path / "test", sets_per_task=2)
+    assert not (tmp_path / ".test.tmp").exists()
     return tmp_path / "test"
 
 

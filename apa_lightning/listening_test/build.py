@@ -1,11 +1,12 @@
 """``listening-test build``: an evaluation's edits as one self-contained page for listeners."""
 
 import csv
+import io
 import json
 import os
 import random
 import secrets
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from importlib.resources import files
@@ -51,9 +52,9 @@ def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_pe
         raise InputError(f"out: {out} exists already and is not empty; give a new folder.")
     tasks = read_edits(evaluation)
     systems = _chosen_systems(tasks, systems, evaluation)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "test"
+    folder = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)  # of a build that was killed
+    try:
         test = _Test(folder / "page", systems, random.Random(seed))
         for task, edits in tasks.items():
             test.add_task(task, edits, evaluation, sets_per_task)
@@ -66,6 +67,12 @@ def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_pe
             )
         test.save(folder)
         os.replace(folder, out)
+    except OSError as error:
+        if not error.filename or folder in Path(error.filename).parents:
+            error.filename = str(out)  # a full disk names no file, and nobody knows the temporary ones
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     counts = Counter(item["task"] for item in test.sets)
     print(
         f"{len(test.sets)} sets ({', '.join(f'{task} {count}' for task, count in counts.items())}) with {len(test.items)} "
@@ -170,7 +177,9 @@ class _Test:
     def _write(self, clip: Clip) -> str:
         """Write a clip anew, so that neither its name nor its metadata tell where it is from; its token."""
         token = secrets.token_hex(8)
-        soundfile.write(self.page / "audio" / f"{token}.wav", *clip, subtype="PCM_16")
+        encoded = io.BytesIO()  # soundfile reports a full disk as "System error"; writing bytes says what it is
+        soundfile.write(encoded, *clip, format="WAV", subtype="PCM_16")
+        (self.page / "audio" / f"{token}.wav").write_bytes(encoded.getbuffer())
         self.seconds += len(clip[0]) / clip[1]
         return token
 
