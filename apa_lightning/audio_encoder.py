@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import timm
@@ -67,7 +68,8 @@ class AudioMAE(nn.Module):
         try:
             encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
         except LOADING_ERRORS as error:
-            raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {first_line(error)}") from error
+            why = first_line(error) if isinstance(error, UnpicklingError) else " ".join(str(error).split())[:400]
+            raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {why}") from error
         return cls(encoder, loa_layers)
 
     @property
@@ -141,11 +143,11 @@ def _from_state_dict(weights: dict[str, Tensor], num_heads: int | None, path: Pa
     try:
         _, tokens, width = weights["pos_embed"].shape
         _, channels, patch, _ = weights["patch_embed.proj.weight"].shape
-    except (KeyError, ValueError):
+        depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
+    except (LookupError, ValueError):
         raise InputError(
-            f"audio_encoder: {path} holds no AudioMAE encoder (pos_embed and patch_embed.proj.weight)."
+            f"audio_encoder: {path} holds no AudioMAE encoder (pos_embed, patch_embed.proj.weight, blocks)."
         ) from None
-    depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
     bins = 128
     encoder = VisionTransformer(
         img_size=((tokens - 1) * patch // (bins // patch), bins),

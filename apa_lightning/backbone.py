@@ -8,11 +8,11 @@ from math import prod
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import AudioLDM2Pipeline
+from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel, AutoencoderKL
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from transformers import ClapModel, GPT2LMHeadModel, SpeechT5HifiGan, T5EncoderModel
 
 from apa_lightning.adapter import AdapterError, AudioPromptAdapter
 from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
@@ -25,7 +25,9 @@ from apa_lightning.sources import (
     LOADING_ERRORS,
     first_line,
     frozen,
+    load_whole,
     no_progress_bars,
+    only_errors,
     packaged,
     resolve_source,
 )
@@ -33,7 +35,17 @@ from apa_lightning.text_streams import TextStreams
 
 log = logging.getLogger(__name__)
 
-PARTS = ("unet", "vae", "vocoder", "text_encoder", "text_encoder_2", "projection_model", "language_model")
+#: The parts of AudioLDM2 that hold weights. Older folders say GPT2Model, which has lost the generation methods in
+#: transformers 5.
+PARTS = {
+    "unet": AudioLDM2UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "vocoder": SpeechT5HifiGan,
+    "text_encoder": ClapModel,
+    "text_encoder_2": T5EncoderModel,
+    "projection_model": AudioLDM2ProjectionModel,
+    "language_model": GPT2LMHeadModel,
+}
 PROMPT_CACHE_SIZE = 4096
 Vocoder = Literal["backbone", "refined", "griffin_lim"]
 REFINEMENTS = 12
@@ -98,14 +110,16 @@ class AudioLDM2Backbone(nn.Module):
         Raises:
             FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
         """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"dtype: {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16.")
         path = resolve_source(source, "backbone", AudioLDM2Pipeline.download)
         if not (path / "model_index.json").is_file():
             raise FileNotFoundError(f"backbone: {path} holds no model_index.json; give a diffusers AudioLDM2 folder.")
         try:
-            # Older folders say GPT2Model, which has lost the generation methods in transformers 5.
             with no_progress_bars():
-                language_model = GPT2LMHeadModel.from_pretrained(path, subfolder="language_model", dtype=dtype)
-                pipeline = AudioLDM2Pipeline.from_pretrained(path, language_model=language_model, dtype=dtype)
+                parts = {part: load_whole(kind, path, part, dtype=dtype) for part, kind in PARTS.items()}
+                with only_errors():  # it shows whole modules that it is given
+                    pipeline = AudioLDM2Pipeline.from_pretrained(path, **parts, dtype=dtype)
         except LOADING_ERRORS as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
         return cls(pipeline, str(source), vocoder)

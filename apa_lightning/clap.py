@@ -14,7 +14,7 @@ from torch import Tensor
 from apa_lightning.audio import resample
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
-from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, load_whole, no_progress_bars, resolve_source
 
 #: Where an AudioLDM2 folder keeps its CLAP: model, feature extractor, tokenizer.
 PIPELINE_PARTS = ("text_encoder", "feature_extractor", "tokenizer")
@@ -66,7 +66,7 @@ class ClapEmbedder:
         parts = PIPELINE_PARTS if (path / "model_index.json").is_file() else ("", "", "")
         try:
             with no_progress_bars():
-                model = transformers.ClapModel.from_pretrained(path, subfolder=parts[0], dtype=torch.float32)
+                model = load_whole(transformers.ClapModel, path, parts[0], dtype=torch.float32)
                 extractor = transformers.ClapFeatureExtractor.from_pretrained(path, subfolder=parts[1])
                 # By default it asks at the terminal whether to run a stranger's code, and waits for an answer.
                 tokenizer = transformers.AutoTokenizer.from_pretrained(

@@ -64,6 +64,9 @@ class EditRequest:
     id: str | None = None
 
     def __post_init__(self) -> None:
+        array = isinstance(self.audio, tuple) and len(self.audio) == 2
+        if not array and not isinstance(self.audio, str | PathLike):
+            raise InputError(f"audio: is a {type(self.audio).__name__}; give a file, or (waveform, sample_rate).")
         for name in ("prompt", "negative_prompt"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name}: {getattr(self, name)!r} is no text; give a string ('' means unconditional).")
@@ -81,6 +84,12 @@ class EditRequest:
             raise InputError(f"num_inference_steps: {self.num_inference_steps!r}; give 1 to 1000.")
         if not _is_number(self.strength) or not 0 < self.strength <= 1:
             raise InputError(f"strength: {self.strength!r}; give a share above 0, at most 1 (from pure noise).")
+        if not isinstance(self.scheduler, str):
+            raise InputError(f"scheduler: {self.scheduler!r} is no name; give that of a diffusers scheduler.")
+        if not isinstance(self.match_level, bool):
+            raise InputError(f"match_level: {self.match_level!r}; give True or False.")
+        if not isinstance(self.id, str | None):
+            raise InputError(f"id: {self.id!r} is no text; give a string, or leave it out for the file's stem.")
         if not _is_integer(self.seed):
             raise InputError(f"seed: {self.seed!r} is no whole number.")
         if self.sample_rate is not None and (
@@ -90,7 +99,7 @@ class EditRequest:
                 f"sample_rate: {self.sample_rate!r}; give 4000 to 384000 Hz, or leave it out for the recording's own."
             )
         if self.region is not None:
-            if len(self.region) != 2 or not all(_is_number(second) for second in self.region):
+            if not _is_pair(self.region) or not all(_is_number(second) for second in self.region):
                 raise InputError(f"region: {self.region!r}; give start and end in seconds.")
             start, end = self.region
             if not 0 <= start < end:
@@ -195,6 +204,10 @@ def check_not_silent(waveform: Tensor, name: str) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
 
 
 def _is_integer(value: object) -> bool:

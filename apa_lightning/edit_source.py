@@ -1,12 +1,15 @@
 """The recording that is edited: loaded and checked, as the model hears it; and what becomes of an edit of it."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, resample, to_mono
+from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, probe_audio, resample, to_mono
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.edit_request import MAX_SECONDS, SILENCE_PEAK, EditRequest, check_length, check_not_silent
 from apa_lightning.errors import InputError
+from apa_lightning.sources import first_line
 
 #: Seconds over which an edited region fades into the untouched recording.
 REGION_FADE = 0.03
@@ -31,13 +34,13 @@ class EditSource:
         Raises:
             FileNotFoundError, InputError: it cannot be used.
         """
-        name = "audio" if isinstance(request.audio, tuple) else str(request.audio)
-        waveform, rate = (
-            _from_array(*request.audio)
-            if isinstance(request.audio, tuple)
-            else load_audio(request.audio, max_seconds=MAX_SECONDS)
-        )
-        check_length(waveform.shape[-1] / rate, request.region, name)
+        if isinstance(request.audio, tuple):
+            name, (waveform, rate) = "audio", _from_array(*request.audio)
+            check_length(waveform.shape[-1] / rate, request.region, name)
+        else:
+            name = str(request.audio)
+            check_length(probe_audio(request.audio).seconds, request.region, name)
+            waveform, rate = load_audio(request.audio, max_seconds=MAX_SECONDS)
         mono = to_mono(waveform)
         check_not_silent(mono, name)
         model = resample(mono, rate, backbone.sample_rate)
@@ -62,12 +65,19 @@ class EditSource:
 
 
 def _from_array(waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
-    waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
+    try:
+        waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"audio: {type(waveform).__name__} is no waveform ({first_line(error)}).") from None
     if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= 8:
         raise InputError(f"audio: has shape {tuple(waveform.shape)}; give (S,) or (C, S) with at most 8 channels.")
-    if int(sample_rate) != sample_rate or not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
+    if (
+        not isinstance(sample_rate, Real)
+        or not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]
+        or int(sample_rate) != sample_rate
+    ):
         raise InputError(
-            f"audio: the sample rate is {sample_rate}; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are supported."
+            f"audio: the sample rate is {sample_rate!r}; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are supported."
         )
     if not torch.isfinite(waveform).all():
         raise InputError("audio: contains NaN or infinite samples.")

@@ -32,7 +32,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.pooling import pool_tokens
 from apa_lightning.random_draws import generator_for, randn
 from apa_lightning.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
-from apa_lightning.sources import EMBEDDED
+from apa_lightning.sources import EMBEDDED, first_line
 
 
 class AudioEditor:
@@ -89,10 +89,13 @@ class AudioEditor:
         Raises:
             FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
         """
-        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
-        if adapter == "auto":
+        _check_device(device)
+        if isinstance(adapter, str) and adapter == "auto":
             adapter = EMBEDDED if str(backbone) == EMBEDDED else None
-        files = [adapter] if adapter is None or isinstance(adapter, str | PathLike) else list(adapter)
+        files: list[Any] = list(adapter) if isinstance(adapter, list | tuple) else [adapter]
+        if not files or not all(isinstance(file, str | PathLike | None) for file in files):
+            raise InputError(f"adapter: {adapter!r}; give a file, a list of one or more, or None for an untrained one.")
+        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
         loaded = [parts.new_adapter(file) for file in files]
         encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))
         for part in (parts, *loaded):
@@ -120,16 +123,18 @@ class AudioEditor:
         Raises:
             FileNotFoundError, InputError: the audio or a knob cannot be used; nothing has been computed then.
         """
-        if isinstance(audio, Sequence) and not isinstance(audio, str | tuple):
+        if isinstance(audio, Sequence) and not isinstance(audio, str | bytes | tuple):
             if knobs or not all(isinstance(request, EditRequest) for request in audio):
                 raise InputError("edit: many recordings are given as a list of EditRequest, each with its own knobs.")
             return self._edit_all(audio, batch_size, progress)
+        if isinstance(audio, EditRequest) and knobs:
+            raise InputError(f"edit: {', '.join(knobs)} beside an EditRequest; give it to the EditRequest.")
         request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
         return self._edit_all([request], batch_size, progress)[0]
 
     def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
-        if batch_size < 1:
-            raise InputError(f"batch_size: {batch_size}; give 1 or more.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         for request in requests:
             make_scheduler(self.backbone, request.scheduler, request.num_inference_steps)
             for scale in self._scales(request):
@@ -254,3 +259,11 @@ class AudioEditor:
                 row[:, : int(start * rate)] = 1
                 row[:, math.ceil(end * rate) :] = 1
         return mask
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Raise :class:`InputError` unless tensors can be put there: before a large backbone is read."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: {device!r} cannot be used ({first_line(error)}). 'cpu' always can.") from None

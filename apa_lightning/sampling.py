@@ -85,6 +85,9 @@ def make_scheduler(backbone: AudioLDM2Backbone, name: str, num_inference_steps: 
     if num_inference_steps is not None:
         try:
             scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+            first, last = float(scheduler.timesteps.max()), scheduler.config.num_train_timesteps - 1
+            if first > last:  # diffusers' offset; it would be noticed in the first step
+                raise ValueError(f"they would begin at timestep {first:g}, the last is {last}")
         except (ValueError, IndexError) as error:
             raise InputError(
                 f"num_inference_steps: {name} cannot make {num_inference_steps} steps ({error})."

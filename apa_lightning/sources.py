@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import diffusers
 import safetensors
 import safetensors.torch
 import torch
 import transformers
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch import Tensor, nn
 
 from apa_lightning.errors import InputError
@@ -33,6 +33,7 @@ LOADING_ERRORS = (
     EOFError,
     safetensors.SafetensorError,
     pickle.UnpicklingError,
+    StrictDataclassError,  # a wrong type in a config.json
 )
 
 
@@ -47,6 +48,20 @@ def frozen(module: Module) -> Module:
 
 
 @contextmanager
+def only_errors() -> Iterator[None]:
+    """Silence the warnings of diffusers and transformers, where our own messages say it."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.get_verbosity() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+
+
+@contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Silence the loading bars of diffusers and transformers; downloads from the hub keep theirs."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
@@ -57,6 +72,28 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         for library in libraries:
             library.enable_progress_bar()
+
+
+def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
+    """A model of a diffusers or transformers class ``kind``, whose every weight comes from the files.
+
+    By themselves those libraries draw the weights that a file lacks at random, and leave it at a warning.
+
+    Args:
+        part: sub-folder of ``path``.
+
+    Raises:
+        ValueError: weights are lacking.
+        Exception: any of :data:`LOADING_ERRORS`.
+    """
+    if not (path / part / "config.json").is_file():  # transformers would make a model of its default size
+        raise FileNotFoundError(f"{part or path.name} holds no config.json")
+    with only_errors():
+        model, info = kind.from_pretrained(path, subfolder=part, output_loading_info=True, **options)
+    own = {name for name, _ in model.named_parameters()}  # a constant buffer may be missing
+    if lacking := sorted(own & set(info["missing_keys"])):
+        raise ValueError(f"{part or path.name} lacks {len(lacking)} of {len(own)} weights, first {lacking[0]}")
+    return model
 
 
 def first_line(error: BaseException) -> str:
@@ -84,6 +121,8 @@ def resolve_source(
         FileNotFoundError: neither an existing path nor of a hub id's form.
         InputError: the hub id is not cached and the hub cannot be read; or the package lacks its backbone.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"{field}: {source!r} is no path. Give 'embedded', a path, or a hub id (owner/name).")
     if str(source) == EMBEDDED:
         whole = ("model_index.json", "unet/config.json")
         if lacking := [name for name in whole if not (packaged() / name).is_file()]:
@@ -98,18 +137,15 @@ def resolve_source(
     name = re.sub(r"^hf[-_]hub:", "", str(source))
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a path, or a hub id (owner/name).")
-    verbosity = diffusers.utils.logging.get_verbosity()
     try:
-        diffusers.utils.logging.set_verbosity_error()  # without a network it announces what the message below says
-        return Path(download(name))
+        with only_errors():  # without a network diffusers announces what the message below says
+            return Path(download(name))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
             f"{field}: {source} is neither a path nor in the Hugging Face cache, and the hub could not be read "
             f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
             f"`hf download {name} --local-dir FOLDER`."
         ) from error
-    finally:
-        diffusers.utils.logging.set_verbosity(verbosity)
 
 
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:

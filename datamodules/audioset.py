@@ -86,20 +86,21 @@ class AudioSetDataModule(LightningDataModule):
         allow_pipe: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, least, most in (
-            ("batch_size", batch_size, 1, math.inf),
-            ("num_workers", num_workers, 0, 1024),
-            ("audio_length_in_s", audio_length_in_s, 0.1, 1800),
-            ("sample_rate", sample_rate, 4000, 384_000),
-            ("min_seconds", min_seconds, 0, 1800),
-            ("samples_per_epoch", samples_per_epoch, 1, math.inf),
-            ("validation_samples", validation_samples, 1, math.inf),
-            ("max_broken_share", max_broken_share, 0, 1),
-            ("shuffle_buffer", shuffle_buffer, 1, math.inf),
+        for name, value, kind, least, most in (
+            ("batch_size", batch_size, int, 1, math.inf),
+            ("num_workers", num_workers, int, 0, 1024),
+            ("audio_length_in_s", audio_length_in_s, int | float | None, 0.1, 1800),
+            ("sample_rate", sample_rate, int | None, 4000, 384_000),
+            ("min_seconds", min_seconds, int | float, 0, 1800),
+            ("samples_per_epoch", samples_per_epoch, int | None, 1, math.inf),
+            ("validation_samples", validation_samples, int | None, 1, math.inf),
+            ("max_broken_share", max_broken_share, int | float, 0, 1),
+            ("shuffle_buffer", shuffle_buffer, int, 1, math.inf),
         ):
-            if value is not None and not least <= value <= most:
+            if not isinstance(value, kind) or (value is not None and not least <= value <= most):
                 limits = f"at least {least}" if most == math.inf else f"between {least} and {most}"
-                raise InputError(f"{_PREFIX}{name} is {value}; it must be {limits}.")
+                number = "a number" if isinstance(0.5, kind) else "a whole number"
+                raise InputError(f"{_PREFIX}{name} is {value!r}; it must be {number}, {limits}.")
         self.train_shards, self.validation_shards = train_shards, validation_shards
         self.batch_size, self.num_workers = batch_size, num_workers
         self.audio_length_in_s, self.sample_rate, self.min_seconds = audio_length_in_s, sample_rate, min_seconds

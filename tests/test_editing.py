@@ -262,7 +262,7 @@ def test_bad_audio(editor, tmp_path):
     with soundfile.SoundFile(path, "w", 4_000, 1, "PCM_U8") as file:
         for _ in range(3 * 60):
             file.write(np.zeros(60 * 4_000))
-    with pytest.raises(InputError, match=r"limit is 1800 s"):
+    with pytest.raises(InputError, match=r"limit for one edit is 1800 s"):
         edit(editor, path)
 
 

@@ -14,7 +14,7 @@ from apa_lightning.editing import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.system import System
 from apa_lightning.random_draws import generator_for
-from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, no_progress_bars, resolve_source
+from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, load_whole, no_progress_bars, resolve_source
 
 
 class MusicGenMelody(System):
@@ -49,7 +49,7 @@ class MusicGenMelody(System):
         path = resolve_source(self.source, "musicgen", _download)
         try:
             with no_progress_bars():
-                model = transformers.MusicgenMelodyForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+                model = load_whole(transformers.MusicgenMelodyForConditionalGeneration, path, dtype=torch.float32)
                 processor = transformers.MusicgenMelodyProcessor.from_pretrained(path)
         except LOADING_ERRORS as error:
             raise InputError(
