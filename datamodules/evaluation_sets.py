@@ -9,10 +9,12 @@ from pathlib import Path
 from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.tasks import Task
+from apa_lightning.files import alone, remove_leftovers
 from datamodules.captions import CaptionTemplates
 from datamodules.decoding import ExampleDecoder
 from datamodules.edit_plan import AUDIO_SUFFIXES
 from datamodules.indexed_shards import IndexedShards, SampleTable
+from datamodules.samples import Fault
 from datamodules.shards import EMBEDDED, expand_shards, is_local
 
 SECONDS, RATE = 30.0, 16_000
@@ -104,6 +106,25 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
     table = SampleTable(shards)
     digest = hashlib.sha256(b"".join(table.group(i).audio.sha256.encode() for i in range(len(table)))).hexdigest()
     folder = output / "sources" / digest[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder.with_suffix(".lock")):  # each process of a run comes here
+            remove_leftovers(folder)
+            found, faults = _unpack(table, folder)
+    except OSError as error:
+        raise InputError(
+            f"--data.output: cannot write to {error.filename or output} ({error.strerror}). Free space or choose another folder."
+        ) from None
+    if faults:
+        named = "; ".join(f"{fault.key} of {fault.shard}: {fault.reason}" for fault in faults[:5])
+        raise InputError(f"--data.sources: {len(faults)} clips are broken; nothing was edited. {named}")
+    if not found:
+        raise InputError(f"--data.sources: no clip of {shards[0]} says its instrument (the JSON's field).")
+    return found
+
+
+def _unpack(table: SampleTable, folder: Path) -> tuple[list[Source], list[Fault]]:
+    """The clips that name an instrument, as files in ``folder``, and those that cannot be read."""
     clips = IndexedShards(table, ExampleDecoder(SECONDS, RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
     found: list[Source] = []
     faults = list(table.faults)
@@ -117,17 +138,9 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
         name = f"{instrument.replace(' ', '_')}_{count}"
         path = folder / f"{name}.wav"
         if not path.is_file():
-            try:
-                save_audio(path, example["waveform"][: example["num_samples"]], RATE)
-            except OSError as error:
-                raise InputError(f"--data.output: cannot write to {output} ({error.strerror}).") from None
+            save_audio(path, example["waveform"][: example["num_samples"]], RATE)
         found.append(Source(name, path.resolve(), instrument))
-    if faults:
-        named = "; ".join(f"{fault.key} of {fault.shard}: {fault.reason}" for fault in faults[:5])
-        raise InputError(f"--data.sources: {len(faults)} clips are broken; nothing was edited. {named}")
-    if not found:
-        raise InputError(f"--data.sources: no clip of {shards[0]} says its instrument (the JSON's field).")
-    return found
+    return found, faults
 
 
 def chosen(sources: list[Source], most: int | None, tasks: list[Task]) -> list[Source]:

@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +203,10 @@ def test_the_embedded_set_has_five_of_each_of_eight_instruments(tmp_path):
     assert {instruments.count(instrument) for instrument in instruments} == {5} and len(set(instruments)) == 8
     task = Task("t", "{target}", ["piano"])
     assert len({source.instrument for source in chosen(sources, 8, [task])}) == 8
+    (sources[0].path.parent / ".piano_0.01234567.tmp.wav").touch()  # of a killed process
+    assert read_set("embedded", None, tmp_path)[1] == sources
+    assert {path.parent for path in (tmp_path / "sources").rglob("*.*")} == {sources[0].path.parent}
+    assert not list(tmp_path.rglob("*.tmp.wav"))
 
 
 def test_a_sweep_picks_a_point_that_predict_and_evaluate_accept(songs, adapter, capsys):
@@ -286,26 +286,3 @@ def test_one_clip_is_evaluated_without_floors(songs, adapter):
     main(command(adapter, "--data.num_sources=1", "--data.systems=[adapter,no_op]"))
     assert [row["chroma_floor"] for row in rows_of()] == ["", ""]
     assert all(row["chroma"] for row in rows_of())
-
-
-@pytest.mark.slow
-def test_two_processes_make_the_same_and_a_killed_run_is_continued(songs, adapter, tmp_path):
-    """The real program: kill -9 in the middle, then two DDP processes on the same folder, against one undisturbed run."""
-    main(command(adapter, "--data.output=alone"))
-    program = [sys.executable, "-m", "apa_lightning", *command(adapter)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    killed = subprocess.Popen(program, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(made_at()) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    killed.kill()
-    killed.wait()
-    together = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
-    done = subprocess.run(
-        [*program, *together], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert rows_of() == rows_of(Path("alone"))
-    assert {path: Path("out", path).read_bytes() for path in made_at()} == {
-        path: Path("alone", path).read_bytes() for path in made_at(Path("alone"))
-    }

@@ -65,10 +65,10 @@ class Edits:
         ]  # fmt: skip
         if self.command == "predict":
             return ["predict", "--config", ROOT / "configs/predict.yaml", *shared, f"--data.manifest={manifest()}"]
-        grid = ["--data.grid={ap_scale: [0.2]}", "--data.num_sources=2"] if self.command == "sweep" else []
+        grid = ["--data.grid={ap_scale: [0.2]}"] if self.command == "sweep" else []
         return [
             self.command, "--config", ROOT / "configs/base.yaml", "--config", ROOT / "configs/tasks/timbre.yaml", *shared,
-            f"--data.sources={songs()}", "--data.systems=[adapter,no_op]", *grid,
+            f"--data.sources={songs()}", "--data.num_sources=2", "--data.systems=[adapter,no_op]", *grid,
         ]  # fmt: skip
 
     def start(
