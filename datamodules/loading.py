@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -84,10 +86,19 @@ def loader_options(num_workers: int) -> dict[str, Any]:
 
 def _begin_worker(worker: int) -> None:
     """One thread; and signals to the whole group of processes, which is how runs are often stopped, leave it at work: the
-    step that is finished then still needs its data. It ends when its process says so, or is gone; or by a second SIGTERM."""
+    step that is finished then still needs its data. It ends when its own process tells it to, or is gone."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    if not hasattr(signal, "sigwaitinfo"):  # not on macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 class _Plan:
