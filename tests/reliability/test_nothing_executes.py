@@ -89,7 +89,7 @@ CHECKPOINTS = [
         "last.ckpt",
     ),
     *(
-        Payload(f"SLURM's checkpoint, {kind}", left_in_the_run("hpc_ckpt_1.ckpt", kind), "hpc_ckpt_1.ckpt", slurm_job)
+        Payload(f"SLURM's checkpoint, {kind}", left_in_the_run("hpc_ckpt_1.ckpt", kind), "hpc_ckpt_", slurm_job)
         for kind in ("fit", "validate", "predict")
     ),
     Payload(
@@ -219,8 +219,12 @@ SETTINGS = [
     Payload("!!python, apply, in --data.grid", tagged("apply", "grid"), "grid"),
     Payload("!!python, apply, in --data.seed", tagged("apply", "seed"), "seed"),
     *(
-        Payload(f"interpolation, {text.partition(':')[0]}", interpolated(text), "interpolation")
-        for text in ("${eval:COMMAND}", "${oc.create:COMMAND}", "${shell:COMMAND}")
+        Payload(f"interpolation, {text.partition(':')[0]}", interpolated(text), words)
+        for text, words in (
+            ("${eval:COMMAND}", "interpolation"),
+            ("${shell:COMMAND}", "interpolation"),
+            ("${oc.create:COMMAND}", "save_dir"),
+        )
     ),
     Payload("a stranger's run folder", run_folder),
 ]
