@@ -110,11 +110,11 @@ class SaveFitConfig(SaveConfigCallback):
         config = self.config.clone()
         config["ckpt_path"] = None  # where a run was continued stands in history.jsonl
         settings, path = self.parser.dump(config, skip_none=False), Path(folder, self.config_filename)
-        if path.is_file() and path.read_text() != settings:
-            earlier = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
-            os.replace(path, next(name for name in earlier if not name.exists()))
         with atomic_path(path) as temporary:
             temporary.write_text(settings)
+            if path.is_file() and path.read_text() != settings:
+                earlier = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+                os.replace(path, next(name for name in earlier if not name.exists()))
 
 
 class CLI(LightningCLI):
