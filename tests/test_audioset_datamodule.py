@@ -491,15 +491,15 @@ def test_only_broken_samples_end_at_once(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "--data.init_args.batch_size is 0; it must be at least 1"),
+        ({"batch_size": 0}, "--data.init_args.batch_size is 0; it must be a whole number, at least 1"),
         ({"num_workers": -1}, "--data.init_args.num_workers is -1"),
-        ({"audio_length_in_s": 0.0}, "--data.init_args.audio_length_in_s is 0.0; it must be between 0.1 and 1800"),
+        ({"audio_length_in_s": 0.0}, "--data.init_args.audio_length_in_s is 0.0; it must be a number, between 0.1 and 1800"),
         ({"audio_length_in_s": math.nan}, "--data.init_args.audio_length_in_s is nan"),
         ({"sample_rate": 0}, "--data.init_args.sample_rate is 0"),
         ({"min_seconds": -1.0}, "--data.init_args.min_seconds is -1.0"),
         ({"samples_per_epoch": 0}, "--data.init_args.samples_per_epoch is 0"),
         ({"validation_samples": 0}, "--data.init_args.validation_samples is 0"),
-        ({"max_broken_share": 1.5}, "--data.init_args.max_broken_share is 1.5; it must be between 0 and 1"),
+        ({"max_broken_share": 1.5}, "--data.init_args.max_broken_share is 1.5; it must be a number, between 0 and 1"),
         ({"shuffle_buffer": 0}, "--data.init_args.shuffle_buffer is 0"),
         ({"caption_templates": ["x"]}, "--data.init_args.caption_templates"),
     ],
