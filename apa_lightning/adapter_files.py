@@ -4,6 +4,7 @@ from pathlib import Path
 
 from apa_lightning.backbone import AudioLDM2Backbone
 from apa_lightning.errors import InputError
+from apa_lightning.files import remove_leftovers
 
 
 def convert(source: Path, to: Path | None = None, backbone: str = "embedded", overwrite: bool = False) -> None:
@@ -30,5 +31,6 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded", ov
     for key, value in sorted(adapter.metadata.items()):
         print(f"  {key}: {value}")
     if to is not None:
+        remove_leftovers(to)
         adapter.save(to, backbone=backbone) if to.suffix == ".safetensors" else adapter.export_published(to)
         print(f"written to {to}")
