@@ -49,6 +49,8 @@ class StopBetweenBatches(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.on_sanity_check_start(trainer, pl_module)
+        # Lightning has seen by now that a validation was left; the batch that it was left in does not count.
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
         path, last = Path(trainer.ckpt_path or ""), self._last(trainer)
         if path.name.startswith("hpc_ckpt_") and last is not None and trainer.is_global_zero:
             last.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,10 @@ NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
         lambda: None,
     ),
     "exception in a step": (bomb("on_before_zero_grad", 33, "exception"), lambda: None),
+    "asked to stop in a validation of the last epoch": (
+        bomb("on_validation_batch_start", 45, int(TERM)),
+        lambda: None,
+    ),
     "asked to stop in the last validation": (bomb("on_validation_batch_start", 50, int(TERM)), lambda: None),
 }
 FAST = ("asked to stop in a validation",)
