@@ -28,6 +28,7 @@ from datamodules.audioset_files import (
 )
 from datamodules.shard_run import Problem, ShardRun, only_one
 from datamodules.shard_writer import ShardWriter
+from datamodules.workers import end_with_parent
 
 _LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
 
@@ -231,6 +232,7 @@ def _in_order(
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 # --- all clips --------------------------------------------------------------------------------------------------------

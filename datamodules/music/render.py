@@ -21,6 +21,7 @@ from datamodules.music.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
 from datamodules.music.instruments import INSTRUMENTS
 from datamodules.shard_index import index_path
 from datamodules.shard_writer import ShardWriter
+from datamodules.workers import end_with_parent
 
 SETTINGS_FILE = "render.json"
 _METADATA_BYTES = 4_000  # Of JSON and tar headers per clip, to which a second of music adds at most 600.
@@ -245,7 +246,7 @@ def _rendered(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, bytes
     if workers == 1:
         yield from map(_work, tasks)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     waiting: deque[Future] = deque()
     try:
         for task in tasks:
