@@ -20,7 +20,7 @@ from PIL import Image
 
 from datamodules.shard_index import index_path, read_index
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]*)?")
+TEMPORARY = re.compile(r"\..+\.tmp(\.[^.]*)?")
 
 
 class Disk:
@@ -62,14 +62,20 @@ def kept(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
         and path.suffix != ".lock"
-        and not TEMPORARY.fullmatch(path.name)
+        and not _is_temporary(path.relative_to(folder))
         and not path.name.startswith("events.out.tfevents")
         and path.name != "hparams.yaml"
     }
 
 
 def temporary(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if TEMPORARY.fullmatch(path.name)]
+    """What is left of writes that did not end."""
+    names = [path.relative_to(folder) for path in folder.rglob("*")]
+    return [name.as_posix() for name in names if _is_temporary(name)]
+
+
+def _is_temporary(name: Path) -> bool:
+    return any(TEMPORARY.fullmatch(part) for part in name.parts)
 
 
 def unreadable(folder: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""Exactly-once edits: predict and evaluate, ended anywhere and started again, give what a run gives that was left alone.
+"""Exactly-once edits: predict and evaluate, ended anywhere and started again, give what a run gives that was left alone; so do
+the commands that make shards.
 
 Started again means: by one process, by two under DDP, or by two commands at once on the one folder. All bytes are compared,
 but for the times in results.jsonl and its table (``observed_edits.TIMED``).
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 from diary import in_a_write, on_event
-from observed_edits import Edits, difference, in_a_line, in_mending, undisturbed, written
+from observed_edits import THREADS, Edits, difference, in_a_line, in_mending, undisturbed, written
+from observed_shards import Arguments, render, shards
+from processes import Command
 
 NAME = "Exactly-once edits"
 WHAT = "kill points"
@@ -155,3 +158,47 @@ def test_ended_at_a_random_moment(edits: Edits, number: int, tmp_path: Path, pro
     problem = check(edits, tmp_path, again)
     promise(NAME, not problem, 1, WHAT)
     assert not problem, f"{how!r} to {ranks} processes ended with {code}"
+
+
+SHARDS: dict[str, Ending] = {
+    "half a shard": write(".tmp.tar", 2, 20_000),
+    "a shard is not renamed": at("os.rename", "000001.tar"),
+    "a shard has no index": at("os.rename", "000001.index.json"),
+    "half an index": write(".tmp.json", 2, 100),
+    "asked to stop with the first shard": Ending(seen=files("*0.tar"), how=TERM),
+    "interrupted with the first shard": Ending(seen=files("*0.tar"), how=INT),
+}
+FAST_SHARDS = (shards, "a shard has no index")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        pytest.param(
+            command, name, id=f"{command.__name__}-{name}",
+            marks=() if (command, name) == FAST_SHARDS else pytest.mark.slow,
+        )
+        for command in (shards, render)
+        for name in SHARDS
+    ],
+)  # fmt: skip
+def test_shards_are_the_same_bytes(command: Callable[[Path], Arguments], name: str, tmp_path: Path, promise) -> None:
+    """Continued after a kill. (That its worker processes end with it, shows in that the command ends at all here.)"""
+    ending = SHARDS[name]
+
+    def run(folder: str, before: Callable[[], object] = lambda: None) -> Command:
+        return Command(command(tmp_path / folder), tmp_path / "log.txt", environment=THREADS, before=before)
+
+    alone = run("alone")
+    assert alone.wait() == 0, alone.output
+    ended = run("out", ending.inside)
+    if ending.seen is not None:
+        ended.wait_until(lambda: ending.seen(tmp_path / "out"))
+        ended.kill(ending.how)
+    assert ended.wait() or ending.seen is not None, ended.output
+    again = run("out")
+    code = again.wait()
+    whole, found = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("alone", "out"))
+    promise(NAME, code == 0 and found == whole, 1, "shards continued")
+    assert code == 0, again.output
+    assert found.keys() == whole.keys() and [n for n in found if found[n] != whole[n]] == []

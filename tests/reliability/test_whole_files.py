@@ -7,7 +7,7 @@ completes. TensorBoard's own files are left out: it appends to them, and reads w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,12 @@ from disks import kept, small_disk, temporary, unreadable
 from fit_tools import WINDOW
 from observed_edits import THREADS, Edits, adapter, undisturbed
 from observed_fit import shards as training_shards
+from observed_shards import Arguments, render, shards
 from processes import ROOT, Command
-from random_folders import scratch, tiny_backbone, tiny_flags
-from soundfont_tools import write_soundfont
-from test_manifest import tone
+from random_folders import tiny_backbone, tiny_flags
 
 NAME = "Whole files"
 WHAT = "writes interrupted, all files readable"
-Arguments = list[object]
 
 
 @dataclass(frozen=True)
@@ -46,34 +44,6 @@ def fit(folder: Path) -> Arguments:
     return [
         "fit", "--config", ROOT / "configs/base.yaml", "--config", ROOT / "tests/small.yaml", *tiny_flags(WINDOW), *data,
         "--trainer.val_check_interval=2", "--trainer.max_steps=2", f"--trainer.default_root_dir={folder}",
-    ]  # fmt: skip
-
-
-@cache
-def clips() -> Path:
-    """A little AudioSet on disk: nine clips for three shards."""
-    folder = scratch() / "audioset"
-    for i in range(9):
-        tone(folder / f"clips/clip{i:07d}_{i}.wav", 1.2, 200 + 10 * i)
-    lines = [f'clip{i:07d}, {i}.000, {i + 1.2:.3f}, "/m/music"' for i in range(9)]
-    (folder / "segments.csv").write_text("# YTID, start_seconds, end_seconds, labels\n" + "\n".join(lines) + "\n")
-    (folder / "classes.csv").write_text('index,mid,display_name\n0,/m/music,"Music"\n')
-    return folder
-
-
-def shards(folder: Path) -> Arguments:
-    of = clips()
-    return [
-        "shards", "--segments", of / "segments.csv", "--clips", of / "clips", "--class_labels", of / "classes.csv",
-        "--branch=null", f"--out={folder}", "--max_samples=3", "--workers=1",
-    ]  # fmt: skip
-
-
-def render(folder: Path) -> Arguments:
-    soundfont = scratch() / "tiny.sf2"
-    return [
-        "render", f"--out={folder}", "--clips=6", "--seconds=1", "--validation=0", "--clips_per_shard=2", "--workers=1",
-        f"--soundfonts=[{soundfont if soundfont.exists() else write_soundfont(soundfont)}]",
     ]  # fmt: skip
 
 
@@ -102,6 +72,10 @@ PROGRAMS = {
     "evaluate": Program(edits("evaluate", "--data.seed=1"), edits("evaluate")),
     "sweep": Program(edits("sweep", "--data.seed=1"), edits("evaluate")),
     "fit": Program(more(fit, "--trainer.max_steps=4", "--ckpt_path=last"), fit),
+    "fit without TensorBoard": Program(
+        more(fit, "--trainer.max_steps=4", "--ckpt_path=last", "--trainer.logger=false"),
+        more(fit, "--trainer.logger=false"),
+    ),
     "shards": Program(more(shards, "--sample_rate=8000", "--overwrite=true"), shards),
     "shards, continued": Program(shards),
     "render": Program(render),
@@ -115,7 +89,8 @@ FULL = {
     "predict": (0, 4, 24, 44),
     "evaluate": (0, 4, 24, 44, 52, 56, 60, 64),
     "sweep": (0, 100, 130, 160, 200),
-    "fit": (0, 4, 60, 160, 240, 320, 400, 480, 560, 640, 720, 800),
+    "fit": (4,),
+    "fit without TensorBoard": (0, 4, 30, 60, 120, 200, 280, 360, 440, 520),
     "shards": (0, 4, 16),
     "shards, continued": (4, 24, 40, 70, 100, 108),
     "render": (4, 40, 60, 120, 160),
@@ -142,7 +117,12 @@ KILLED = {
     "published adapter": ((".tmp.bin", 1, 5_000),),
     "listening test": ((".wav", 2, 5_000), ("index.html", 1, 5_000), (".tmp.json", 1, 50)),
 }  # fmt: skip
-FAST = {("full", "predict", 40), ("killed", "adapter", (".tmp.safetensors", 1, 5_000)), ("read only", "shards")}
+FAST = {
+    ("full", "predict", 24),
+    ("full", "published adapter", 16),
+    ("killed", "adapter", (".tmp.safetensors", 1, 5_000)),
+    ("read only", "shards"),
+}
 
 
 def cases(kind: str, table: dict[str, tuple]) -> list:
