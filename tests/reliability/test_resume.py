@@ -45,7 +45,7 @@ NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
 FAST = ("asked to stop in a validation",)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMED]
 )
