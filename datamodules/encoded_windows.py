@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -140,7 +140,8 @@ def encode_missing(
             tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
             remove_leftovers(piece.path)
             with atomic_path(piece.path) as temporary:
-                save_file(tensors, temporary, metadata={"encodings": json.dumps(header)})
+                # save_file would turn a full disk into an error of its own
+                temporary.write_bytes(save(tensors, metadata={"encodings": json.dumps(header)}))
     quarantine.finish_epoch()
 
 

@@ -1,6 +1,7 @@
 """Encoded windows: what the frozen parts say, made once, refused where made of something else."""
 
 import os
+import resource
 import shutil
 
 import pytest
@@ -108,6 +109,18 @@ def test_an_interrupted_run_goes_on_and_does_nothing_twice(shards, tmp_path, mon
     assert done.items() <= {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
     data(shards, tmp_path).prepare_data()
     assert len(calls) == 5
+
+
+def test_a_disk_that_takes_no_more_is_named_and_leaves_no_half_file(shards, tmp_path):
+    module = data(shards, tmp_path)  # the pocket is made here, without the limit
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"validation-000000-0000\.safetensors"):
+            module.prepare_data()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_few_clips_need_few_encodings(shards, tmp_path, monkeypatch):
