@@ -31,12 +31,10 @@ class Program:
     Attributes:
         first: its arguments by the folder; nothing is there before where it is None.
         second: of the run that is disturbed, and afterwards repeated.
-        after: of that repetition, where something else must be said.
     """
 
     second: Callable[[Path], Arguments]
     first: Callable[[Path], Arguments] | None = None
-    after: Callable[[Path], Arguments] | None = None
 
 
 def fit(folder: Path) -> Arguments:
@@ -172,7 +170,7 @@ def complaint(code: int, said: str, folder: Path) -> str:
 
 def completed(program: Program, folder: Path) -> str:
     """Repeat the second run: what is wrong with it, "" if nothing is."""
-    code, said = run((program.after or program.second)(folder), folder.parent / "again.txt")
+    code, said = run(program.second(folder), folder.parent / "again.txt")
     if code:
         return f"the repetition ended with {code}: {said[-3000:]}"
     return "".join(f"left or unreadable: {name}\n" for name in temporary(folder) + unreadable(folder))
