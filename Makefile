@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 
 # Kills, damages, fills and starves the program on purpose, and prints the table of RELIABILITY.md: about an hour.
 reliability: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 --dist loadfile -m "slow or not slow"
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir runs

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import atomic_path
 from apa_lightning.sources import first_line
 
 
@@ -26,8 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
         torch.save(checkpoint, encoded)
-        remove_leftovers(path)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, sole_writer=True) as temporary:
             temporary.write_bytes(encoded.getbuffer())
 
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint, run_of
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import atomic_path
 from apa_lightning.sources import EMBEDDED
 from apa_lightning.trainer import Trainer as EvaluatingTrainer
 
@@ -110,8 +110,7 @@ class SaveFitConfig(SaveConfigCallback):
         config = self.config.clone()
         config["ckpt_path"] = None  # where a run was continued stands in history.jsonl
         settings, path = self.parser.dump(config, skip_none=False), Path(folder, self.config_filename)
-        remove_leftovers(path)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, sole_writer=True) as temporary:
             temporary.write_text(settings)
             if path.is_file() and path.read_text() != settings:
                 earlier = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))

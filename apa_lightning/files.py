@@ -13,7 +13,9 @@ RANDOM_BYTES = 4
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike, outdates: str | os.PathLike | None = None) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike, outdates: str | os.PathLike | None = None, sole_writer: bool = False
+) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
 
     The old file stays whole on any failure; the new one is on the disk when this returns. Missing parent folders are made.
@@ -21,9 +23,12 @@ def atomic_path(path: str | os.PathLike, outdates: str | os.PathLike | None = No
     Args:
         path: the file to write.
         outdates: a file that the new one makes worthless; it is removed just before the renaming.
+        sole_writer: nobody else may be writing ``path``: what killed processes left of it is removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sole_writer:
+        remove_leftovers(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(RANDOM_BYTES)}.tmp{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:

@@ -135,15 +135,14 @@ class EditResults:
                 latest[read_entry(record, 0).id] = flat(record)
         columns = list(dict.fromkeys(name for record in latest.values() for name in record))
         table = self.folder / self.table_name
-        with self._appending():
-            remove_leftovers(table)
-            with (
-                atomic_path(table) as temporary,
-                open(temporary, "w", encoding="utf-8-sig", newline="") as file,  # the mark lets spreadsheets see UTF-8
-            ):
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(latest.values())
+        with (
+            self._appending(),
+            atomic_path(table, sole_writer=True) as temporary,
+            open(temporary, "w", encoding="utf-8-sig", newline="") as file,  # the mark lets spreadsheets see UTF-8
+        ):
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(latest.values())
         return table
 
     @contextlib.contextmanager

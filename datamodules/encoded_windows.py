@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import atomic_path
 from apa_lightning.pocket.window_encoder import WindowEncoder, fingerprint
 from apa_lightning.random_draws import generator_for
 from datamodules.captions import CaptionTemplates
@@ -138,8 +138,7 @@ def encode_missing(
                 "windows": windows,
             }
             tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
-            remove_leftovers(piece.path)
-            with atomic_path(piece.path) as temporary:
+            with atomic_path(piece.path, sole_writer=True) as temporary:
                 # save_file would turn a full disk into an error of its own
                 temporary.write_bytes(save(tensors, metadata={"encodings": json.dumps(header)}))
     quarantine.finish_epoch()

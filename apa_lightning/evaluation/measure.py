@@ -17,7 +17,7 @@ from apa_lightning.audio import load_audio, resample, to_mono
 from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import METRICS
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import atomic_path
 from apa_lightning.metrics import (
     beat_f1,
     beats,
@@ -118,8 +118,7 @@ class Measurer:
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or not whole
             made = self._measure(pair)
         plain = {name: None if math.isnan(value) else value for name, value in made.figures.items()}
-        remove_leftovers(path)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path, sole_writer=True) as temporary, open(temporary, "wb") as file:
             np.savez(file, figures=json.dumps(plain), embeddings=made.embeddings)
         return made
 

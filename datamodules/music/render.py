@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path, remove_leftovers
+from apa_lightning.files import atomic_path
 from datamodules.music.clip import Plan, Recipe, compose, plan
 from datamodules.music.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
 from datamodules.music.instruments import INSTRUMENTS
@@ -221,8 +221,7 @@ def _remember(
         return
     if any(Path(out).glob("*.tar")):
         raise InputError(f"out: '{out}' holds shards that this command did not write. Choose an empty folder.")
-    remove_leftovers(path)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sole_writer=True) as temporary:
         temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
