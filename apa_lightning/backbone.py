@@ -1,8 +1,6 @@
 """The frozen text-to-music model: every part of a diffusers AudioLDM2 folder behind one interface."""
 
-import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Literal, get_args
@@ -19,6 +17,7 @@ from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
 from apa_lightning.diffusion import blend_windows, window_starts, window_weights
 from apa_lightning.errors import InputError
 from apa_lightning.griffin_lim import griffin_lim
+from apa_lightning.prompt_encoder import PromptEncoder
 from apa_lightning.sources import (
     ADAPTER_FILE,
     EMBEDDED,
@@ -33,8 +32,6 @@ from apa_lightning.sources import (
 )
 from apa_lightning.text_streams import TextStreams
 
-log = logging.getLogger(__name__)
-
 #: The parts of AudioLDM2 that hold weights. Older folders say GPT2Model, which has lost the generation methods in
 #: transformers 5.
 PARTS = {
@@ -46,7 +43,6 @@ PARTS = {
     "projection_model": AudioLDM2ProjectionModel,
     "language_model": GPT2LMHeadModel,
 }
-PROMPT_CACHE_SIZE = 4096
 Vocoder = Literal["backbone", "refined", "griffin_lim"]
 REFINEMENTS = 12
 """Iterations of Griffin-Lim on a vocoder's sound."""
@@ -88,8 +84,7 @@ class AudioLDM2Backbone(nn.Module):
         self.scheduler = pipeline.scheduler
         self.feature_extractor = pipeline.feature_extractor
         self.name = name
-        self._prompts: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
-        self._warned: set[str] = set()
+        self._prompt_encoder = PromptEncoder(pipeline)
         self.eval()
 
     @classmethod
@@ -241,54 +236,13 @@ class AudioLDM2Backbone(nn.Module):
 
     # --- text -------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> TextStreams:
-        """Both text streams of ``prompts``; an empty prompt means unconditional.
-
-        A prompt's streams do not depend on its neighbours in the batch: on a GPU prompts are encoded in groups of equal
-        token count, never padded; on a CPU one by one, so that not even the last bit differs and a resumed run is exact.
-        The results are kept, in main memory, for repeated prompts.
+        """Both text streams of ``prompts``; an empty prompt means unconditional. See :class:`PromptEncoder`.
 
         Raises:
             InputError: a prompt is no string.
         """
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                raise InputError(f"prompt: {prompt!r} is no text; give a string ('' means unconditional).")
-        device = self.device  # a walk over all modules
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
-        groups: dict[object, list[str]] = {}
-        for prompt in missing:
-            tokens = self._count_tokens(prompt)
-            groups.setdefault(prompt if device.type == "cpu" else tokens, []).append(prompt)
-        for group in groups.values():
-            encoded, mask, generated = self.pipeline.encode_prompt(group, device, 1, do_classifier_free_guidance=False)
-            for i, prompt in enumerate(group):
-                self._prompts[prompt] = tuple(t[i].detach().cpu().clone() for t in (generated, encoded, mask))
-        rows: list[Any] = []
-        for prompt in prompts:
-            self._prompts.move_to_end(prompt)
-            rows.append(tuple(t.to(device) for t in self._prompts[prompt]))
-        while len(self._prompts) > PROMPT_CACHE_SIZE:
-            self._prompts.popitem(last=False)
-        return TextStreams.stack(rows)
-
-    def _count_tokens(self, prompt: str) -> int:
-        """T5 tokens of ``prompt`` after truncation; warns once per prompt when text is lost."""
-        counts = [
-            (len(t(prompt, verbose=False).input_ids), t.model_max_length)
-            for t in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
-        ]
-        for tokens, limit in counts:
-            if tokens > limit and prompt not in self._warned:
-                self._warned.add(prompt)
-                log.warning(
-                    "prompt: %d tokens, the text encoder reads %d; the end is cut: %r",
-                    tokens,
-                    limit,
-                    prompt[:60] + "...",
-                )
-        return min(counts[1])
+        return self._prompt_encoder(prompts, self.device)
 
     # --- audio ------------------------------------------------------------------------------------------------------
 

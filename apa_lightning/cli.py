@@ -1,31 +1,25 @@
 """The program ``python -m apa_lightning``: LightningCLI's fit, validate, test and predict, and commands without a Trainer."""
 
-import errno
 import importlib
 import itertools
-import logging
 import os
-import re
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from omegaconf.errors import OmegaConfBaseException
 
 from apa_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint, run_of
 from apa_lightning.errors import InputError
 from apa_lightning.files import atomic_path
+from apa_lightning.messages import check_config_files, fail, mistakes_told, quiet_libraries, root_message, shortened
 from apa_lightning.sources import EMBEDDED
 from apa_lightning.trainer import Trainer as EvaluatingTrainer
 
@@ -71,16 +65,6 @@ GUARDS = (
 PROGRAM = "python -m apa_lightning"
 
 
-USER_ERRORS = (
-    InputError,
-    MisconfigurationException,
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-)
-
-
 class Parser(LightningArgumentParser):
     """LightningArgumentParser with one-line usage and errors, and help that lists the knobs of the usual classes."""
 
@@ -88,8 +72,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the user's mistake in one message and exit with 2."""
-        print(f"error: {_root_message(ex) or _shortened(message)}", file=sys.stderr)
-        raise SystemExit(2)
+        fail(root_message(ex) or shortened(message))
 
     def format_help(self, *args: Any) -> str:
         knobs = ArgumentParser(add_help=False, usage="")
@@ -288,9 +271,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     A user's mistake prints one line and exits with 2; any other exception is a bug and keeps its traceback.
     """
-    _quiet_libraries()
-    try:
-        _check_config_files(sys.argv[1:] if args is None else list(args))
+    quiet_libraries()
+    with mistakes_told():
+        check_config_files(sys.argv[1:] if args is None else list(args))
         CLI(
             trainer_class=EvaluatingTrainer,
             subclass_mode_model=True,
@@ -304,80 +287,8 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,
             args=None if args is None else list(args),
         )
-    except OmegaConfBaseException as error:
-        sys.exit(_fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})"))
-    except (*USER_ERRORS, ValueError) as error:
-        if (message := _root_message(error)) is None:
-            raise
-        sys.exit(_fail(message))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-            raise
-        sys.exit(_fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder."))
-    except RuntimeError as error:
-        if not re.search("closed by peer|reset by peer|communicator was aborted", str(error)):
-            raise
-        sys.exit(_fail("another process of this run has ended, and this one cannot go on alone. Its message says why."))
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _check_config_files(args: Sequence[str]) -> None:
-    """jsonargparse says what is wrong with a configuration file, but not with which one."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
-        name, _, joined = flag.partition("=")
-        if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
-            continue
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"config: {path} is no plain YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(content, dict):
-            raise InputError(
-                f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml."
-            )
-
-
-def _root_message(error: BaseException | None) -> str | None:
-    """The message of the :class:`InputError` or missing file that jsonargparse wrapped into its own."""
-    while error is not None:
-        if isinstance(error, USER_ERRORS):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _shortened(message: str) -> str:
-    """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
-    noise = re.compile(
-        r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
-    )
-    lines = [line.strip(" -") for line in message.splitlines()]
-    return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 def _import(path: str) -> Any:
     module, name = path.rsplit(".", 1)
     return getattr(importlib.import_module(module), name)
-
-
-def _quiet_libraries() -> None:
-    """Leave to the screen what a user can act on."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
-    for pattern in (
-        ".*does not have many workers.*",  # a choice, documented in base.yaml
-        r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
-        ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
-        ".*past_key_values.* is deprecated",  # diffusers 0.42 against transformers' newer name
-        "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
-    ):
-        warnings.filterwarnings("ignore", pattern)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")

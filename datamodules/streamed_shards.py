@@ -6,26 +6,24 @@ reads again what that epoch has delivered, and behind a damaged header the rest 
 index stands beside the shard).
 """
 
-import base64
 import contextlib
 import hashlib
 import itertools
 import random
-import string
 import tarfile
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
-from urllib.error import HTTPError
-from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit, urlunsplit
 
+import requests
+from requests.adapters import HTTPAdapter
 from torch.utils.data import IterableDataset, get_worker_info
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 from webdataset import filters
-from webdataset.gopen import gopen_pipe
+from webdataset.gopen import Pipe, gopen_pipe
 
 from apa_lightning.errors import InputError
 from apa_lightning.random_draws import generator_for
@@ -38,8 +36,8 @@ from datamodules.shard_scan import is_meta
 SILENCE = 60.0
 """Seconds after which a server that says nothing has failed."""
 BUSY = (408, 429, 500, 502, 503, 504)
-"""Answers of a server that will soon be better: asked again after `PAUSE` seconds, `TRIES` times in all."""
-TRIES, PAUSE = 30, 2.0
+"""Answers of a server that will soon be better: asked again `TRIES` times in all, after 0, 2, 4, ... at most 10 `PAUSE`s."""
+TRIES, PAUSE = 12, 1.0
 
 
 class StreamedShards(IterableDataset[Fetched]):
@@ -161,7 +159,7 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
                 )
         if not trouble:
             stream.close()  # raises where the command failed
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         trouble = trouble or str(error)
     finally:
         _abandon(stream)
@@ -201,7 +199,7 @@ def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | 
             yield Fault(url, "", LOST, "no end mark: the tar was cut, and samples may be missing")
         elif any(rest) or any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
             yield Fault(url, "", LOST, f"the header at byte {end} cannot be read")
-    except (tarfile.TarError, OSError, HTTPException) as error:
+    except (tarfile.TarError, OSError, HTTPError) as error:
         yield Fault(url, "", LOST, str(error))
 
 
@@ -210,7 +208,7 @@ class _Tail:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._given = getattr(stream, "stream", stream)
+        self._given = stream.stream if isinstance(stream, Pipe) else stream
         self._position = 0
         self._kept: deque[bytes] = deque(maxlen=4)
 
@@ -251,21 +249,13 @@ def open_stream(url: str) -> IO[bytes]:
 
 
 def _open_url(url: str) -> IO[bytes]:
-    parts = urlsplit(quote(url, safe=string.punctuation))
-    name, _, host = parts.netloc.rpartition("@")
-    request = Request(urlunsplit(parts._replace(netloc=host)))
-    if name:
-        encoded = base64.b64encode(unquote_to_bytes(name)).decode()
-        request.add_unredirected_header("Authorization", f"Basic {encoded}")
-    tries = 0
-    while True:
-        try:
-            return urlopen(request, timeout=SILENCE)
-        except HTTPError as error:
-            tries += 1
-            if error.code not in BUSY or tries == TRIES:
-                raise
-        time.sleep(PAUSE)
+    retries = Retry(TRIES - 1, connect=0, read=0, status_forcelist=BUSY, backoff_factor=PAUSE, backoff_max=10 * PAUSE)
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retries))
+    response = session.get(url, stream=True, timeout=SILENCE)
+    response.raise_for_status()
+    return response.raw
 
 
 def _index_of(url: str) -> ShardIndex | None:
@@ -280,5 +270,5 @@ def _index_of(url: str) -> ShardIndex | None:
         with open_stream(index_url) as stream:
             text = b"".join(iter(lambda: stream.read(1 << 20), b""))
         return parse_index(text, index_url, path.name)
-    except (OSError, HTTPException, InputError):
+    except (OSError, HTTPError, InputError):
         return None  # none there; a server may answer with a page of its own

@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 #: The plan's order; a module may import from rows above it, and from its own.
 ORDER = [
-    {"errors", "files", "caption_templates", "statistics"},
+    {"errors", "files", "caption_templates", "statistics", "messages"},
     {
         "audio",
         "pooling",
@@ -27,7 +27,7 @@ ORDER = [
         "griffin_lim",
         "random_backbone",
     },
-    {"audio_encoder", "adapter", "conditioning", "edit_request"},
+    {"audio_encoder", "adapter", "conditioning", "edit_request", "prompt_encoder"},
     {"backbone"},
     {"clap", "metrics", "sampling", "edit_source", "editing", "sizes", "adapter_files"},
     {"module", "pocket"},

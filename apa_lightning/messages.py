@@ -1,0 +1,106 @@
+"""What the command line says: of a mistake one message, and of libraries what a user can act on."""
+
+import contextlib
+import errno
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from apa_lightning.errors import InputError
+
+USER_ERRORS = (
+    InputError,
+    MisconfigurationException,
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+
+
+@contextlib.contextmanager
+def mistakes_told() -> Iterator[None]:
+    """A user's mistake inside the block ends the program with one line and code 2; a bug keeps its traceback."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})")
+    except (*USER_ERRORS, ValueError) as error:
+        if (message := root_message(error)) is None:
+            raise
+        fail(message)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+            raise
+        fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder.")
+    except RuntimeError as error:
+        if not re.search("closed by peer|reset by peer|communicator was aborted", str(error)):
+            raise
+        fail("another process of this run has ended, and this one cannot go on alone. Its message says why.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    """Print it and exit with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_config_files(args: Sequence[str]) -> None:
+    """jsonargparse says what is wrong with a configuration file, but not with which one."""
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        name, _, joined = flag.partition("=")
+        if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
+            continue
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"config: {path} is no plain YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict):
+            raise InputError(
+                f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml."
+            )
+
+
+def root_message(error: BaseException | None) -> str | None:
+    """The message of the :class:`InputError` or missing file that jsonargparse wrapped into its own."""
+    while error is not None:
+        if isinstance(error, USER_ERRORS):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def shortened(message: str) -> str:
+    """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
+    noise = re.compile(
+        r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
+    )
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
+
+
+def quiet_libraries() -> None:
+    """Leave to the screen what a user can act on."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    for pattern in (
+        ".*does not have many workers.*",  # a choice, documented in base.yaml
+        r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
+        ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
+        ".*past_key_values.* is deprecated",  # diffusers 0.42 against transformers' newer name
+        "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
+    ):
+        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
