@@ -1,3 +1,3 @@
-from apa_lightning.cli import main
+from apa_lightning.cli.main import main
 
 main()

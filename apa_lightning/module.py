@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from apa_lightning import adapter as adapters
-from apa_lightning.adapter import AudioPromptAdapter
-from apa_lightning.audio_encoder import AudioMAE, LoaLayers
-from apa_lightning.backbone import AudioLDM2Backbone, Vocoder
-from apa_lightning.conditioning import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
-from apa_lightning.diffusion import epsilon_loss, loss_weights
-from apa_lightning.editing import AudioEditor, EditRequest, EditResult
+from apa_lightning.adapters import audio_prompt as adapters
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, Vocoder
+from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.conditioning.audio_mae import AudioMAE, LoaLayers
+from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
+from apa_lightning.diffusion.losses import epsilon_loss, loss_weights
+from apa_lightning.editing.editor import AudioEditor, EditRequest, EditResult
 from apa_lightning.errors import InputError
-from apa_lightning.random_draws import generator_for, randn
-from apa_lightning.text_streams import TextStreams
+from apa_lightning.utils.rng import generator_for, randn
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class AudioPromptModule(L.LightningModule):
             ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
         ap_scale: alpha in training; 1 in the paper.
         max_loss_weight: training losses at signal-to-noise ratio SNR count 1 / SNR times, at most so often (see
-            :func:`apa_lightning.diffusion.loss_weights`), so that noisy timesteps, where the tune is decided, are learned
+            :func:`apa_lightning.diffusion.losses.loss_weights`), so that noisy timesteps, where the tune is decided, are learned
             too; 1: epsilon MSE as it is, the paper's. Validation losses are never weighted.
         optimizer: builds the optimizer from the adapter's parameters; default: the paper's AdamW.
         lr_scheduler: builds a per-step schedule from the optimizer; default: constant, as in the paper.

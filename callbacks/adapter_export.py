@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import remove_leftovers
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.atomic_files import remove_leftovers
 from callbacks.adapter_ema import AdapterEMA
 from callbacks.run_folder import run_folder
 

@@ -15,21 +15,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 import apa_lightning
-from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
-from apa_lightning.evaluation.findings import write_findings
 from apa_lightning.evaluation.measure import Measurer, Measures, Pair
-from apa_lightning.evaluation.report import write_report
+from apa_lightning.evaluation.report.findings import write_findings
+from apa_lightning.evaluation.report.html import write_report
+from apa_lightning.evaluation.report.tables import write_tables
 from apa_lightning.evaluation.rows import Row, write_rows
 from apa_lightning.evaluation.sweep import write_operating_points
-from apa_lightning.evaluation.tables import write_tables
-from apa_lightning.files import atomic_path, remove_leftovers
-from apa_lightning.metrics.embeddings import load_embedding
-from apa_lightning.metrics.frechet import fad_infinity, frechet_audio_distance
-from apa_lightning.metrics.kernel import kernel_audio_distance
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
+from apa_lightning.metrics.sets.embeddings import load_embedding
+from apa_lightning.metrics.sets.frechet import fad_infinity, frechet_audio_distance
+from apa_lightning.metrics.sets.kernel import kernel_audio_distance
 from apa_lightning.module import AudioPromptModule
-from apa_lightning.pocket.judge import NAMES, InstrumentJudge
-from apa_lightning.sources import packaged
+from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
+from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.pretrained import packaged
 from callbacks.prediction_writer import TERMINATED
 from datamodules.evaluation import EvaluationDataModule, Planned
 from datamodules.evaluation_sets import read_set

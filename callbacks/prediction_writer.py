@@ -8,9 +8,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from apa_lightning.audio import AudioError
-from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.edit_jobs.queue import EditQueue
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
-from datamodules.edit_queue import EditQueue
 from datamodules.edits import EditsDataModule
 
 TERMINATED = 128 + 15
@@ -40,7 +40,7 @@ class PredictionWriter(Callback):
             return
         if not isinstance(trainer.datamodule, EditsDataModule):
             raise InputError(
-                "data: predict edits what datamodules.edits.EditsDataModule reads; give it as --data.class_path."
+                "data: predict edits what datamodules.EditsDataModule reads; give it as --data.class_path."
             )
         _queue(trainer).has_writer = True
         trainer.predict_loop.return_predictions = False  # Lightning would keep every waveform

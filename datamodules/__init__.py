@@ -1,0 +1,14 @@
+"""LightningDataModules: training data from shards, edits of recordings, prompts, encoded windows."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "audioset": ["AudioSetDataModule"],
+        "edits": ["EditsDataModule"],
+        "encoded": ["EncodedDataModule"],
+        "evaluation": ["EvaluationDataModule"],
+        "prompts": ["PromptDataModule"],
+    },
+)

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
-from datamodules.captions import CaptionTemplates
-from datamodules.decoding import ExampleDecoder
-from datamodules.indexed_shards import IndexedShards, SampleTable
-from datamodules.loading import (
+from datamodules.shards.captions import CaptionTemplates
+from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.loading import (
     EvaluationLoader,
     IndexedReader,
     Reader,
@@ -22,9 +22,9 @@ from datamodules.loading import (
     evaluation_plan,
     loader_options,
 )
-from datamodules.quarantine import Quarantine
-from datamodules.shards import expand_shards, identity, is_local
-from datamodules.streamed_shards import StreamedShards
+from datamodules.shards.quarantine import Quarantine
+from datamodules.shards.streamed import StreamedShards
+from datamodules.shards.urls import expand_shards, identity, is_local
 
 _PREFIX = "--data.init_args."
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from apa_lightning.adapter import expand_scale
-from apa_lightning.edit_request import EditRequest, EditResult
+from apa_lightning.adapters.audio_prompt import expand_scale
+from apa_lightning.diffusion.sampling import make_scheduler
+from apa_lightning.edit_jobs.manifest import Problems, read_manifest
+from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
+from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
+from apa_lightning.edit_jobs.results import EditResults
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
-from apa_lightning.sampling import make_scheduler
-from datamodules.edit_plan import Edit, folder_rows, plan_edits
-from datamodules.edit_queue import EditBatch, EditQueue
-from datamodules.edit_results import EditResults
-from datamodules.manifest import Problems, read_manifest
 
 
 class EditsDataModule(LightningDataModule):
@@ -25,7 +25,7 @@ class EditsDataModule(LightningDataModule):
     The knobs below are defaults that a manifest's line can override; theirs are the paper's for timbre transfer.
 
     Args:
-        manifest: CSV or JSONL file with one edit per line (see `datamodules.manifest`).
+        manifest: CSV or JSONL file with one edit per line (see `apa_lightning.edit_jobs.manifest`).
         folder: Folder of recordings (.wav, .flac, .ogg, .mp3), all edited with `prompt`; instead of a manifest.
         recursive: Search the folder's subfolders too; results keep the subfolders.
         output: Folder of the results: one WAV per edit, results.jsonl and, at the end, results.csv.

@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import fingerprint
-from datamodules.captions import CaptionTemplates
 from datamodules.encoded_windows import EncodedWindows, Piece, encode_missing, missing, pieces
-from datamodules.indexed_shards import SampleTable
-from datamodules.loading import (
+from datamodules.shards.captions import CaptionTemplates
+from datamodules.shards.indexed import SampleTable
+from datamodules.shards.loading import (
     EvaluationLoader,
     IndexedReader,
     SampleOrder,
@@ -20,8 +20,8 @@ from datamodules.loading import (
     evaluation_plan,
     loader_options,
 )
-from datamodules.quarantine import Quarantine
-from datamodules.shards import expand_shards, is_local
+from datamodules.shards.quarantine import Quarantine
+from datamodules.shards.urls import expand_shards, is_local
 
 _PREFIX = "--data.init_args."
 

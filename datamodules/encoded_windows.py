@@ -22,13 +22,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
 from apa_lightning.pocket.window_encoder import WindowEncoder, fingerprint
-from apa_lightning.random_draws import generator_for
-from datamodules.captions import CaptionTemplates
-from datamodules.decoding import ExampleDecoder
-from datamodules.indexed_shards import Fetched, IndexedShards, SampleTable
-from datamodules.quarantine import Quarantine
+from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.rng import generator_for
+from datamodules.shards.captions import CaptionTemplates
+from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.indexed import Fetched, IndexedShards, SampleTable
+from datamodules.shards.quarantine import Quarantine
 
 PIECE = 200
 _BATCH = 8  # clips encoded at once

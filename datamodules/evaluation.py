@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.edit_request import EditRequest, EditResult
-from apa_lightning.editing import AudioEditor
+from apa_lightning.edit_jobs.manifest import Problems, Row
+from apa_lightning.edit_jobs.plan import Edit, plan_edits
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS
 from apa_lightning.evaluation.systems import Adapter, SDEdit, System, SystemRequest, make_systems
 from apa_lightning.evaluation.tasks import POINT, Task, check_names
-from datamodules.edit_plan import Edit, plan_edits
 from datamodules.edits import EditsDataModule
 from datamodules.evaluation_sets import Source, chosen, read_set
-from datamodules.manifest import Problems, Row
 
 #: The systems of the paper's tables and ablation, and what they are read against.
 SYSTEMS = ("adapter", "no_negative", "text_only", "sdedit", "no_op", "codec")

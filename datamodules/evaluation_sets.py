@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apa_lightning.audio import save_audio
+from apa_lightning.edit_jobs.plan import AUDIO_SUFFIXES
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.tasks import Task
-from apa_lightning.files import alone, remove_leftovers
-from datamodules.captions import CaptionTemplates
-from datamodules.decoding import ExampleDecoder
-from datamodules.edit_plan import AUDIO_SUFFIXES
-from datamodules.indexed_shards import IndexedShards, SampleTable
-from datamodules.samples import Fault
-from datamodules.shards import EMBEDDED, expand_shards, is_local
+from apa_lightning.utils.atomic_files import alone, remove_leftovers
+from datamodules.shards.captions import CaptionTemplates
+from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.samples import Fault
+from datamodules.shards.urls import EMBEDDED, expand_shards, is_local
 
 SECONDS, RATE = 30.0, 16_000
 """At most so much of a shard's clip is taken, at this sample rate."""

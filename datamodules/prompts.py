@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from apa_lightning.caption_templates import TEMPLATES
+from apa_lightning.conditioning.caption_templates import TEMPLATES
 from apa_lightning.errors import InputError
-from apa_lightning.pocket import prompts
+from apa_lightning.pocket.text import prompts
 
 Pair = tuple[str, str]
 

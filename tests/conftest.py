@@ -8,8 +8,8 @@ import threadpoolctl
 import torch
 from random_folders import tiny_backbone
 
-from apa_lightning.audio_encoder import AudioMAE
-from apa_lightning.backbone import AudioLDM2Backbone
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.conditioning.audio_mae import AudioMAE
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from apa_lightning.adapter import AudioPromptAdapter, install, set_scale
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter, install, set_scale
 from apa_lightning.audio import fbank, fit_length, log_mel, normalise_level, resample
-from apa_lightning.audio_encoder import AudioMAE
-from apa_lightning.pooling import pool_tokens
+from apa_lightning.conditioning.audio_mae import AudioMAE
+from apa_lightning.conditioning.pooling import pool_tokens
 
 GOLDEN = Path(os.environ.get("APA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 FILES = sorted(GOLDEN.glob("*.safetensors")) if GOLDEN.is_dir() else []

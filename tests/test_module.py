@@ -8,8 +8,8 @@ from random_folders import tiny_parts
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning import AudioPromptModule, InputError
-from apa_lightning.adapter import set_scale
-from apa_lightning.conditioning import ConditionDropout, PoolingRates
+from apa_lightning.adapters.audio_prompt import set_scale
+from apa_lightning.conditioning.dropout import ConditionDropout, PoolingRates
 
 
 class Clips(Dataset):
@@ -88,8 +88,8 @@ def test_the_loss_of_a_fixed_batch_falls():
     batch = {key: value[:1] for key, value in next(iter(loader())).items()}
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=0.1)
     text, grid = module.backbone.encode_text(batch["prompt"]), module.audio_encoder(batch["waveform"])
-    from apa_lightning.conditioning import audio_tokens
-    from apa_lightning.random_draws import generator_for
+    from apa_lightning.conditioning.dropout import audio_tokens
+    from apa_lightning.utils.rng import generator_for
 
     loa = audio_tokens(grid, torch.zeros(1, dtype=torch.bool), 2)
     latents = module._latents(batch, generator_for("latents"))

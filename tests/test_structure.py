@@ -1,39 +1,41 @@
-"""Imports run one way, and every module imports."""
+"""Rules of the structure: every module imports, imports run one way, rooms stay small."""
 
 import ast
 import importlib
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("apa_lightning", "datamodules", "callbacks")
+PACKAGES = ("apa_lightning", "datamodules", "callbacks")
 MODULES = sorted(
-    path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.stem != "__main__"
+    path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.stem != "__main__"
 )
-#: The plan's order; a module may import from rows above it, and from its own.
-ORDER = [
-    {"errors", "files", "caption_templates", "statistics", "messages"},
-    {
-        "audio",
-        "pooling",
-        "diffusion",
-        "random_draws",
-        "text_streams",
-        "sources",
-        "checkpoints",
-        "griffin_lim",
-        "random_backbone",
-    },
-    {"audio_encoder", "adapter", "conditioning", "edit_request", "prompt_encoder"},
-    {"backbone"},
-    {"clap", "metrics", "sampling", "edit_source", "editing", "sizes", "adapter_files"},
-    {"module", "pocket"},
-    {"trainer", "evaluation", "listening_test"},
-    {"cli"},
-]
+#: Rooms of ``apa_lightning``, the foundation first: a module imports only from rooms before its own, and from its own.
+ORDER = (
+    "errors",
+    "utils",
+    "audio",
+    "conditioning",
+    "adapters",
+    "backbones",
+    "diffusion",
+    "editing",
+    "edit_jobs",
+    "metrics",
+    "module",
+    "pocket",
+    "evaluation",
+    "listening_test",
+    "commands",
+    "cli",
+)
+#: The composition root: the only place that knows all three packages.
+COMPOSITION_ROOT = ("apa_lightning", "cli")
+MOST_FILES = 12
 
 
 def name_of(path: Path) -> str:
@@ -41,6 +43,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
+    """Dotted names of the modules (and the names in them) that a file imports."""
     names = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
@@ -55,24 +58,45 @@ def test_every_module_imports(path):
     importlib.import_module(name_of(path))
 
 
-def test_the_package_imports_neither_data_nor_callbacks():
+def test_only_the_composition_root_imports_all_three_packages():
     for path in MODULES:
-        if path.parts[0] == "apa_lightning":
-            assert not {name for name in imported(path) if name.split(".")[0] in ("datamodules", "callbacks")}, path
+        others = {name.split(".")[0] for name in imported(path)} & set(PACKAGES) - {path.parts[0]}
+        if path.parts[0] == "apa_lightning" and path.parts[:2] != COMPOSITION_ROOT:
+            assert not others, f"{path} imports {others}"
+        if path.parts[0] == "datamodules":
+            assert "callbacks" not in others, path
 
 
 def test_imports_run_one_way():
-    rank = {name: i for i, row in enumerate(ORDER) for name in row}
+    rank = {name: i for i, name in enumerate(ORDER)}
     for path in MODULES:
-        if path.parts[0] != "apa_lightning" or path.stem == "__init__":
+        if path.parts[0] != "apa_lightning" or (len(path.parts) == 2 and path.stem == "__init__"):
             continue
-        here = rank[path.with_suffix("").parts[1]]  # a module, or a room of its own such as pocket
+        here = rank[path.with_suffix("").parts[1]]
         for name in imported(path):
             parts = name.split(".")
             if parts[0] == "apa_lightning" and len(parts) > 1 and parts[1] in rank:
                 assert rank[parts[1]] <= here, f"{path} imports {name}"
 
 
-def test_the_editor_needs_no_lightning():
-    code = "import sys; from apa_lightning import AudioEditor, EditRequest; assert not {'lightning', 'pytorch_lightning'} & set(sys.modules)"
+def test_no_room_is_crowded():
+    for package in PACKAGES:
+        for folder in [ROOT / package, *(ROOT / package).rglob("*/")]:
+            files = [file for file in folder.glob("*.py") if file.stem != "__init__"]
+            assert len(files) <= MOST_FILES, f"{folder} holds {len(files)} files"
+
+
+def test_every_room_of_the_order_exists():
+    for before, room in pairwise(ORDER):
+        assert (ROOT / "apa_lightning" / room).is_dir() or (ROOT / "apa_lightning" / f"{room}.py").is_file(), (
+            before,
+            room,
+        )
+
+
+def test_the_editor_needs_neither_lightning_nor_tensorboard_nor_scikit_learn():
+    code = (
+        "import sys; from apa_lightning import AudioEditor, EditRequest;"
+        "heavy = {'lightning', 'pytorch_lightning', 'tensorboard', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

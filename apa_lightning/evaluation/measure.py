@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from apa_lightning.audio import load_audio, resample, to_mono
-from apa_lightning.clap import ClapEmbedder
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import METRICS
-from apa_lightning.files import atomic_path
 from apa_lightning.metrics import (
     beat_f1,
     beats,
@@ -37,8 +35,10 @@ from apa_lightning.metrics import (
     top_cqt,
     unmeasurable,
 )
-from apa_lightning.metrics.embeddings import AudioEmbedding
-from apa_lightning.pocket.judge import InstrumentJudge
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
+from apa_lightning.metrics.sets.embeddings import AudioEmbedding
+from apa_lightning.pocket.parts.judge import InstrumentJudge
+from apa_lightning.utils.atomic_files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.utils.atomic_files import atomic_path
 
 RESULTS = "results.csv"
 #: What is said of an edit, in the order of the columns.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
-from apa_lightning.statistics import DRAWS, Interval
+from apa_lightning.utils.bootstrap import DRAWS, Interval
 
 #: Stands for a task: the mean of the tasks' means.
 MEAN_OF_TASKS = "mean of tasks"

@@ -17,8 +17,8 @@ import yaml
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS, METRICS, Row, systems_of, tasks_of
 from apa_lightning.evaluation.summary import average, between, family_of, resampling, values_of
-from apa_lightning.files import atomic_path
-from apa_lightning.statistics import Interval
+from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.bootstrap import Interval
 
 #: What is swept, and the knobs that are numbers.
 FAMILIES = {

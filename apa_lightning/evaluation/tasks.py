@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from apa_lightning.edit_request import EditRequest
+from apa_lightning.editing.request import EditRequest
 from apa_lightning.errors import InputError
 
 #: What a task may fix of :class:`EditRequest`.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.utils.atomic_files import atomic_path
 
 KEY_FILE = "key.json"
 HIDDEN_SOURCE = "hidden source"

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
 from apa_lightning.listening_test.answers import Answers, answer_files, newest, read_answers
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Key
 from apa_lightning.listening_test.questions import QUESTIONS
-from apa_lightning.statistics import DRAWS, Interval
+from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.bootstrap import DRAWS, Interval
 
 ALL_TASKS = "all"
 

@@ -14,14 +14,14 @@ from apa_lightning.metrics.clap_scores import (
 )
 from apa_lightning.metrics.clip_mean import ClipMean, SourceMean, check_pairs, unmeasurable
 from apa_lightning.metrics.cqt import CqtCorrelation, cqt_correlation, top_cqt
-from apa_lightning.metrics.embeddings import AudioEmbedding, ClapEmbedding, VggishEmbedding, load_embedding
-from apa_lightning.metrics.frechet import FrechetAudioDistance, fad_infinity, frechet_audio_distance
-from apa_lightning.metrics.kernel import KernelAudioDistance, kernel_audio_distance
 from apa_lightning.metrics.loudness import LoudnessCorrelation, loudness, loudness_correlation
 from apa_lightning.metrics.lpaps import Lpaps, lpaps, stage_distance
 from apa_lightning.metrics.melody import PitchAccuracy, pitch, pitch_accuracy
 from apa_lightning.metrics.rhythm import BeatF1, Events, OnsetF1, beat_f1, beats, onset_f1, onsets
-from apa_lightning.metrics.sets import SetFigure, SetMetric
+from apa_lightning.metrics.sets.embeddings import AudioEmbedding, ClapEmbedding, VggishEmbedding, load_embedding
+from apa_lightning.metrics.sets.frechet import FrechetAudioDistance, fad_infinity, frechet_audio_distance
+from apa_lightning.metrics.sets.kernel import KernelAudioDistance, kernel_audio_distance
+from apa_lightning.metrics.sets.set_metric import SetFigure, SetMetric
 
 __all__ = [
     "AudioEmbedding",

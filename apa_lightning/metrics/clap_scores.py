@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from apa_lightning.clap import ClapEmbedder, clap_of
+from apa_lightning.metrics.clap_embedder import ClapEmbedder, clap_of
 from apa_lightning.metrics.clip_mean import ClipMean, Waveforms, check_pairs
 
 #: A step between two unit-length embeddings that is shorter has no direction, only rounding.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from apa_lightning.edit_request import MIN_SECONDS, SILENCE_PEAK
+from apa_lightning.editing.request import MIN_SECONDS, SILENCE_PEAK
 from apa_lightning.errors import InputError
 
 log = logging.getLogger(__name__)

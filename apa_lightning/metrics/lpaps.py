@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from apa_lightning.clap import ClapEmbedder, clap_of
 from apa_lightning.errors import InputError
+from apa_lightning.metrics.clap_embedder import ClapEmbedder, clap_of
 from apa_lightning.metrics.clip_mean import SourceMean
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import diffusers
 import torch
 
+from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
-from apa_lightning.random_backbone import POCKET, new_scheduler
+from apa_lightning.utils.atomic_files import atomic_path
 
 _TRANSFORMERS = ("config.json", "model.safetensors")
 _DIFFUSERS = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -76,7 +76,7 @@ def with_untrained_unet(folder: Path, target: Path, seed: int = 0) -> None:
     Raises:
         InputError: a part other than the U-Net is missing, or ``target`` holds a pipeline already.
     """
-    from apa_lightning.pocket.part import save_half  # imports Lightning, which an editor does without
+    from apa_lightning.pocket.parts.part import save_half  # imports Lightning, which an editor does without
 
     require(folder, WITHOUT_UNET)
     if (target / "model_index.json").exists() or target.resolve() == folder.resolve():

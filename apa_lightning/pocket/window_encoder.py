@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
-from apa_lightning.audio_encoder import SAMPLE_RATE, AudioMAE
+from apa_lightning.conditioning.audio_mae import SAMPLE_RATE, AudioMAE
 from apa_lightning.pocket.assembly import require
-from apa_lightning.sources import frozen, no_progress_bars
+from apa_lightning.utils.pretrained import frozen, no_progress_bars
 
 READ = ("vae", "audio_encoder")
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from apa_lightning.pocket import prompts
-from datamodules.music.accompany import accompany
-from datamodules.music.events import Note, Performance, Track, trimmed
-from datamodules.music.genres import compose_genre
-from datamodules.music.grooves import GENRES
-from datamodules.music.instruments import INSTRUMENTS, Instrument, octave_shift, play
-from datamodules.music.line import Line, compose_line
+from apa_lightning.pocket.text import prompts
+from datamodules.music.composition.accompany import accompany
+from datamodules.music.composition.events import Note, Performance, Track, trimmed
+from datamodules.music.composition.genres import compose_genre
+from datamodules.music.composition.grooves import GENRES
+from datamodules.music.composition.instruments import INSTRUMENTS, Instrument, octave_shift, play
+from datamodules.music.composition.line import Line, compose_line
 
 KINDS = ("solo", "duet", "genre")
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from apa_lightning.errors import InputError
-from apa_lightning.files import atomic_path
+from apa_lightning.utils.atomic_files import atomic_path
 from datamodules.music.clip import Plan, Recipe, compose, plan
-from datamodules.music.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
-from datamodules.music.instruments import INSTRUMENTS
-from datamodules.shard_index import index_path
-from datamodules.shard_writer import ShardWriter
-from datamodules.workers import end_with_parent
+from datamodules.music.composition.instruments import INSTRUMENTS
+from datamodules.music.sound.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
+from datamodules.prepare.workers import end_with_parent
+from datamodules.shards.index import index_path
+from datamodules.shards.writer import ShardWriter
 
 SETTINGS_FILE = "render.json"
 _METADATA_BYTES = 4_000  # Of JSON and tar headers per clip, to which a second of music adds at most 600.
@@ -119,9 +119,9 @@ def render_clip(
     Returns:
         Its key, the audio file's bytes and its metadata.
     """
-    from datamodules.music.mix import SAMPLE_RATE, mix
-    from datamodules.music.recording import Recording, draw_recording
-    from datamodules.music.soundfont import open_soundfont
+    from datamodules.music.sound.mix import SAMPLE_RATE, mix
+    from datamodules.music.sound.recording import Recording, draw_recording
+    from datamodules.music.sound.soundfont import open_soundfont
 
     clip = compose(recipe, planned)
     rng = random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/sound")
@@ -157,7 +157,7 @@ def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int |
 
 def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
     """Absolute paths of the SoundFonts, each opened once so that a bad one is refused before work starts."""
-    from datamodules.music.soundfont import default_soundfont, open_soundfont
+    from datamodules.music.sound.soundfont import default_soundfont, open_soundfont
 
     try:
         import scipy  # noqa: F401

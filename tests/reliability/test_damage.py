@@ -20,7 +20,7 @@ from processes import ROOT, Command
 from random_folders import tiny_flags
 from shard_tools import clip, encode, flip, sample, tone, write_shards
 
-from datamodules.shard_index import index_path, read_index
+from datamodules.shards.index import index_path, read_index
 
 NAME = "Nothing lost silently"
 SAMPLES = 6

@@ -17,8 +17,8 @@ from processes import Command
 from shard_tools import Quiet, served
 from test_damage import DAMAGES, Damage, K, command, cut, offset, whole, written
 
-from datamodules import streamed_shards
-from datamodules.shard_index import index_path
+from datamodules.shards import streamed as streamed_shards
+from datamodules.shards.index import index_path
 
 __all__ = ["whole"]  # a fixture
 NAME = "Nothing lost silently"

@@ -79,7 +79,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
 
 def test_too_many_in_a_row_end_the_run_and_it_can_go_on(tmp_path: Path, shards, promise) -> None:
     limit = [
-        "--trainer.callbacks+=callbacks.nonfinite_steps.SkipNonFiniteSteps",
+        "--trainer.callbacks+=callbacks.SkipNonFiniteSteps",
         "--trainer.callbacks.init_args.max_in_a_row=3",
     ]
     run = fit(tmp_path, shards, *limit, *poison([2, 4, 5, 6], "batch"))
@@ -140,8 +140,8 @@ def test_precisions_agree_on_the_same_draws(dtype: torch.dtype, promise) -> None
 
 def _loss(module: AudioPromptModule, batch: dict, number: int) -> torch.Tensor:
     """What training_step computes, without a Trainer."""
-    from apa_lightning.conditioning import audio_tokens
-    from apa_lightning.random_draws import generator_for
+    from apa_lightning.conditioning.dropout import audio_tokens
+    from apa_lightning.utils.rng import generator_for
 
     draw = generator_for(0, "precision", number)
     loa = audio_tokens(module._grid(batch), torch.zeros(len(batch["prompt"]), dtype=torch.bool), 2)

@@ -20,7 +20,7 @@ def fit(folder: Path, ranks: int, workers: int, steps: int = STEPS, *more: str) 
         "fit", "--config", ROOT / "configs/base.yaml", *tiny_flags(WINDOW), f"--data.train_shards={shards()}/train-*.tar",
         "--data.validation_shards=null", f"--data.batch_size={4 // ranks}", f"--data.num_workers={workers}",
         "--trainer.accelerator=cpu", f"--trainer.max_steps={steps}", f"--trainer.default_root_dir={folder}",
-        "--trainer.callbacks=null", "--trainer.callbacks+=callbacks.last_checkpoint.LastCheckpoint",
+        "--trainer.callbacks=null", "--trainer.callbacks+=callbacks.LastCheckpoint",
         "--trainer.callbacks+=diary.Keys", f"--trainer.callbacks.init_args.path={folder}/keys.jsonl",
         "--trainer.enable_progress_bar=false", "--trainer.val_check_interval=null", *more,
     ]  # fmt: skip

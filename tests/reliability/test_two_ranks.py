@@ -19,7 +19,7 @@ from processes import ROOT, Command
 from random_folders import tiny_flags
 from shard_tools import RATE, flip, served, tone, write_shards
 
-from datamodules.shard_index import read_index
+from datamodules.shards.index import read_index
 
 NAME = "No hang"
 RANKS = 2

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from apa_lightning.conditioning import DroppedAudio
-from apa_lightning.edit_request import EditRequest, EditResult
-from apa_lightning.editing import AudioEditor
+from apa_lightning.conditioning.dropout import DroppedAudio
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.evaluation.systems.system import System
 
 _SHARED = ("prompt", "negative_prompt", "guidance_scale", "num_inference_steps", "strength", "scheduler", "seed")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from apa_lightning.edit_request import EditRequest, EditResult
-from apa_lightning.edit_source import EditSource
-from apa_lightning.editing import AudioEditor
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.source import EditSource
 from apa_lightning.evaluation.systems.system import System
 
 

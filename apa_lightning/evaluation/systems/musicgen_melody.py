@@ -8,13 +8,20 @@ import torch
 import transformers
 
 from apa_lightning.audio import resample
-from apa_lightning.edit_request import EditRequest, EditResult
-from apa_lightning.edit_source import EditSource
-from apa_lightning.editing import AudioEditor
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.source import EditSource
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.system import System
-from apa_lightning.random_draws import generator_for
-from apa_lightning.sources import LOADING_ERRORS, first_line, frozen, load_whole, no_progress_bars, resolve_source
+from apa_lightning.utils.pretrained import (
+    LOADING_ERRORS,
+    first_line,
+    frozen,
+    load_whole,
+    no_progress_bars,
+    resolve_source,
+)
+from apa_lightning.utils.rng import generator_for
 
 
 class MusicGenMelody(System):

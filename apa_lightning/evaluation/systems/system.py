@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apa_lightning.edit_request import EditRequest, EditResult
-from apa_lightning.editing import AudioEditor
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,31 @@
+"""Audio files, waveforms and spectrograms."""
+
+from apa_lightning.audio.features import MelSpec, fbank, log_mel, mel_basis
+from apa_lightning.audio.io import (
+    SAMPLE_RATES,
+    AudioError,
+    AudioInfo,
+    AudioSource,
+    load_audio,
+    probe_audio,
+    save_audio,
+)
+from apa_lightning.audio.waveform import fit_length, normalise_level, resample, to_mono
+
+__all__ = [
+    "SAMPLE_RATES",
+    "AudioError",
+    "AudioInfo",
+    "AudioSource",
+    "MelSpec",
+    "fbank",
+    "fit_length",
+    "load_audio",
+    "log_mel",
+    "mel_basis",
+    "normalise_level",
+    "probe_audio",
+    "resample",
+    "save_audio",
+    "to_mono",
+]

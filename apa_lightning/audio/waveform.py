@@ -1,0 +1,47 @@
+"""Waveforms: mono, resampling, length and level."""
+
+import math
+from collections.abc import Sequence
+
+import librosa
+import torch
+import torchaudio
+from torch import Tensor
+
+
+def to_mono(waveform: Tensor) -> Tensor:
+    """Mean over channels: (C, S) -> (S,)."""
+    return waveform.mean(dim=0)
+
+
+def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Band-limited resampling of the last axis: (..., S) -> (..., about S * to / from).
+
+    torchaudio's filter grows with the square of a ratio's terms, gigabytes for 8001 to 16000 Hz: such rates go to soxr.
+    """
+    common = math.gcd(from_rate, to_rate)
+    if from_rate // common * (to_rate // common) <= 1_000_000:
+        return torchaudio.functional.resample(waveform, from_rate, to_rate)
+    samples = librosa.resample(waveform.cpu().numpy(), orig_sr=from_rate, target_sr=to_rate, res_type="soxr_hq")
+    return torch.from_numpy(samples).to(waveform)
+
+
+def fit_length(waveform: Tensor, samples: int) -> Tensor:
+    """Zero-pad or cut the end of the last axis to ``samples``."""
+    return torch.nn.functional.pad(waveform, (0, samples - waveform.shape[-1]))
+
+
+def real_parts(waveform: Tensor, lengths: Sequence[int] | None) -> list[Tensor]:
+    """Each item of (B, S) without its padding."""
+    if lengths is None:
+        return list(waveform)
+    return [item[: min(length, len(item))] for item, length in zip(waveform, lengths, strict=True)]
+
+
+def normalise_level(waveform: Tensor, peak: float = 0.5, lengths: Sequence[int] | None = None) -> Tensor:
+    """Remove the DC offset of each item of (B, S) and scale it to ``peak``; the VAE expects 0.5. Padding stays zero."""
+    result = torch.zeros_like(waveform)
+    for row, item in zip(result, real_parts(waveform, lengths), strict=True):
+        centred = item - item.mean()
+        row[: len(item)] = centred / (centred.abs().amax() + 1e-8) * peak
+    return result

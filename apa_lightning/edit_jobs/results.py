@@ -1,0 +1,230 @@
+"""The output folder of bulk editing: what is done, what is in progress, and nothing lost whatever breaks when.
+
+`results.jsonl` holds one line per finished edit, appended after its audio file is whole; an id's newest line counts.
+Every process that edits into the folder, of one run or of several, first *claims* a batch: a lock that the system
+gives back when the process dies, and a note beside it that says which files are being made. So an audio file without a
+line is known as ours, and nothing is made twice.
+"""
+
+import contextlib
+import csv
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from apa_lightning.audio import AudioError, probe_audio
+from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
+from apa_lightning.errors import InputError
+from apa_lightning.utils.atomic_files import alone, atomic_path, remove_leftovers
+
+RESULTS, CLAIMS = "results.jsonl", ".claims"
+
+
+class EditResults:
+    """The results in `folder`, which is made if need be; `table_name` is their table's.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, table_name: str = "results.csv"):
+        self.folder, self.path, self.table_name = folder, folder / RESULTS, table_name
+        self.entries: dict[str, Entry] = {}
+        self.made: dict[str, Entry] = {}  # by output
+        self._torn: set[str] = set()  # outputs named in lines that a crash has cut
+        self._read_to = 0
+        self._results_lock = folder / CLAIMS / "results.lock"
+        try:
+            (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+            with self._appending():
+                pass
+        except OSError as error:
+            raise InputError(
+                f"--data.output: cannot write to {folder} ({error.strerror}). Choose another folder."
+            ) from None
+        self.refresh()
+        self.opened_at = self._read_to
+
+    # --- results.jsonl ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[int]:
+        """Hold the lock on `results.jsonl` and yield its descriptor; a last line torn by a crash is mended first."""
+        with FileLock(self._results_lock).acquire(poll_interval=0.02):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                self._torn |= named_output(mend_last_line(descriptor))
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line: all of it or, on a full disk, nothing; it has reached the disk when this returns."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._appending() as descriptor:
+            end = os.fstat(descriptor).st_size
+            try:
+                written = os.write(descriptor, line)
+                if written < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that have come since the last time, from any process."""
+        with open(self.path, "rb") as file:
+            file.seek(self._read_to)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # another process is writing it
+                try:
+                    entry = read_entry(json.loads(line), self._read_to)
+                except (ValueError, KeyError, TypeError):
+                    self._torn |= named_output(line)
+                    rank_zero_warn(
+                        f"{self.path}: the line at byte {self._read_to} is not readable; its edit is made again."
+                    )
+                else:
+                    self.entries[entry.id] = entry
+                    if entry.status == "done":
+                        self.made[entry.output] = entry
+                self._read_to += len(line)
+
+    def is_done(self, edit_id: str, key: str, output: str, source: Path) -> bool:
+        """Whether `output` is whole and was made as `edit_id`, with these settings, from what is in `source` now."""
+        entry = self.entries.get(edit_id)
+        if entry is None or (entry.status, entry.key, entry.output) != ("done", key, output):
+            return False
+        record = self._record(entry)
+        return read_mark(record, "audio_").matches(source) and read_mark(record, "").matches(self.folder / output)
+
+    def done(self, edit_id: str, key: str) -> dict[str, Any] | None:
+        """The line of an edit that was made with these settings; None where there is none."""
+        entry = self.entries.get(edit_id)
+        return self._record(entry) if entry is not None and (entry.status, entry.key) == ("done", key) else None
+
+    def failed_since_opening(self, edit_id: str, key: str) -> bool:
+        """Whether a process has failed at this edit since this one began."""
+        entry = self.entries.get(edit_id)
+        return entry is not None and entry.status == "failed" and entry.key == key and entry.start >= self.opened_at
+
+    def message(self, edit_id: str) -> str:
+        """Why `edit_id` has failed."""
+        return self._record(self.entries[edit_id])["message"]
+
+    def _record(self, entry: Entry) -> dict[str, Any]:
+        with open(self.path, "rb") as file:
+            file.seek(entry.start)
+            return json.loads(file.readline())
+
+    def write_table(self) -> Path:
+        """The newest line of every id, for spreadsheets."""
+        latest: dict[str, dict[str, Any]] = {}
+        for line in self.path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                latest[read_entry(record, 0).id] = flat(record)
+        columns = list(dict.fromkeys(name for record in latest.values() for name in record))
+        table = self.folder / self.table_name
+        with (
+            self._appending(),
+            atomic_path(table, sole_writer=True) as temporary,
+            open(temporary, "w", encoding="utf-8-sig", newline="") as file,  # the mark lets spreadsheets see UTF-8
+        ):
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(latest.values())
+        return table
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Inside the block no other process writes tables or a report into the folder."""
+        with self._appending():
+            yield
+
+    # --- files in the folder ----------------------------------------------------------------------------------------
+
+    def check_free(self, output: str) -> None:
+        """Raise :class:`InputError` when `output` is there and not, or no longer, what this program made."""
+        path = self.folder / output
+        if not path.exists() and not path.is_symlink():
+            return
+        if (
+            self._is_intact(output)
+            or output in self._torn
+            or any(output in outputs for outputs in self._in_progress().values())
+        ):
+            return
+        if output not in self.made:
+            raise InputError(
+                f"output: {path} is there and was not made by predict. Move it, choose another --data.output, "
+                "or let it be replaced: --data.overwrite true."
+            )
+        try:
+            probe_audio(path)
+        except (AudioError, OSError):
+            return  # damaged: made again
+        raise InputError(
+            f"output: {path} was changed after it was made. Move it, choose another --data.output, "
+            "or let it be replaced: --data.overwrite true."
+        )
+
+    def _is_intact(self, output: str) -> bool:
+        """Whether `output` is there as it was made."""
+        return output in self.made and read_mark(self._record(self.made[output]), "").matches(self.folder / output)
+
+    def _in_progress(self) -> dict[Path, list[str]]:
+        """Notes of live or killed processes, with the files that they were making."""
+        notes = {}
+        for note in (self.folder / CLAIMS).glob("[!.]*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                notes[note] = json.loads(note.read_text())
+        return notes
+
+    def tidy(self) -> None:
+        """Remove the notes of killed processes as far as what they speak of has been made since, or is gone."""
+        for note, outputs in self._in_progress().items():
+            if all(self._is_intact(output) or not (self.folder / output).exists() for output in outputs):
+                with alone(note.with_suffix(".lock"), wait=False) as held:
+                    if held:
+                        note.unlink(missing_ok=True)
+        for half in (self.folder / CLAIMS).glob(".*.json"):
+            name = half.name.split(".")[1]
+            with alone(self.folder / CLAIMS / f"{name}.lock", wait=False) as held:
+                if held:
+                    remove_leftovers(self.folder / CLAIMS / f"{name}.json")
+        for lock in set((self.folder / CLAIMS).glob("*.lock")) - {self._results_lock}:
+            with alone(lock, wait=False):
+                pass
+
+    @contextlib.contextmanager
+    def claim(self, name: str, wait: bool) -> Iterator[bool]:
+        """Hold the right to make the edits together known as `name`, inside the block.
+
+        Yields:
+            whether the claim is held: `False` when another process holds it and `wait` is not set.
+        """
+        with alone(self.folder / CLAIMS / f"{name}.lock", wait) as held:
+            if held:
+                self.refresh()
+            yield held
+
+    @contextlib.contextmanager
+    def making(self, name: str, outputs: Sequence[str]) -> Iterator[None]:
+        """Inside a claim: note which files are being made, until they are; a killed process leaves the note behind."""
+        note = self.folder / CLAIMS / f"{name}.json"
+        for file in (note, *(self.folder / output for output in outputs)):
+            remove_leftovers(file)
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(list(outputs)))
+        yield
+        note.unlink(missing_ok=True)

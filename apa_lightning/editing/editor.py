@@ -1,0 +1,269 @@
+"""Editing a recording by text: the paper's inference (Sec. 3.4, Eq. 12) as a Python call, without Lightning.
+
+from apa_lightning import AudioEditor
+
+editor = AudioEditor.from_pretrained()
+result = editor.edit("piano.wav", prompt="a recording of a violin solo", negative_prompt="a recording of the piano solo")
+result.save("violin.wav")
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from os import PathLike
+from typing import Any, cast, overload
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from apa_lightning.adapters import audio_prompt as adapter_layers
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, Vocoder
+from apa_lightning.conditioning.audio_mae import AudioMAE, LoaLayers
+from apa_lightning.conditioning.dropout import DroppedAudio
+from apa_lightning.conditioning.pooling import pool_tokens
+from apa_lightning.diffusion.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
+from apa_lightning.editing.request import (
+    EditRequest,
+    EditResult,
+)
+from apa_lightning.editing.source import EditSource
+from apa_lightning.errors import InputError
+from apa_lightning.utils.pretrained import EMBEDDED, first_line
+from apa_lightning.utils.rng import generator_for, randn
+
+
+class AudioEditor:
+    """Edits recordings with a backbone, an audio encoder and one or more adapters.
+
+    Args:
+        backbone, audio_encoder: the frozen parts.
+        adapters: applied to the backbone's U-Net during an edit; all hear the same audio prompt.
+        unconditional_audio: the audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
+            (published code); default: what the first adapter was trained with.
+    """
+
+    def __init__(
+        self,
+        backbone: AudioLDM2Backbone,
+        audio_encoder: AudioMAE,
+        adapters: Sequence[AudioPromptAdapter],
+        unconditional_audio: DroppedAudio | None = None,
+    ):
+        if not adapters:
+            raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
+        backbone.check_audio_encoder(audio_encoder.embed_dim, audio_encoder.window_seconds)
+        self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
+        self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
+        if self.unconditional_audio not in ("zeros", "zero_fbank"):
+            raise InputError(
+                f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'."
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: str | PathLike = "embedded",
+        adapter: str | PathLike | Sequence[str | PathLike] | None = "auto",
+        audio_encoder: str | PathLike = "embedded",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        unconditional_audio: DroppedAudio | None = None,
+        vocoder: Vocoder | None = None,
+    ) -> "AudioEditor":
+        """Load everything; without arguments the pocket backbone that comes with the package, and its adapter.
+
+        Args:
+            backbone: ``embedded``, an AudioLDM2 folder or a hub id.
+            adapter: adapter file, or several; ``embedded`` is the one that was trained on the embedded backbone; ``None`` is
+                an untrained adapter, a copy of the backbone's own text K/V. ``auto`` means ``embedded`` with the embedded
+                backbone and ``None`` with any other.
+            audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
+            device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
+            unconditional_audio: see :class:`AudioEditor`.
+            vocoder: the ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone; ``None`` means what
+                suits the backbone: ``refined`` for the pocket, else ``backbone``.
+
+        Raises:
+            FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
+        """
+        _check_device(device)
+        if isinstance(adapter, str) and adapter == "auto":
+            adapter = EMBEDDED if str(backbone) == EMBEDDED else None
+        files: list[Any] = list(adapter) if isinstance(adapter, list | tuple) else [adapter]
+        if not files or not all(isinstance(file, str | PathLike | None) for file in files):
+            raise InputError(f"adapter: {adapter!r}; give a file, a list of one or more, or None for an untrained one.")
+        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
+        loaded = [parts.new_adapter(file) for file in files]
+        encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))
+        for part in (parts, *loaded):
+            part.to(device, dtype)
+        return cls(parts, encoder.to(device), loaded, unconditional_audio)
+
+    @overload
+    def edit(self, audio: Sequence[EditRequest], **options: Any) -> list[EditResult]: ...
+    @overload
+    def edit(self, audio: EditRequest | str | PathLike | tuple[Tensor, int], **knobs: Any) -> EditResult: ...
+
+    def edit(self, audio, *, batch_size: int = 4, progress: bool = True, **knobs):
+        """Edit one recording, or many.
+
+        Args:
+            audio: a file or ``(waveform, sample_rate)``, with :class:`EditRequest`'s knobs as keywords (``prompt=...``);
+                or one request; or a sequence of requests.
+            batch_size: requests that share their knobs are denoised together, so many at a time.
+            progress: show a progress bar over all denoising steps.
+
+        Returns:
+            an :class:`EditResult`, or a list of them in the order of the requests. A result does not depend on the batch
+            it was computed in, beyond rounding.
+
+        Raises:
+            FileNotFoundError, InputError: the audio or a knob cannot be used; nothing has been computed then.
+        """
+        if isinstance(audio, Sequence) and not isinstance(audio, str | bytes | tuple):
+            if knobs or not all(isinstance(request, EditRequest) for request in audio):
+                raise InputError("edit: many recordings are given as a list of EditRequest, each with its own knobs.")
+            return self._edit_all(audio, batch_size, progress)
+        if isinstance(audio, EditRequest) and knobs:
+            raise InputError(f"edit: {', '.join(knobs)} beside an EditRequest; give it to the EditRequest.")
+        request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
+        return self._edit_all([request], batch_size, progress)[0]
+
+    def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
+        for request in requests:
+            make_scheduler(self.backbone, request.scheduler, request.num_inference_steps)
+            for scale in self._scales(request):
+                adapter_layers.expand_scale(scale, self.adapters[0].layer_names)
+        sources = [EditSource.load(request, self.backbone) for request in requests]
+        groups: dict[tuple, list[int]] = {}
+        for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
+            groups.setdefault((source.frames, *request.batch_key), []).append(i)
+        batches = [
+            indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
+        ]
+        results: dict[int, EditResult] = {}
+        total = sum(steps_run(requests[batch[0]].num_inference_steps, requests[batch[0]].strength) for batch in batches)
+        with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
+            for batch in batches:
+                done = self._edit_batch([requests[i] for i in batch], [sources[i] for i in batch], bar.update)
+                results |= dict(zip(batch, done, strict=True))
+        return [results[i] for i in range(len(requests))]
+
+    def _scales(self, request: EditRequest) -> list:
+        scales = request.ap_scale
+        each = list(scales) if isinstance(scales, list | tuple) else [scales] * len(self.adapters)
+        if len(each) != len(self.adapters):
+            raise InputError(
+                f"ap_scale: {len(each)} scales for {len(self.adapters)} adapters; give one number, or one per adapter."
+            )
+        return each
+
+    @torch.no_grad()
+    def _edit_batch(
+        self, requests: list[EditRequest], sources: list[EditSource], on_step: Callable[[], Any]
+    ) -> list[EditResult]:
+        """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
+        backbone, first, clock = self.backbone, requests[0], [self._now()]
+        windows = Windows(sources[0].frames, backbone.window_frames)
+        waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
+        lengths = [source.samples for source in sources]
+        guidance = self._conditions(requests, waveform, lengths, windows)
+        mask, keep, recorded = self._kept(requests, windows), None, None
+        if mask is not None or first.strength < 1:
+            recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
+            keep = None if mask is None else (recorded, mask)
+        clock.append(self._now())
+
+        generators = [generator_for(request.seed, "edit") for request in requests]
+        shape = (1, *backbone.latent_shape(windows.length))
+        like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
+        noise = torch.cat([randn(shape, generator, like) for generator in generators])
+        scheduler = make_scheduler(backbone, first.scheduler, first.num_inference_steps)
+        with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
+            latents = denoise(
+                backbone,
+                guidance,
+                windows,
+                noise,
+                scheduler,
+                generators,
+                keep,
+                source=recorded if first.strength < 1 else None,
+                strength=first.strength,
+                on_step=on_step,
+            )
+        clock.append(self._now())
+
+        audio = backbone.decode(latents).cpu()
+        outputs = [
+            source.finish(request, edited, backbone.sample_rate)
+            for source, request, edited in zip(sources, requests, audio, strict=True)
+        ]
+        clock.append(self._now())
+        seconds = [(end - start) / len(requests) for start, end in pairwise(clock)]
+        timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
+        digest = ",".join(one.digest() for one in self.adapters)
+        return [
+            EditResult(request, *output, digest, backbone.name, timings)
+            for request, output in zip(requests, outputs, strict=True)
+        ]
+
+    def _now(self) -> float:
+        """Seconds, after everything that was given to a GPU is done."""
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return time.perf_counter()
+
+    def _conditions(
+        self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
+    ) -> Guidance:
+        backbone, rates = self.backbone, (requests[0].time_pooling, requests[0].freq_pooling)
+        loa = []
+        for start in (frame * backbone.hop_samples for frame in windows.starts):
+            part = waveform[:, start : start + backbone.window_samples]
+            heard = self.audio_encoder(part, backbone.sample_rate, [length - start for length in lengths])
+            loa.append(pool_tokens(heard, *rates))
+        nothing = (
+            pool_tokens(self.audio_encoder.silence(), *rates)
+            if self.unconditional_audio == "zero_fbank"
+            else torch.zeros_like(loa[0][:1])
+        )
+        negative = [request.negative_prompt for request in requests]
+        guided = requests[0].guidance_scale > 1
+        scale = torch.tensor(
+            [request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype
+        )
+        return Guidance(
+            text=backbone.encode_text([request.prompt for request in requests]),
+            negative=backbone.encode_text(negative) if guided else None,
+            loa=loa,
+            unconditional_loa=nothing,
+            scale=scale[:, None, None, None],
+            adapters=len(self.adapters),
+        )
+
+    def _kept(self, requests: list[EditRequest], windows: Windows) -> Tensor | None:
+        """1 at the latent frames outside the requests' regions (B, 1, T, 1)."""
+        if all(request.region is None for request in requests):
+            return None
+        mask = torch.zeros(len(requests), 1, windows.length, 1, device=self.backbone.device)
+        rate = self.backbone.sample_rate / self.backbone.hop_samples
+        for row, request in zip(mask, requests, strict=True):
+            if request.region is not None:
+                start, end = request.region
+                row[:, : int(start * rate)] = 1
+                row[:, math.ceil(end * rate) :] = 1
+        return mask
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Raise :class:`InputError` unless tensors can be put there: before a large backbone is read."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: {device!r} cannot be used ({first_line(error)}). 'cpu' always can.") from None

@@ -1,0 +1,155 @@
+"""The VAE of the pocket backbone: log-mel -> latents of a quarter of its frames and bins -> log-mel (arXiv 2301.12503, Sec. 3.2)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.backbones.architectures import POCKET
+from apa_lightning.errors import InputError
+from apa_lightning.pocket.parts.part import PocketPart, save_half
+from apa_lightning.utils.rng import randn
+
+#: Mean and standard deviation of log-mels of music, in round numbers: the untrained VAE begins there.
+LOG_MEL_MEAN, LOG_MEL_STD = -5.0, 2.5
+#: Of the untrained posterior; with 0, the class's own, its noise would drown the latents.
+FIRST_LOGVAR = -6.0
+MEL = MelSpec()
+COMPRESSION = 2 ** (len(POCKET.vae["block_out_channels"]) - 1)
+
+
+class PocketVAE(PocketPart):
+    """Trains an ``AutoencoderKL`` to say log-mels again, of short pieces of each clip, with hardly any pull to a prior.
+
+    The ``scaling_factor`` that is written gives the latents of the validation clips a deviation of 1: let
+    ``trainer.val_check_interval`` divide ``trainer.max_steps``, so that the last weights are the measured ones.
+
+    Args:
+        folder, learning_rate, warmup_steps, weight_decay, betas, seed: see :class:`PocketPart`.
+        crop_frames: mel frames of 10 ms of the piece that is cut from each clip, at a random place.
+        kl_weight: of the KL divergence to a standard normal, in nats per latent number, beside L1 per mel number.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    writes = ("vae",)
+    latent_std: Tensor
+
+    def __init__(
+        self,
+        folder: Path = Path("runs/pocket/model"),
+        learning_rate: float = 2e-3,
+        warmup_steps: int = 100,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.99),
+        crop_frames: int = 128,
+        kl_weight: float = 1e-5,
+        seed: int = 0,
+    ):
+        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
+        if crop_frames < COMPRESSION or crop_frames % COMPRESSION:
+            raise InputError(f"model.crop_frames: {crop_frames}; it must be a positive multiple of {COMPRESSION}.")
+        if kl_weight < 0:
+            raise InputError(f"model.kl_weight: {kl_weight}; it must not be negative.")
+        self.crop_frames, self.kl_weight = crop_frames, kl_weight
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vae = begin_well(POCKET.build_vae())
+        self.register_buffer("latent_std", torch.ones(()))
+        self._mean, self._square = MeanMetric(), MeanMetric()  # of the latents, over one validation
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        mel = random_crops(levelled_log_mel(batch), self.crop_frames, self.draws("crops"))
+        posterior = self.vae.encode(mel).latent_dist
+        latents = posterior.mean + posterior.std * randn(posterior.mean.shape, self.draws("posterior"), mel)
+        l1 = l1_per_clip(self.vae.decode(latents).sample, mel).mean()
+        kl = kl_per_number(posterior.mean, posterior.logvar)
+        loss = l1 + self.kl_weight * kl
+        self.log_dict({"train/l1": l1, "train/kl": kl}, batch_size=len(mel))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(mel))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        mel = levelled_log_mel(batch)
+        posterior = self.vae.encode(mel).latent_dist
+        reconstruction = self.vae.decode(posterior.mean).sample
+        l1 = l1_per_clip(reconstruction, mel)
+        self._log_mean("loss", l1, prog_bar=True)
+        backing = torch.tensor([fields.get("kind") != "solo" for fields in batch.get("metadata", [])], device=l1.device)
+        for name, chosen in (("l1_solo", ~backing), ("l1_backing", backing)):
+            if chosen.any():
+                self._log_mean(name, l1[chosen])
+        self._log_mean("posterior_std", posterior.std)
+        self._mean.update(posterior.mean, len(mel))
+        self._square.update(posterior.mean**2 + posterior.var, len(mel))
+        if batch_idx == 0:
+            self._show(mel[:3], reconstruction[:3])
+
+    def _log_mean(self, name: str, values: Tensor, **options: Any) -> None:
+        self.log(f"val/{name}", values.mean(), batch_size=len(values), sync_dist=True, **options)
+
+    def on_validation_epoch_end(self) -> None:
+        mean, square = self._mean.compute(), self._square.compute()
+        self._mean.reset()
+        self._square.reset()
+        self.latent_std.copy_((square - mean**2).sqrt())
+        self.log("val/latent_std", self.latent_std)
+
+    def _show(self, mel: Tensor, reconstruction: Tensor) -> None:
+        """Source above reconstruction as pictures in TensorBoard, darkest at silence."""
+        if not isinstance(self.logger, TensorBoardLogger) or self.trainer.sanity_checking:
+            return
+        pairs = torch.cat([reconstruction, mel], dim=3).transpose(2, 3).flip(2)  # low notes at the bottom
+        grey = (1 + pairs / -float(torch.log(torch.tensor(1e-5)))).clamp(0, 1)
+        self.logger.experiment.add_images("val/source_above_reconstruction", grey, self.global_step)
+
+    def write(self, folder: Path) -> None:
+        self.vae.register_to_config(scaling_factor=round(1 / float(self.latent_std), 5))
+        save_half(self.vae, folder / "vae")
+
+
+def begin_well(vae: Any) -> Any:
+    """Set a fresh ``vae`` where training soon would: numbers around the mean of log-mels, not around 0, and precise latents."""
+    first, moments, last = vae.encoder.conv_in, vae.quant_conv, vae.decoder.conv_out
+    with torch.no_grad():
+        first.weight /= LOG_MEL_STD
+        first.bias -= LOG_MEL_MEAN * first.weight.sum(dim=(1, 2, 3))
+        moments.bias[vae.config.latent_channels :] = FIRST_LOGVAR
+        last.weight *= LOG_MEL_STD
+        last.bias.fill_(LOG_MEL_MEAN)
+    return vae
+
+
+def levelled_log_mel(batch: dict[str, Any]) -> Tensor:
+    """Log-mel (B, 1, T, F) of a batch's waveforms, as ``AudioLDM2Backbone.encode_moments`` hears them."""
+    return log_mel(normalise_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
+
+
+def random_crops(mel: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """A piece (B, 1, frames, F) of each item of (B, 1, T, F), at a place of its own.
+
+    Raises:
+        InputError: the items are shorter.
+    """
+    length = mel.shape[2]
+    if frames > length:
+        raise InputError(
+            f"model.crop_frames: {frames}, but clips have {length} frames. Lower it, or raise data.audio_length_in_s."
+        )
+    starts = torch.randint(length - frames + 1, (len(mel),), generator=generator).tolist()
+    return torch.stack([item[:, start : start + frames] for item, start in zip(mel, starts, strict=True)])
+
+
+def l1_per_clip(reconstruction: Tensor, mel: Tensor) -> Tensor:
+    """Mean absolute difference of two log-mels (B, 1, T, F), in nats: (B,)."""
+    return (reconstruction - mel).abs().mean(dim=(1, 2, 3))
+
+
+def kl_per_number(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of a normal posterior to the standard normal, mean over all numbers, in nats."""
+    return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()

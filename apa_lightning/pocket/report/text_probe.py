@@ -1,0 +1,94 @@
+"""What a linear probe reads from embeddings of prompts: the instrument, the genre, and what is asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from torch import Tensor
+
+from apa_lightning.conditioning.caption_templates import TEMPLATES
+from apa_lightning.pocket.report.figures import Figure, probe
+from apa_lightning.pocket.text.prompts import (
+    GENRES,
+    INSTRUMENTS,
+    duet_captions,
+    genre_captions,
+    held_out,
+    label_captions,
+    solo_captions,
+)
+from apa_lightning.utils.bootstrap import bootstrap
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption, what it says, and the wording it shares with others.
+
+    Attributes:
+        task: "timbre" (one instrument), "genre" or "accompaniment", the paper's three.
+        instrument: that plays alone, or "". genre: or "". accompaniment: the second of two instruments, or "".
+    """
+
+    text: str
+    wording: str
+    task: str
+    instrument: str = ""
+    genre: str = ""
+    accompaniment: str = ""
+
+
+def captions() -> list[Caption]:
+    """Every instrument, genre and pair in every wording of :mod:`prompts`, and its labels in the 15 templates."""
+    rows = []
+    for name, label in INSTRUMENTS.items():
+        for wording, text in _worded("solo", solo_captions(name), [label]):
+            rows.append(Caption(text, wording, "timbre", instrument=name))
+    for name, label in GENRES.items():
+        for wording, text in _worded("genre", genre_captions(name), [label]):
+            rows.append(Caption(text, wording, "genre", genre=name))
+    for lead, second in permutations(INSTRUMENTS, 2):
+        for wording, text in _worded("duet", duet_captions(lead, second), [INSTRUMENTS[lead], INSTRUMENTS[second]]):
+            rows.append(Caption(text, wording, "accompaniment", accompaniment=second))
+    return list({row.text: row for row in rows}.values())
+
+
+def text_figures(
+    part: str,
+    embed: Callable[[Sequence[str]], Tensor],
+    untrained: Callable[[Sequence[str]], Tensor],
+    seed: int,
+    target: str = ">= 0.99",
+) -> list[Figure]:
+    """Shares of captions whose instrument, genre and task a linear probe reads right, in wordings that it never saw.
+
+    Args:
+        part: named in the figures. embed, untrained: B texts -> embeddings (B, D). seed: of the intervals. target: of instrument, genre and task.
+    """
+    rows = captions()
+    texts = [row.text for row in rows]
+    vectors, raw = embed(texts).numpy(), untrained(texts).numpy()
+    figures = []
+    for name, goal in (("instrument", target), ("genre", target), ("task", target), ("accompaniment", "")):
+        chosen = [i for i, row in enumerate(rows) if getattr(row, name)]
+        right = _read(vectors[chosen], [rows[i] for i in chosen], name)
+        unseen = [place for place, i in enumerate(chosen) if held_out(texts[i])]
+        beside = {"chance": 1 / len({getattr(rows[i], name) for i in chosen})}
+        if unseen:
+            beside = {f"{len(unseen)} captions kept from T5's training": float(right[unseen].mean()), **beside}
+        without = float(_read(raw[chosen], [rows[i] for i in chosen], name).mean())
+        figure = Figure(
+            part, f"linear probe on text: {name}", *bootstrap(right, seed), len(chosen), without, beside, goal
+        )
+        figures.append(figure)
+    return figures
+
+
+def _read(vectors: np.ndarray, rows: Sequence[Caption], name: str) -> np.ndarray:
+    return probe(vectors, [getattr(row, name) for row in rows], [row.wording for row in rows])
+
+
+def _worded(kind: str, texts: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """(wording, caption) of one meaning; a template is one wording for all kinds."""
+    own = [(f"{kind} {i}", text) for i, text in enumerate(texts)]
+    return own + list(zip(TEMPLATES, label_captions(labels), strict=True))

@@ -1,0 +1,196 @@
+"""The words for what the pocket backbone can hear: the paper's eight instruments, its eight genres, and duets.
+
+A clip is called by the paper's own prompt in half of the draws (section 4.2), else in another way that a musician may
+write. Captions made of AudioSet labels come from the data module's templates.
+"""
+
+import random
+import zlib
+from collections.abc import Sequence
+
+from apa_lightning.conditioning.caption_templates import TEMPLATES
+from apa_lightning.pocket.text.words import DESCRIPTIONS
+
+INSTRUMENTS = {
+    "piano": "Piano",
+    "violin": "Violin, fiddle",
+    "cello": "Cello",
+    "flute": "Flute",
+    "marimba": "Marimba, xylophone",
+    "organ": "Organ",
+    "harp": "Harp",
+    "acoustic guitar": "Acoustic guitar",
+}
+"""The paper's instruments, as prompts name them, and their AudioSet display names."""
+
+GENRES = {
+    "jazz": "Jazz",
+    "reggae": "Reggae",
+    "rock": "Rock music",
+    "metal": "Heavy metal",
+    "pop": "Pop music",
+    "hip-hop": "Hip hop music",
+    "disco": "Disco",
+    "country": "Country",
+}
+"""The paper's genres, as prompts name them, and their AudioSet display names."""
+
+NEGATIVE_PROMPT = "low quality music"
+"""The paper's negative prompt for genres and accompaniments."""
+
+# Here and below the first wording is the paper's, with its "a" before every name; {a} is the name with its article.
+_SOLO = (
+    "a recording of a {name} solo",
+    "a recording of the {name} solo",
+    "solo {name}",
+    "{name} solo",
+    "{name}",
+    "{a}",
+    "{a} solo",
+    "{a} playing a melody",
+    "a melody played on the {name}",
+    "played on {a}",
+    "unaccompanied {name}",
+    "{name} alone",
+    "someone playing the {name}",
+    "a {name} piece",
+    "{name} music",
+)
+
+_GENRE = (
+    "{name} style music",
+    "{name}",
+    "{name} music",
+    "{a} song",
+    "{a} track",
+    "in the style of {name}",
+    "music in {name} style",
+    "{a} band",
+    "{a} groove",
+    "a band playing {name}",
+    "{a} beat with bass and drums",
+    "an instrumental {name} tune",
+    "a recording of {a} band",
+)
+
+_DUET = (
+    "Duet, played with {second} accompaniment",
+    "{lead} with {second} accompaniment",
+    "{lead} accompanied by {second}",
+    "{a_lead} accompanied by {a_second}",
+    "{lead} and {second}",
+    "{lead} and {second} duet",
+    "a duet of {lead} and {second}",
+    "a duet for {lead} and {second}",
+    "{lead} melody over {second} chords",
+    "{a_lead} melody with {a_second} in the background",
+    "{lead} with {second}",
+    "{a_second} accompanies {a_lead}",
+    "Duet of {lead} with {second} accompaniment",
+)
+
+
+def solo_captions(instrument: str) -> list[str]:
+    """Every wording for one instrument alone, the paper's first; as many, in the same order, for each instrument."""
+    return [wording.format(name=instrument, a=with_article(instrument)) for wording in _SOLO]
+
+
+def genre_captions(genre: str) -> list[str]:
+    """Every wording for a band of one genre, the paper's first."""
+    return [wording.format(name=genre, a=with_article(genre)) for wording in _GENRE]
+
+
+def duet_captions(lead: str, accompaniment: str) -> list[str]:
+    """Every wording for a melody with accompaniment; the first, the paper's, leaves the melody's instrument open."""
+    names = {
+        "lead": lead,
+        "second": accompaniment,
+        "a_lead": with_article(lead),
+        "a_second": with_article(accompaniment),
+    }
+    return [wording.format(**names) for wording in _DUET]
+
+
+def label_captions(labels: Sequence[str]) -> list[str]:
+    """AudioSet labels in each of the 15 templates, in their order."""
+    return [template.replace("{}", label_text(labels)) for template in TEMPLATES]
+
+
+def solo_caption(rng: random.Random, instrument: str) -> str:
+    """A drawn caption of one instrument alone."""
+    return _drawn(rng, solo_captions(instrument))
+
+
+def genre_caption(rng: random.Random, genre: str) -> str:
+    """A drawn caption of a band of one genre."""
+    return _drawn(rng, genre_captions(genre))
+
+
+def duet_caption(rng: random.Random, lead: str, accompaniment: str) -> str:
+    """A drawn caption of a melody on ``lead`` over an accompaniment on ``accompaniment``."""
+    return _drawn(rng, duet_captions(lead, accompaniment))
+
+
+def label_text(labels: Sequence[str]) -> str:
+    """AudioSet names as captions write them: ``["Violin, fiddle", "Cello"]`` -> ``"violin, fiddle, cello"``."""
+    return ", ".join(label[:1].lower() + label[1:] for label in labels)
+
+
+def with_article(name: str) -> str:
+    """``"violin"`` -> ``"a violin"``, ``"organ"`` -> ``"an organ"``."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def plain(lead: str = "", accompaniment: str = "", genre: str = "") -> str:
+    """One wording for each meaning: the paper's, with the melody's instrument where a duet's is known.
+
+    Args:
+        lead, genre: who plays, or the band's genre. accompaniment: the second instrument of a duet.
+    """
+    if genre:
+        return _GENRE[0].format(name=genre)
+    if accompaniment:
+        return _DUET[1 if lead else 0].format(lead=lead, second=accompaniment)
+    return _SOLO[0].format(name=lead)
+
+
+def description(rng: random.Random) -> list[str]:
+    """No, one or two words that describe any music."""
+    return rng.sample(DESCRIPTIONS, rng.choice([0, 1, 1, 2]))
+
+
+def described(rng: random.Random, caption: str, words: Sequence[str]) -> str:
+    """The caption with ``words`` before or behind it, and now and then a capital or a full stop, as people write."""
+    for word in words:
+        caption = rng.choice([f"{word} {caption}", f"{caption}, {word}"])
+    caption = caption[0].upper() + caption[1:] if rng.random() < 0.4 else caption
+    return f"{caption}." if rng.random() < 0.2 else caption
+
+
+def held_out(caption: str) -> bool:
+    """Whether the text encoder never sees this caption in training: one in ten, told by the caption alone.
+
+    The paper's own prompts are never held out.
+    """
+    return caption not in PAPER_PROMPTS and zlib.crc32(caption.encode()) % 10 == 0
+
+
+def _drawn(rng: random.Random, captions: list[str]) -> str:
+    return captions[0] if rng.random() < 0.5 else rng.choice(captions[1:])
+
+
+ASKED = {
+    "instrument": {label: _SOLO[0].format(name=name) for name, label in INSTRUMENTS.items()},
+    "genre": {label: _GENRE[0].format(name=name) for name, label in GENRES.items()},
+    "accompaniment": {label: _DUET[0].format(second=name) for name, label in INSTRUMENTS.items()},
+}
+"""What the paper asks for: for each of its tasks, the AudioSet label and the prompt."""
+
+PAPER_PROMPTS = frozenset(
+    [
+        *(prompt for asked in ASKED.values() for prompt in asked.values()),
+        *(_SOLO[1].format(name=name) for name in INSTRUMENTS),
+        NEGATIVE_PROMPT,
+    ]
+)
+"""All of the paper's prompts and negative prompts."""

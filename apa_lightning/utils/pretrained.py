@@ -1,0 +1,181 @@
+"""Where frozen parts come from: ``embedded``, a local folder or file, or a Hugging Face hub id."""
+
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diffusers
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from torch import Tensor, nn
+
+from apa_lightning.errors import InputError
+
+EMBEDDED = "embedded"
+ADAPTER_FILE = "adapter.safetensors"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+Module = TypeVar("Module", bound=nn.Module)
+#: What diffusers, transformers and timm raise where a folder is damaged, foreign or hostile.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+    StrictDataclassError,  # a wrong type in a config.json
+)
+
+
+def packaged() -> Path:
+    """The folder that comes with the package: the pocket backbone (:mod:`apa_lightning.pocket`), and its adapter."""
+    return Path(__file__).parents[1] / "pocket" / "weights"
+
+
+def frozen(module: Module) -> Module:
+    """``module`` in eval mode and without gradients."""
+    return module.requires_grad_(False).eval()
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Silence the warnings of diffusers and transformers, where our own messages say it."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.get_verbosity() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence the loading bars of diffusers and transformers; downloads from the hub keep theirs."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()
+
+
+def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
+    """A model of a diffusers or transformers class ``kind``, whose every weight comes from the files.
+
+    By themselves those libraries draw the weights that a file lacks at random, and leave it at a warning.
+
+    Args:
+        part: sub-folder of ``path``.
+
+    Raises:
+        ValueError: weights are lacking.
+        Exception: any of :data:`LOADING_ERRORS`.
+    """
+    if not (path / part / "config.json").is_file():  # transformers would make a model of its default size
+        raise FileNotFoundError(f"{part or path.name} holds no config.json")
+    with only_errors():
+        model, info = kind.from_pretrained(path, subfolder=part, output_loading_info=True, **options)
+    own = {name for name, _ in model.named_parameters()}  # a constant buffer may be missing
+    if lacking := sorted(own & set(info["missing_keys"])):
+        raise ValueError(f"{part or path.name} lacks {len(lacking)} of {len(own)} weights, first {lacking[0]}")
+    return model
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it has none.
+
+    Of a pickle that was refused, torch's own message says how to execute it after all; ours does not.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "a weights file holds objects other than tensors, or is damaged; it was not executed"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def resolve_source(
+    source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = ""
+) -> Path:
+    """A local folder or file for ``source``.
+
+    Args:
+        source: ``embedded``, a path, or a hub id ``owner/name`` (with or without an ``hf-hub:`` prefix).
+        field: the setting's name, for the message.
+        download: fetches a hub id into the Hugging Face cache, or finds it there, and returns the folder.
+        part: sub-folder of the embedded backbone that is meant.
+
+    Raises:
+        FileNotFoundError: neither an existing path nor of a hub id's form.
+        InputError: the hub id is not cached and the hub cannot be read; or the package lacks its backbone.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"{field}: {source!r} is no path. Give 'embedded', a path, or a hub id (owner/name).")
+    if str(source) == EMBEDDED:
+        whole = ("model_index.json", "unet/config.json")
+        if lacking := [name for name in whole if not (packaged() / name).is_file()]:
+            raise InputError(
+                f"{field}: 'embedded' is the pocket backbone that comes with the package, but {packaged()} lacks "
+                f"{', '.join(lacking)}. Install apa_lightning again, or give a path or a hub id (owner/name)."
+            )
+        return packaged() / part
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.resolve()
+    name = re.sub(r"^hf[-_]hub:", "", str(source))
+    if not HUB_ID.fullmatch(name):
+        raise FileNotFoundError(f"{field}: {source} does not exist. Give 'embedded', a path, or a hub id (owner/name).")
+    try:
+        with only_errors():  # without a network diffusers announces what the message below says
+            return Path(download(name))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{field}: {source} is neither a path nor in the Hugging Face cache, and the hub could not be read "
+            f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
+            f"`hf download {name} --local-dir FOLDER`."
+        ) from error
+
+
+def read_weights(path: Path, field: str) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` or a torch file; a torch file is read with ``weights_only``, so nothing executes.
+
+    Wrappers of one level (``{"model": {...}}``, ``{"state_dict": {...}}``) are opened.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: truncated, not a weights file, or a pickle that holds anything but tensors.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{field}: {path} does not exist.")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{field}: {path} is damaged or no safetensors file ({error}).") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
+            "It was not executed. Ask for a safetensors file."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise InputError(f"{field}: {path} is damaged or no weights file ({first_line(error)}).") from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict):
+        raise InputError(f"{field}: {path} holds no state dict.")
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}

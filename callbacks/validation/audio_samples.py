@@ -1,0 +1,94 @@
+"""Edits to listen to and to look at: source, edited and text-only, as files and in TensorBoard."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from apa_lightning.audio import save_audio
+from apa_lightning.errors import InputError
+from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from callbacks.run_folder import run_folder
+from callbacks.validation.edits import EditsCallback, ValidationEdit
+from callbacks.validation.plan import ValidationPlan, file_name
+from callbacks.validation.spectrogram import save_png, spectrogram_picture
+
+PARTS = ("source", "edited", "text_only")
+
+
+class AudioSamples(EditsCallback):
+    """Writes ``<run folder>/<name>/step-000100/CLIP-to-TARGET-{source,edited,text_only}.wav``, a spectrogram picture of
+    the three and ``edits.jsonl`` with every setting; the same goes to TensorBoard where that is the logger.
+
+    Only the first process edits and writes. A fast development run edits but leaves no files.
+
+    Args:
+        plan: what is edited, and how.
+        every_n_validations: 1 means at each; the first validation always counts.
+        during_sanity_check: edit also in the sanity check before training.
+        name: of the folder and of the group in TensorBoard; give two of these callbacks different names.
+    """
+
+    every_process = False
+
+    def __init__(
+        self,
+        plan: ValidationPlan = ValidationPlan(),
+        every_n_validations: int = 1,
+        during_sanity_check: bool = False,
+        name: str = "samples",
+    ):
+        super().__init__(plan, every_n_validations, during_sanity_check)
+        if file_name(name) != name:
+            raise InputError(f"name: {name!r} must be usable as a folder name; try {file_name(name)!r}.")
+        self.name = name
+        self._folder: Path | None = None
+        self._heard: set[str] = set()
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._folder = run_folder(trainer) / self.name
+
+    def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
+        if trainer.fast_dev_run or not edits:
+            return
+        folder = self._folder / f"step-{trainer.global_step:06d}"
+        remove_leftovers(folder)
+        for edit in edits:
+            self._write(edit, folder, trainer)
+        with atomic_path(folder / "edits.jsonl") as temporary:
+            lines = [json.dumps({"step": trainer.global_step, **edit.edited.record()}) for edit in edits]
+            temporary.write_text("\n".join(lines) + "\n")
+
+    def _write(self, edit: ValidationEdit, folder: Path, trainer: L.Trainer) -> None:
+        request, rate = edit.edited.request, edit.edited.sample_rate
+        waveforms = dict(
+            zip(PARTS, (edit.plan.clip.waveform, edit.edited.waveform, edit.text_only.waveform), strict=True)
+        )
+        for part, waveform in waveforms.items():
+            save_audio(folder / f"{request.name}-{part}.wav", waveform, rate)
+        title = f"{request.name} · step {trainer.global_step}\n“{request.prompt}”"
+        if request.negative_prompt:
+            title += f"\nnot “{request.negative_prompt}”"
+        picture = spectrogram_picture(waveforms, rate, title)
+        save_png(folder / f"{request.name}.png", picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                self._show(logger, request.name, waveforms, rate, picture, trainer.global_step)
+
+    def _show(
+        self, logger: TensorBoardLogger, name: str, waveforms: dict, rate: int, picture: np.ndarray, step: int
+    ) -> None:
+        board = logger.experiment
+        for part, waveform in waveforms.items():
+            if part == "edited" or name not in self._heard:  # source and text-only never change: once is enough
+                board.add_audio(f"{self.name}-{name}/{part}", waveform[None], step, rate)  # a group for each edit
+        self._heard.add(name)
+        board.add_image(f"{self.name}/{name}", picture, step, dataformats="HWC")

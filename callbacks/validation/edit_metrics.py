@@ -1,0 +1,143 @@
+"""Figures of the validation edits, each beside the floors that make it readable."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from apa_lightning.errors import InputError
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, ClipMean
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
+from apa_lightning.module import AudioPromptModule
+from callbacks.validation.edits import EditsCallback, ValidationEdit
+from callbacks.validation.plan import ValidationPlan, file_name
+
+log = logging.getLogger(__name__)
+
+#: ``no_op``: the source as if it were the edit. ``shuffled``: the edit against another clip's source or prompt.
+SYSTEMS = ("edited", "text_only", "no_op", "shuffled")
+
+
+class EditMetrics(EditsCallback):
+    """Logs ``<name>/chroma/*`` (fidelity to the source) and ``<name>/clap/*`` (match with the prompt).
+
+    Each comes for the edit, for text alone, for the untouched source and for shuffled pairs; all four are drawn in one
+    chart of TensorBoard's custom scalars. ``<name>/chroma/edited`` and the others can be monitored by ModelCheckpoint
+    and EarlyStopping. Every process edits clips of its own; the means are over all of them.
+
+    Args:
+        plan: what is edited, and how.
+        every_n_validations: 1 means at each; the first validation always counts.
+        during_sanity_check: edit also in the sanity check before training.
+        clap: CLAP folder or hub id for the scores; ``null`` means the one that the backbone itself reads prompts with.
+        name: prefix of the logged names; give two of these callbacks different names.
+    """
+
+    def __init__(
+        self,
+        plan: ValidationPlan = ValidationPlan(),
+        every_n_validations: int = 1,
+        during_sanity_check: bool = False,
+        clap: str | None = None,
+        name: str = "metrics",
+    ):
+        super().__init__(plan, every_n_validations, during_sanity_check)
+        if file_name(name) != name:
+            raise InputError(
+                f"name: {name!r} may hold letters, digits, '.', '-' and '_' only; try {file_name(name)!r}."
+            )
+        self.clap, self.name = clap, name
+        self._embedder: ClapEmbedder | None = None
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._embedder is None and stage in ("fit", "validate"):
+            self._embedder = (
+                ClapEmbedder.from_pretrained(self.clap) if self.clap else ClapEmbedder.of(pl_module.backbone)
+            )
+            log.info("%s: scores are by %s", self.name, self._embedder.name)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
+                logger.experiment.add_custom_scalars(_charts(names, pl_module.pooling_rates.rates))
+
+    def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
+        clap = self._embedder.to(module.device)
+        skipped = 0
+        for kind, make, pairs in (
+            ("chroma", ChromaSimilarity, _with_sources(edits)),
+            ("clap", lambda: ClapScore(clap), _with_prompts(edits)),
+        ):
+            for system in SYSTEMS:
+                metric: ClipMean = make().to(module.device)
+                metric.update(
+                    [edited for edited, _ in pairs[system]],
+                    [other for _, other in pairs[system]],
+                    module.backbone.sample_rate,
+                )
+                value = metric.compute()  # meets the other processes: all come here, with clips or without
+                skipped += int(metric.skipped)
+                if not torch.isnan(value):  # as for shuffled pairs of a single clip
+                    module.log(f"{self.name}/{kind}/{system}", value, batch_size=1, sync_dist=True)
+        module.log(f"{self.name}/skipped", float(skipped), batch_size=1, sync_dist=True, reduce_fx="sum")
+
+
+def _charts(names: Sequence[str], rates: Sequence[int]) -> dict:
+    """TensorBoard's custom scalars; it keeps one layout per run, so the losses' charts have their place here too."""
+    categories = {}
+    for name in names:
+        for kind, (lower, upper) in {"chroma": ("shuffled", "no_op"), "clap": ("no_op", "text_only")}.items():
+            everything = [f"^{name}/{kind}/{system}$" for system in SYSTEMS]
+            between = [f"{name}/{kind}/{system}" for system in ("edited", lower, upper)]
+            categories[f"{name}: {kind}"] = {
+                f"{kind} of {', '.join(SYSTEMS)}": ["Multiline", everything],
+                f"{kind} of edited, between {lower} and {upper}": ["Margin", between],
+            }
+    categories["validation loss with the matched and with a shuffled audio prompt"] = {
+        f"omega {omega}": ["Multiline", [f"^val/loss_{kind}_omega_{omega}$" for kind in ("matched", "shuffled")]]
+        for omega in rates
+    }
+    return categories
+
+
+def _with_sources(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Pairs of waveforms per system, the second one the recording that the first should resemble."""
+    others = _mismatched(edits, lambda edit: edit.plan.clip.key)
+    return {
+        "edited": [(edit.edited.waveform, edit.plan.clip.waveform) for edit in edits],
+        "text_only": [(edit.text_only.waveform, edit.plan.clip.waveform) for edit in edits],
+        "no_op": [(edit.plan.clip.waveform, edit.plan.clip.waveform) for edit in edits],
+        "shuffled": [(edit.edited.waveform, other.plan.clip.waveform) for edit, other in others],
+    }
+
+
+def _with_prompts(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tensor, str]]]:
+    """Pairs per system of a waveform and the prompt that it should match."""
+    others = _mismatched(edits, lambda edit: edit.plan.edited.prompt)
+    return {
+        "edited": [(edit.edited.waveform, edit.plan.edited.prompt) for edit in edits],
+        "text_only": [(edit.text_only.waveform, edit.plan.edited.prompt) for edit in edits],
+        "no_op": [(edit.plan.clip.waveform, edit.plan.edited.prompt) for edit in edits],
+        "shuffled": [(edit.edited.waveform, other.plan.edited.prompt) for edit, other in others],
+    }
+
+
+def _mismatched(
+    edits: Sequence[ValidationEdit], identity: Callable[[ValidationEdit], str]
+) -> list[tuple[ValidationEdit, ValidationEdit]]:
+    """Each edit with the next one of another identity, going round; those without any are left out."""
+    pairs = []
+    for i, edit in enumerate(edits):
+        following = [*edits[i + 1 :], *edits[:i]]
+        if other := next((one for one in following if identity(one) != identity(edit)), None):
+            pairs.append((edit, other))
+    return pairs

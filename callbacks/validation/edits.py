@@ -1,0 +1,163 @@
+"""The shared room of the callbacks that listen to edits: held-out clips are picked and edited once for all of them."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+
+from apa_lightning.diffusion.sampling import make_scheduler
+from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.errors import InputError
+from apa_lightning.metrics import unmeasurable
+from apa_lightning.module import AudioPromptModule
+from callbacks.validation.plan import HeldOutClip, PlannedEdit, ValidationPlan, own_targets
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ValidationEdit:
+    """What one planned edit became: with the recording, and from the text alone."""
+
+    plan: PlannedEdit
+    edited: EditResult
+    text_only: EditResult
+
+
+class ValidationEdits:
+    """Held-out clips of one plan and their edits, made once per step and weights.
+
+    The clips are picked from the first validation's batches as they pass, and stay the same for the whole run. What the
+    text alone makes of a prompt depends on no trained weight, so it is made once. All randomness is in the requests'
+    seeds.
+    """
+
+    def __init__(self, plan: ValidationPlan):
+        self.plan = plan
+        self._keys: set[str] = set()
+        self._kinds: Counter[str] = Counter()
+        self._candidates: list[tuple[tuple[bool, int, int], HeldOutClip]] = []
+        self._planned: list[PlannedEdit] | None = None
+        self._made_for: tuple[int, str] | None = None
+        self._made: list[ValidationEdit] = []
+
+    def observe(self, batch: Mapping[str, Any], module: AudioPromptModule) -> None:
+        """Consider the clips of a validation batch for editing; showing it again changes nothing."""
+        if self._planned is not None or "waveform" not in batch:
+            return
+        waveforms = batch["waveform"]
+        labels = batch.get("labels") or [[]] * len(waveforms)
+        lengths = batch.get("num_samples") or [len(waveform) for waveform in waveforms]
+        for key, padded, names, length in zip(batch["key"], waveforms, labels, lengths, strict=True):
+            waveform = padded[:length]
+            if key in self._keys:
+                continue
+            self._keys.add(key)
+            if why := unmeasurable(waveform, module.backbone.sample_rate):
+                log.warning("validation edits: clip %s is left out: it %s.", key, why)
+                continue
+            own = own_targets(names, self.plan.targets)
+            kind = own[0] if own else "/".join(names)
+            # Known ones first, then one of each kind, then as they come.
+            rank = (not own, self._kinds[kind], len(self._keys))
+            self._kinds[kind] += 1
+            self._candidates.append((rank, HeldOutClip(key, waveform.float().cpu().clone(), names)))
+        self._candidates = sorted(self._candidates, key=lambda candidate: candidate[0])[: self.plan.num_clips]
+
+    def edits(self, trainer: L.Trainer, module: AudioPromptModule) -> list[ValidationEdit]:
+        """The edits with the weights as they are now; made at the first call, remembered after it."""
+        if self._planned is None:
+            clips = [clip for _, clip in self._candidates]
+            if not clips:
+                log.warning("validation edits: no validation batch held a usable waveform; there is nothing to edit.")
+            self._planned = self.plan.edits(clips, module.backbone.sample_rate, trainer.global_rank)
+        made_for = (trainer.global_step, module.adapter.digest())
+        if self._made_for != made_for:
+            alone = [edit.text_only for edit in self._made]
+            requests = [plan.edited for plan in self._planned]
+            if not alone:
+                requests += [plan.text_only for plan in self._planned]
+            # Hooks run outside of the precision's autocast, which a half-precision backbone needs.
+            with trainer.precision_plugin.val_step_context():
+                results = self._generate(module, requests)
+            edited, alone = results[: len(self._planned)], alone or results[len(self._planned) :]
+            self._made = [ValidationEdit(*parts) for parts in zip(self._planned, edited, alone, strict=True)]
+            self._made_for = made_for
+        return self._made
+
+    def _generate(self, module: AudioPromptModule, requests: Sequence[EditRequest]) -> list[EditResult]:
+        clock = time.perf_counter()
+        # Few edits of shapes of their own: compiling a U-Net for them would cost more than it saves.
+        with torch.compiler.set_stance("force_eager"):
+            results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
+        log.info("validation edits: %d in %.1f s", len(requests), time.perf_counter() - clock)
+        return results
+
+
+class EditsCallback(L.Callback):
+    """Runs :meth:`on_edits` at the end of every ``every_n_validations``-th validation; the sanity check is left out.
+
+    Args:
+        plan: what is edited, and how.
+        every_n_validations: 1 means at each; the first validation always counts.
+        during_sanity_check: edit also in the sanity check before training; the clips are then picked from its batches.
+    """
+
+    #: Whether processes other than the first take part.
+    every_process = True
+
+    def __init__(
+        self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False
+    ):
+        if every_n_validations < 1:
+            raise InputError(f"every_n_validations: {every_n_validations}; give 1 or more.")
+        self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check
+        self.validations = 0
+        self._room = ValidationEdits(plan)
+
+    def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
+        """What a subclass does with the edits of this process."""
+        raise NotImplementedError
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        if trainer.sanity_checking:
+            return self.during_sanity_check
+        return self.validations % self.every_n_validations == 0 and (self.every_process or trainer.is_global_zero)
+
+    def _shared_room(self, trainer: L.Trainer) -> ValidationEdits:
+        """Callbacks with equal plans use the room of the first of them."""
+        return next(one._room for one in trainer.callbacks if isinstance(one, EditsCallback) and one.plan == self.plan)
+
+    def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
+        """Refuse before training what would fail at its first validation."""
+        self._room = ValidationEdits(self.plan)
+        try:
+            make_scheduler(pl_module.backbone, self.plan.scheduler)
+        except InputError as error:
+            raise InputError(f"plan.{error}") from None
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise InputError(
+                f"trainer.callbacks: {type(self).__name__} edits in each process by itself, which sharded weights do "
+                "not allow. Leave it out, or use --trainer.strategy ddp."
+            )
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        if self._due(trainer):
+            self._shared_room(trainer).observe(batch, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
+        if self._due(trainer):
+            self.on_edits(trainer, pl_module, self._shared_room(trainer).edits(trainer, pl_module))
+        self.validations += not trainer.sanity_checking
+
+    def state_dict(self) -> dict[str, int]:
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.validations = state_dict["validations"]

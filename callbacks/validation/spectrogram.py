@@ -1,0 +1,70 @@
+"""Pictures of waveforms as log-mel spectrograms, drawn without a display and without matplotlib's global state."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import wrap
+
+import librosa
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from torch import Tensor
+
+from apa_lightning.audio import MelSpec, log_mel
+from apa_lightning.utils.atomic_files import atomic_path
+
+DECIBELS = 80.0
+TICKS = (250, 1_000, 2_000, 4_000)
+TITLE_WIDTH = 68  # characters that fit into a line
+
+
+def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title: str) -> np.ndarray:
+    """One panel per named waveform (S,) under each other, on one time axis and one colour scale.
+
+    Returns:
+        RGB picture (H, W, 3), uint8.
+    """
+    spec = MelSpec(sample_rate=sample_rate, f_max=min(8_000.0, sample_rate / 2))
+    panels = {
+        name: 20 / np.log(10) * log_mel(wave[None], spec)[0, 0].T.cpu().numpy() for name, wave in waveforms.items()
+    }
+    loudest = max(panel.max() for panel in panels.values())
+    seconds = max(len(wave) for wave in waveforms.values()) / sample_rate
+    bins = librosa.mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
+    ticks = [tick for tick in TICKS if tick < spec.f_max]
+
+    figure = Figure(figsize=(6.6, 1.2 + 1.5 * len(panels)), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        length = len(waveforms[name]) / sample_rate
+        image = axis.imshow(
+            panel,
+            origin="lower",
+            aspect="auto",
+            extent=(0, length, 0, spec.num_mels),
+            cmap="magma",
+            vmin=loudest - DECIBELS,
+            vmax=loudest,
+            interpolation="nearest",
+        )
+        axis.set_title(name.replace("_", " "), loc="left", fontsize=12, pad=3)
+        axis.set_yticks(np.interp(ticks, bins, np.arange(len(bins)) + 0.5), [f"{tick:g}" for tick in ticks])
+        axis.set_ylabel("Hz")
+    axes[-1].set_xlim(0, seconds)
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(axes), label="dB", pad=0.01)
+    figure.suptitle(
+        "\n".join(line for text in title.splitlines() for line in wrap(text, TITLE_WIDTH)),
+        fontsize=12,
+        parse_math=False,
+    )
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) atomically."""
+    with atomic_path(path) as temporary:
+        imsave(temporary, picture)

@@ -1,0 +1,238 @@
+"""The paper's eight instruments: their ranges and what a player does to a line on each of them."""
+
+import random
+from dataclasses import dataclass, replace
+
+from datamodules.music.composition.events import Note
+from datamodules.music.composition.line import Line
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One instrument.
+
+    Attributes:
+        name: as in the paper's prompts. label: AudioSet's display name.
+        programs: General MIDI program to weight.
+        range: lowest and highest MIDI key. centre: key around which melodies lie best.
+        sustained: bowed, blown or held, as against struck and plucked notes that die away.
+        textures: what a solo is made of, with weights: "melody" alone, "accompanied" by the same player,
+            or in "double stops".
+    """
+
+    name: str
+    label: str
+    programs: dict[int, float]
+    range: tuple[int, int]
+    centre: int
+    sustained: bool
+    textures: dict[str, float]
+
+
+INSTRUMENTS: dict[str, Instrument] = {
+    i.name: i
+    for i in (
+        Instrument("piano", "Piano", {0: 3, 1: 1}, (21, 108), 72, False, {"melody": 1, "accompanied": 3}),
+        Instrument("violin", "Violin, fiddle", {40: 9, 45: 1}, (55, 103), 76, True, {"melody": 4, "double stops": 1}),
+        Instrument("cello", "Cello", {42: 9, 45: 1}, (36, 81), 55, True, {"melody": 4, "double stops": 1}),
+        Instrument("flute", "Flute", {73: 1}, (60, 96), 79, True, {"melody": 1}),
+        Instrument("marimba", "Marimba, xylophone", {12: 1}, (45, 96), 70, False,
+                   {"melody": 2, "double stops": 1, "accompanied": 1}),
+        Instrument("organ", "Organ", {19: 5, 16: 2, 17: 1, 20: 1}, (36, 96), 70, True, {"melody": 1, "accompanied": 3}),
+        Instrument("harp", "Harp", {46: 1}, (24, 103), 70, False, {"melody": 1, "accompanied": 2}),
+        Instrument("acoustic guitar", "Acoustic guitar", {24: 1, 25: 1}, (40, 88), 65, False,
+                   {"melody": 1, "accompanied": 2}),
+    )
+}  # fmt: skip
+
+
+def octave_shift(line: Line, instrument: Instrument, away: int = 0) -> int:
+    """Semitones (whole octaves) that bring a line wholly into the instrument's range and nearest to its centre.
+
+    Args:
+        away: octaves from there, for another register; ignored where the line would leave the range.
+    """
+    pitches = [note.pitch for note in line.notes]
+    low, high = instrument.range
+    mean = sum(pitches) / len(pitches)
+    shifts = [12 * k for k in range(-5, 6)]
+    inside = [s for s in shifts if min(pitches) + s >= low and max(pitches) + s <= high]
+    best = min(inside or shifts, key=lambda s: (abs(mean + s - instrument.centre), s))
+    return best + 12 * away if best + 12 * away in inside else best
+
+
+def fold(pitch: int, bounds: tuple[int, int]) -> int:
+    """The same pitch class inside `bounds`."""
+    while pitch < bounds[0]:
+        pitch += 12
+    while pitch > bounds[1]:
+        pitch -= 12
+    return pitch
+
+
+def play(
+    rng: random.Random,
+    line: Line,
+    instrument: Instrument,
+    program: int,
+    texture: str = "melody",
+    shift: int | None = None,
+) -> list[Note]:
+    """A line as a player of the instrument plays it: same melody, same timing, the instrument's own technique.
+
+    Args:
+        rng: chooses ornaments. line: what is played. program: one of `instrument.programs`; pizzicato knows no vibrato.
+        texture: "double stops" adds a second voice below. shift: semitones, by default those of `octave_shift`.
+
+    Returns:
+        Notes inside the instrument's range.
+    """
+    shift = octave_shift(line, instrument) if shift is None else shift
+    notes = [replace(n, pitch=fold(n.pitch + shift, instrument.range)) for n in line.notes]
+    if texture == "double stops":
+        notes = _second_voice(rng, line, notes, instrument)
+    if program == 45:
+        return [replace(n, duration=max(n.duration, 0.4)) for n in notes]
+    technique = {
+        "piano": _pedalled, "violin": _bowed, "cello": _bowed, "flute": _blown, "marimba": _struck, "organ": _held,
+        "harp": _plucked, "acoustic guitar": _fretted,
+    }[instrument.name]  # fmt: skip
+    return [n for n in technique(rng, line, notes) if instrument.range[0] <= n.pitch <= instrument.range[1]]
+
+
+def _second_voice(rng: random.Random, line: Line, notes: list[Note], instrument: Instrument) -> list[Note]:
+    """A third to a sixth below the longer notes, from the chord that sounds."""
+    both = []
+    for note, written in zip(notes, line.melody.notes, strict=False):
+        both.append(note)
+        if written.duration >= 1 and rng.random() < 0.75:
+            tones = {(line.melody.key.tonic + p) % 12 for p in line.melody.chord_at(written.start).pitches}
+            below = [p for p in range(note.pitch - 9, note.pitch - 2) if p % 12 in tones and p >= instrument.range[0]]
+            if below:
+                both.append(replace(note, pitch=below[-1], velocity=max(30, note.velocity - 12)))
+    return both
+
+
+def _bowed(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """Vibrato on longer notes, a swell of the bow, now and then a slide into a leap or a trill."""
+    played, previous = [], None
+    depth = rng.uniform(8, 26)
+    for note in notes:
+        long = note.duration > 0.35
+        leap = note.pitch - previous.pitch if previous and previous.start < note.start else 0
+        glide = ((0.0, -100.0 * max(-3, min(3, leap))), (rng.uniform(0.05, 0.11), 0.0))
+        slides = abs(leap) >= 3 and long and rng.random() < 0.2
+        swell = (-5.0, 0.0, 1.0, -2.0) if note.duration > 0.7 else (-2.0, 0.0, -1.0) if long else ()
+        played += _trilled(
+            rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05
+        )
+        previous = note
+    return played
+
+
+def _blown(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """A light vibrato, a breath's swell, grace notes and trills."""
+    played = []
+    depth = rng.uniform(4, 14)
+    for note in notes:
+        long = note.duration > 0.4
+        note = replace(
+            note, vibrato=depth if long else 0.0, swell=(-4.0, 0.0, 0.0, -3.0) if long else (-1.0, 0.0, -2.0)
+        )
+        played += _graced(rng, line, note, 0.05) if not long else _trilled(rng, line, note, 0.08)
+    return played
+
+
+def _held(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """Keys have no dynamics on an organ: even velocities, clean releases, mordents."""
+    played = []
+    for note in notes:
+        played += _trilled(rng, line, replace(note, velocity=88 + note.velocity // 12), 0.04, most=3)
+    return played
+
+
+def _pedalled(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """The pedal lets notes ring into the next; some pieces are played in octaves, some with grace notes."""
+    pedal = rng.random() < 0.5
+    octaves = rng.random() < 0.12
+    played = []
+    for note in notes:
+        ringing = replace(note, duration=note.duration + rng.uniform(0.1, 0.4)) if pedal else note
+        played += _graced(rng, line, ringing, 0.03)
+        if octaves:
+            played.append(replace(ringing, pitch=note.pitch - 12, velocity=max(30, note.velocity - 8)))
+    return played
+
+
+def _plucked(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """Strings ring until they are needed again; a glissando may lead into the first long note."""
+    played = [replace(n, duration=n.duration + rng.uniform(0.6, 1.2)) for n in notes]
+    target = next((n for n in notes if n.start > 1.0 and n.duration > 0.5), None)
+    if target and rng.random() < 0.25:
+        steps = sorted(p for p in range(target.pitch - 14, target.pitch) if _in_scale(line, p))
+        gap = 0.045
+        for away, pitch in enumerate(reversed(steps), start=1):
+            if target.start - away * gap > 0:
+                played.append(Note(target.start - away * gap, 0.5, pitch, max(35, target.velocity - 14 - away)))
+    return played
+
+
+def _fretted(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """Hammered grace notes, slides from a fret or two away, a little finger vibrato; notes ring."""
+    played = []
+    for note in notes:
+        long = note.duration > 0.5
+        slide = ((0.0, rng.choice([-200.0, -100.0])), (0.07, 0.0)) if long and rng.random() < 0.12 else ()
+        note = replace(note, duration=note.duration + 0.15, glide=slide, vibrato=6.0 if long else 0.0)
+        played += _graced(rng, line, note, 0.05) if not slide else [note]
+    return played
+
+
+def _struck(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+    """Bars do not sustain: long notes are rolled with two mallets."""
+    rolling, played = rng.random() < 0.75, []
+    for note in notes:
+        if not rolling or note.duration < 0.55:
+            played.append(replace(note, duration=max(note.duration, 0.3)))
+            continue
+        speed = rng.uniform(10.5, 13.5)
+        count = max(3, round(note.duration * speed))
+        for stroke in range(count):
+            arch = 6 - 12 * abs(stroke / (count - 1) - 0.5)
+            velocity = note.velocity + (4 if stroke == 0 else round(arch) - 8) + rng.randint(-2, 2)
+            played.append(
+                Note(note.start + stroke * note.duration / count, 0.25, note.pitch, min(max(velocity, 30), 124))
+            )
+    return played
+
+
+def _trilled(rng: random.Random, line: Line, note: Note, chance: float, most: int = 99) -> list[Note]:
+    """The note, or with some chance a trill (a mordent where `most` is small) with the scale step above."""
+    if note.duration < 0.5 or note.duration > 1.6 or rng.random() >= chance:
+        return [note]
+    above = next(p for p in range(note.pitch + 1, note.pitch + 4) if _in_scale(line, p) or p == note.pitch + 3)
+    unit = 1 / rng.uniform(11, 14)
+    count = min(most - most % 2 - 1 if most < 99 else 99, int(note.duration / unit) // 2 * 2 - 1)
+    if count < 3 and most >= 3:
+        count = 3
+    played = [
+        replace(note, start=note.start + i * unit, duration=unit * 1.02, pitch=above if i % 2 else note.pitch,
+                vibrato=0.0, glide=(), swell=())
+        for i in range(count)
+    ]  # fmt: skip
+    rest = note.duration - (count - 1) * unit
+    played[-1] = replace(played[-1], duration=max(rest, unit))
+    return played
+
+
+def _graced(rng: random.Random, line: Line, note: Note, chance: float) -> list[Note]:
+    """The note, or with some chance a short note of the scale just before it."""
+    if rng.random() >= chance or note.start < 0.1:
+        return [note]
+    side = rng.choice([1, -1])
+    near = next(p for p in (note.pitch + side * k for k in (1, 2, 3)) if _in_scale(line, p) or abs(p - note.pitch) == 3)
+    return [Note(note.start - 0.06, 0.07, near, max(30, note.velocity - 14)), note]
+
+
+def _in_scale(line: Line, pitch: int) -> bool:
+    return (pitch - line.melody.key.tonic) % 12 in line.melody.key.harmony

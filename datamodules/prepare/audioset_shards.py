@@ -1,0 +1,279 @@
+"""The `shards` command: from AudioSet's own files and a folder of clips to shards with indexes."""
+
+import hashlib
+import io
+import signal
+import sys
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+import torch
+from tqdm import tqdm
+
+from apa_lightning.audio import AudioError, load_audio, resample, to_mono
+from apa_lightning.errors import InputError
+from datamodules.prepare.audioset_files import (
+    Ontology,
+    Segment,
+    find_labels,
+    match_clips,
+    read_class_labels,
+    read_segments,
+)
+from datamodules.prepare.shard_run import Problem, ShardRun, only_one
+from datamodules.prepare.workers import end_with_parent
+from datamodules.shards.writer import ShardWriter
+
+_LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
+
+
+class _Task(NamedTuple):
+    """Work on one clip: what a worker needs to know."""
+
+    path: Path
+    seconds: float
+    flac: bool
+    sample_rate: int
+    min_seconds: float
+
+
+def make_shards(
+    segments: Path,
+    clips: Path,
+    out: Path,
+    class_labels: Path | None = None,
+    ontology: Path | None = None,
+    branch: str | None = "Music",
+    labels: list[str] | None = None,
+    name: str = "train",
+    flac: bool = True,
+    sample_rate: int = 16_000,
+    min_seconds: float = 1.0,
+    max_bytes: int = 500_000_000,
+    max_samples: int = 10_000,
+    workers: int = 2,
+    overwrite: bool = False,
+) -> None:
+    """Make shards from AudioSet's files and a folder of clips.
+
+    Writes `<out>/<name>-000000.tar`, ... with an index beside each, `<name>-report.json` with the counts and
+    `<name>-report.csv` with a line for every clip that is missing, short or broken. It can be stopped at any time;
+    the same command goes on after the last finished shard and makes the same shards as one that was never stopped.
+
+    A clip is named `YTID.wav` or `YTID_START.wav` (.flac, .ogg, .mp3 too), the start in seconds (`30`, `30.000`) or
+    milliseconds (`30000`), optionally followed by the end; subfolders are searched. Names are held against the starts
+    in the list, seconds before milliseconds; a file without a start is refused where its video has several segments.
+
+    Args:
+        segments: AudioSet's `*_segments.csv`.
+        clips: Folder of clips.
+        out: Folder for the shards.
+        class_labels: AudioSet's `class_labels_indices.csv`, for the labels' names. Without it the ontology names them.
+        ontology: AudioSet's `ontology.json`; when it is given, only segments with a label in `branch` are taken.
+        branch: Name or id of a node of the ontology; null takes all.
+        labels: Take only segments with one of these labels, by name or id.
+        name: First part of the shards' names, such as train or validation.
+        flac: Store mono FLAC at `sample_rate`. False: store the files as they are.
+        sample_rate: Of the FLAC, in Hz.
+        min_seconds: Shorter clips are left out.
+        max_bytes: Largest shard.
+        max_samples: Most clips in a shard.
+        workers: Processes that decode and encode; 0 works in this one.
+        overwrite: Begin anew, replacing shards of the same name.
+
+    Raises:
+        FileNotFoundError: One of the input files is not there.
+        InputError: One of them or a setting cannot be used, nothing is selected, or `out` holds another run's shards.
+    """
+    if not name or not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):
+        raise InputError(f"--name: '{name}' may hold only letters, digits, - and _.")
+    for option, path in (("--segments", segments), ("--class_labels", class_labels), ("--ontology", ontology)):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{option}: there is no file '{path}'.")
+    if not 4000 <= sample_rate <= 384_000:
+        raise InputError(f"--sample_rate is {sample_rate}; it must be between 4000 and 384000.")
+    for option, value, least in (
+        ("--workers", workers, 0),
+        ("--min_seconds", min_seconds, 0.0),
+        ("--max_bytes", max_bytes, 1),
+        ("--max_samples", max_samples, 1),
+    ):
+        if value < least:
+            raise InputError(f"{option} is {value}; it must be at least {least}.")
+    chosen, names = _select(segments, class_labels, ontology, branch, labels)
+    matched = match_clips(chosen, clips)
+    if not any(path for path, _ in matched):
+        first = chosen[0]
+        raise InputError(
+            f"--clips: '{clips}' has no clip of any of the {len(chosen)} segments; the first would be "
+            f"'{first.ytid}.wav' or '{first.ytid}_{first.start:g}.wav'."
+        )
+    settings: dict[str, object] = {
+        "segments": _digest(segments),
+        "class_labels": class_labels and _digest(class_labels),
+        "ontology": ontology and _digest(ontology),
+        "branch": branch,
+        "labels": labels,
+        "flac": flac,
+        "sample_rate": sample_rate,
+        "min_seconds": min_seconds,
+        "max_bytes": max_bytes,
+        "max_samples": max_samples,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with only_one(out / f"{name}.lock"):
+        run = ShardRun(out, name, settings, overwrite)
+        if run.complete:
+            print(f"'{out}' is complete already; --overwrite=true makes it anew.")
+        else:
+            tasks = [
+                _Task(path, segment.end - segment.start, flac, sample_rate, min_seconds) if path else why
+                for segment, (path, why) in zip(chosen, matched, strict=True)
+            ]
+            try:
+                _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
+            except KeyboardInterrupt:
+                print(f"\nStopped with {run.shards} shards finished. The same command goes on.", file=sys.stderr)
+                raise SystemExit(130) from None
+        run.print_report()
+        if not run.samples:
+            raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+def _select(
+    segments: Path, class_labels: Path | None, ontology: Path | None, branch: str | None, labels: list[str] | None
+) -> tuple[list[Segment], dict[str, str]]:
+    """The wanted segments, each once, and the labels' names."""
+    if class_labels is None and ontology is None:
+        raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
+    tree = Ontology(ontology) if ontology else None
+    names = {**(tree.names if tree else {}), **(read_class_labels(class_labels) if class_labels else {})}
+    unique: dict[str, Segment] = {}
+    for segment in read_segments(segments):
+        unique.setdefault(segment.key, segment)
+    chosen = list(unique.values())
+    wanted = []
+    if tree is not None and branch is not None:
+        wanted.append(tree.branch(branch))
+    if labels:
+        wanted.append(set(find_labels(labels, names, "--labels")))
+    chosen = [s for s in chosen if all(mids.intersection(s.mids) for mids in wanted)]
+    if not chosen:
+        raise InputError(f"no segment of '{segments}' has the wanted labels. See --labels, --ontology and --branch.")
+    return chosen, names
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- one clip ---------------------------------------------------------------------------------------------------------
+
+
+def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
+    """Decode one clip wholly, and encode it if wished.
+
+    Returns:
+        (bytes, extension), or (None, status, detail) where it cannot be used.
+    """
+    try:
+        data = task.path.read_bytes()
+        waveform, rate = load_audio(data)
+    except (AudioError, OSError) as error:
+        return None, "broken", str(error)
+    seconds = waveform.shape[-1] / rate
+    if seconds < task.min_seconds:
+        return None, "short", f"{seconds:.3f} s; at least {task.min_seconds:g} s are wanted"
+    if seconds > _LONGEST * task.seconds:
+        return None, "broken", f"{seconds:.1f} s for a segment of {task.seconds:g} s: is it the whole video?"
+    if not task.flac:
+        return data, task.path.suffix[1:].lower()
+    mono = to_mono(waveform)
+    if rate != task.sample_rate:
+        mono = resample(mono, rate, task.sample_rate)
+    file = io.BytesIO()
+    soundfile.write(file, mono.clamp(-1, 1).numpy(), task.sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue(), "flac"
+
+
+def _in_order(
+    tasks: Iterable[_Task | str], workers: int
+) -> Generator[tuple[bytes, str] | tuple[None, str, str], None, None]:
+    """The results of all tasks, in their order, with a few ahead; a text instead of a task is a missing clip's why."""
+    if workers == 0:
+        yield from (encode_clip(task) if isinstance(task, _Task) else (None, "missing", task) for task in tasks)
+        return
+    waiting: deque[Future | tuple[None, str, str]] = deque()
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(encode_clip, task) if isinstance(task, _Task) else (None, "missing", task))
+            while len(waiting) > 4 * workers:
+                done = waiting.popleft()
+                yield done.result() if isinstance(done, Future) else done
+        while waiting:
+            done = waiting.popleft()
+            yield done.result() if isinstance(done, Future) else done
+    except BrokenProcessPool:
+        raise InputError("a worker process was killed, perhaps for want of memory. Try fewer --workers.") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+# --- all clips --------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    run: ShardRun,
+    segments: list[Segment],
+    names: dict[str, str],
+    tasks: list[_Task | str],
+    workers: int,
+    max_bytes: int,
+    max_samples: int,
+) -> None:
+    """Write all segments from `run.next` on."""
+    run.save()
+    first, samples, problems = run.next, run.samples, list(run.problems)
+    pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
+    bar = tqdm(total=len(segments), initial=first, unit="clip", desc=run.name, smoothing=0.05)
+    with (
+        bar,
+        closing(_in_order(tasks[first:], workers)) as results,
+        ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True) as writer,
+    ):
+        for number, result in enumerate(results, start=first):
+            segment, task = segments[number], tasks[number]
+            known = [names[mid] for mid in segment.mids if mid in names]
+            if result[0] is not None and not known:
+                result = (None, "broken", f"no name is known for its labels {', '.join(segment.mids)}")
+            if result[0] is None:
+                file = str(task.path) if isinstance(task, _Task) else ""
+                problems.append(Problem(segment.key, file, result[1], result[2]))
+            else:
+                fields = {"labels": known, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
+                finished = len(writer.shards)
+                writer.write(segment.key, result[0], result[1], fields)
+                if len(writer.shards) > finished:  # this clip begins a shard, and all before it are safe
+                    run.advance(number, samples, problems, writer.shards[-1])
+                samples += 1
+            bar.update()
+        finished = len(writer.shards)
+        writer.close()
+        run.advance(len(segments), samples, problems, *writer.shards[finished:])
+        run.finish()

@@ -1,0 +1,142 @@
+"""How far the `shards` command has come in a folder, so that it can go on where it was stopped."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from apa_lightning.errors import InputError
+from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from datamodules.shards.index import index_path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A segment that was not written: `status` is missing, short or broken."""
+
+    key: str
+    file: str
+    status: str
+    detail: str
+
+
+class ShardRun:
+    """What has been done in this folder; kept in `<name>-report.json`, which is replaced at each finished shard."""
+
+    def __init__(self, out: Path, name: str, settings: dict[str, object], overwrite: bool) -> None:
+        self.out, self.name, self._settings = out, name, settings
+        self.next = self.shards = self.samples = self.bytes = 0
+        """How many segments are behind, and what was made of them."""
+        self.problems: list[Problem] = []
+        self.complete = False
+        for extension in ("json", "csv"):
+            remove_leftovers(self.path(extension))
+        report = self.path("json")
+        if overwrite or not report.is_file():
+            if not overwrite and index_path(self.shard(0)).exists():
+                raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
+            return
+        try:
+            saved = json.loads(report.read_bytes())
+            if saved["shards"] == 0:
+                return
+            changed = [key for key in settings if saved["settings"].get(key) != settings[key]]
+            self.next, self.shards, self.samples, self.bytes, self.complete = (
+                saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
+            )
+            self.problems = [Problem(**problem) for problem in saved["problems"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"'{report}' is damaged ({error}). Choose another --out, or set --overwrite=true."
+            ) from None
+        if changed:
+            raise InputError(
+                f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
+                "--name, or set --overwrite=true."
+            )
+
+        gone = [number for number in range(self.shards) if not index_path(self.shard(number)).is_file()]
+        if gone:
+            raise InputError(f"'{self.shard(gone[0])}' was made and is gone or has no index. Set --overwrite=true.")
+
+    def path(self, extension: str) -> Path:
+        """The report in one of its two forms, json and csv."""
+        return self.out / f"{self.name}-report.{extension}"
+
+    def shard(self, number: int) -> Path:
+        """Path of a shard."""
+        return self.out / f"{self.name}-{number:06d}.tar"
+
+    def advance(self, next: int, samples: int, problems: list[Problem], *shards: Path) -> None:
+        """Note that everything before segment `next` is in finished shards, of which these are new."""
+        self.next, self.samples, self.problems = next, samples, list(problems)
+        self.shards += len(shards)
+        self.bytes += sum(shard.stat().st_size for shard in shards)
+        self.save()
+
+    def save(self, complete: bool = False) -> None:
+        """Write down how far the run has come."""
+        self.complete = complete
+        state = {
+            "complete": complete,
+            "next": self.next,
+            "shards": self.shards,
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "counts": self.counts(),
+            "settings": self._settings,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+        with atomic_path(self.path("json")) as temporary:
+            temporary.write_bytes(json.dumps(state, ensure_ascii=False, indent=1).encode())
+
+    def finish(self) -> None:
+        """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
+        writer.writeheader()
+        writer.writerows(asdict(problem) for problem in self.problems)
+        with atomic_path(self.path("csv")) as temporary:
+            temporary.write_bytes(text.getvalue().encode())
+        number = self.shards
+        while self.shard(number).exists():
+            index_path(self.shard(number)).unlink(missing_ok=True)
+            self.shard(number).unlink()
+            number += 1
+        self.save(complete=True)
+
+    def counts(self) -> dict[str, int]:
+        """Clips by what became of them."""
+        found = Counter(problem.status for problem in self.problems)
+        return {"written": self.samples, **{status: found[status] for status in ("missing", "short", "broken")}}
+
+    def print_report(self) -> None:
+        """Print the table of counts."""
+        for status, count in self.counts().items():
+            extra = f"  in {self.shards} shards, {self.bytes / 1e6:,.1f} MB" if status == "written" else ""
+            print(f"{status:>8}  {count:>9,}{extra}")
+        if self.problems:
+            print(f"Those that were not written are named in '{self.path('csv')}'.")
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system lets go of it when the process dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing these shards ('{path}' is locked). Wait for it.") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""Captions from AudioSet labels: one of 15 templates over the labels joined by ", " (paper, section 4.1)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from apa_lightning.conditioning.caption_templates import TEMPLATES
+from apa_lightning.errors import InputError
+
+
+class CaptionTemplates:
+    """Turns a sample's labels into a prompt.
+
+    Args:
+        templates: Texts with one `{}` each; None means the 15 of `TEMPLATES`.
+        lowercase: Write "violin, fiddle" for AudioSet's "Violin, fiddle"; acronyms stay as they are.
+        prefer_stored: A sample's own `caption` is used where it has one.
+
+    Raises:
+        InputError: There is no template, or one has not exactly one `{}`.
+    """
+
+    def __init__(
+        self, templates: Sequence[str] | None = None, lowercase: bool = True, prefer_stored: bool = True
+    ) -> None:
+        self.templates = tuple(TEMPLATES if templates is None else templates)
+        self.lowercase = lowercase
+        self.prefer_stored = prefer_stored
+        if not self.templates:
+            raise InputError("--data.init_args.caption_templates is empty; give at least one text with {}, or null.")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise InputError(f"--data.init_args.caption_templates: '{template}' must contain {{}} exactly once.")
+
+    def caption(self, labels: Sequence[str], stored: str | None, generator: torch.Generator) -> str:
+        """The prompt of one sample.
+
+        Args:
+            labels: At least one AudioSet display name.
+            stored: The sample's own caption, if any.
+            generator: Draws the template; one number is drawn in every case.
+        """
+        choice = int(torch.randint(len(self.templates), (), generator=generator))
+        if self.prefer_stored and stored and stored.strip():
+            return stored.strip()
+        names = [lower_first(label.strip()) if self.lowercase else label.strip() for label in labels]
+        return self.templates[choice].replace("{}", ", ".join(names))
+
+
+def lower_first(label: str) -> str:
+    """ "Heavy metal" -> "heavy metal"; "Music of Latin America" and "R&B" keep their capitals.
+
+    Only the first letter is changed, and not in an acronym.
+    """
+    first_word = label.split(" ", 1)[0]
+    if len(first_word) > 1 and not first_word[1:].islower():
+        return label
+    return label[:1].lower() + label[1:]

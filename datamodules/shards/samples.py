@@ -1,0 +1,152 @@
+"""From the members of a shard to samples: which members belong together, and which are refused.
+
+The same rules serve the indexed reader (payload = where the bytes lie) and the streaming one (payload = the bytes).
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Generic, TypeVar
+
+from datamodules.shards.index import AUDIO_EXTENSIONS
+
+# Opened by webdataset's default decoders with pickle, or by torch.load: a sample that carries one is not trusted.
+EXECUTABLE_EXTENSIONS = frozenset(
+    {"pyd", "pkl", "pickle", "pck", "p", "pt", "pth", "ckpt", "bin", "joblib", "dill", "npy", "npz", "ten", "tb"}
+    | {"so", "dll", "exe", "sh", "py"}
+)
+MAX_METADATA_BYTES = 1 << 20
+
+Payload = TypeVar("Payload")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A sample (or a stretch of a shard, then `key` is "") that is not delivered, and why.
+
+    `reason` is one of a few fixed texts, for counting; `detail` says more. A fault with `kept` is a remark on a sample
+    that is delivered all the same, such as digital silence.
+    """
+
+    shard: str
+    key: str
+    reason: str
+    detail: str = ""
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Group(Generic[Payload]):
+    """One sample's two members, not decoded yet."""
+
+    shard: str
+    key: str
+    extension: str
+    audio: Payload
+    metadata: Payload
+
+
+class BadSample(Exception):
+    """Raised while a sample is read: `reason` for counting, `detail` for the report."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+LOST = "lost in a damaged tar"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`folder/key.seg.FLAC` -> (`folder/key`, `seg.flac`): WebDataset's rule, the key ends at the first dot.
+
+    Raises:
+        BadSample: The name is absolute, climbs with `..`, or has no key or extension.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
+        raise BadSample("unsafe member name", f"'{name}' leaves the shard; it is not read")
+    stem, dot, extension = path.name.partition(".")
+    if not stem or not dot or not extension:
+        raise BadSample("member without key or extension", f"'{name}'")
+    return str(path.with_name(stem)), extension.lower()
+
+
+def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Fault]) -> Iterator[Group[Payload] | Fault]:
+    """Join neighbouring members of one key to samples, in their order.
+
+    Args:
+        shard: The shard's name, for the report.
+        members: (name, whether it is a regular file, payload), without folders; faults are passed on.
+
+    Yields:
+        A `Group` for each key with exactly one audio and one JSON member, and a `Fault` for everything else: links
+        and devices, unsafe names, keys that come again after another key, members that could run code.
+    """
+    seen: set[str] = set()
+    key, files = "", {}  # type: tuple[str, dict[str, Payload]]
+    broken: Fault | None = None
+
+    def finish() -> Iterator[Group[Payload] | Fault]:
+        if key:
+            yield broken or _to_group(shard, key, files)
+
+    for member in members:
+        if isinstance(member, Fault):
+            yield member
+            continue
+        name, regular, payload = member
+        try:
+            new_key, extension = split_name(name)
+        except BadSample as bad:
+            yield Fault(shard, name, bad.reason, bad.detail)
+            continue
+        if new_key != key:
+            yield from finish()
+            key, files, broken = new_key, {}, None
+            if key in seen:
+                broken = Fault(shard, key, "duplicate key", "the key comes again after another key's members")
+            seen.add(key)
+        if not regular:
+            broken = broken or Fault(shard, key, "link or device member", f"'{name}' is not followed")
+        elif extension.rpartition(".")[2] in EXECUTABLE_EXTENSIONS:
+            broken = broken or Fault(shard, key, "member that could run code", f"'{name}' is never opened")
+        elif extension in files:
+            broken = broken or Fault(shard, key, "duplicate key", f"'{name}' comes twice")
+        else:
+            files[extension] = payload
+    yield from finish()
+
+
+def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload] | Fault:
+    audio = [extension for extension in AUDIO_EXTENSIONS if extension in files]
+    if not audio:
+        return Fault(shard, key, "sample without audio", f"it has {', '.join(sorted(files)) or 'nothing'}")
+    if len(audio) > 1:
+        return Fault(shard, key, "sample with several audio files", ", ".join(audio))
+    if "json" not in files:
+        return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand beside '{key}.{audio[0]}'")
+    return Group(shard, key, audio[0], files[audio[0]], files["json"])
+
+
+def parse_metadata(data: bytes) -> dict[str, Any]:
+    """The JSON member: an object with `labels`, a list of at least one name, and perhaps a `caption`.
+
+    Raises:
+        BadSample: It is not so.
+    """
+    if len(data) > MAX_METADATA_BYTES:
+        raise BadSample("bad JSON", f"{len(data)} bytes; at most {MAX_METADATA_BYTES} are read")
+    try:
+        metadata = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadSample("bad JSON", str(error)) from None
+    if not isinstance(metadata, dict):
+        raise BadSample("bad JSON", f"an object is needed, not {type(metadata).__name__}")
+    labels = metadata.get("labels")
+    if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
+        raise BadSample("labels missing", f'"labels" must be a list of at least one name, not {str(labels)[:80]}')
+    if not isinstance(metadata.get("caption", ""), str):
+        raise BadSample("bad JSON", '"caption" is not a text')
+    return metadata

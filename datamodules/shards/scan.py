@@ -1,0 +1,125 @@
+"""Where the members of a local tar lie: from its index, or from a walk over its headers."""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from apa_lightning.errors import InputError
+from datamodules.shards.index import Member, ShardIndex, read_index
+from datamodules.shards.samples import LOST, Fault, Group, group_members
+
+
+def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
+    """All samples of a local shard, in their order, and a `Fault` for each that cannot be read.
+
+    With an index, headers are not needed, so damage to them loses nothing. Without one the headers are walked as
+    `tarfile` does, but a header that cannot be read is reported and the walk goes on behind it.
+
+    Raises:
+        FileNotFoundError: There is no such shard.
+        InputError: It is empty or no tar file; or its index does not belong to it.
+    """
+    with _open(shard) as file:
+        size = file.seek(0, 2)
+        index = read_index(shard)
+        empty = True
+        for item in (
+            _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size))
+        ):
+            empty = False
+            yield item
+        if empty:
+            raise InputError(f"shard '{shard}' holds no samples. Write it again, or leave it out.")
+
+
+def _open(shard: Path) -> BinaryIO:
+    if not shard.exists():
+        raise FileNotFoundError(f"shard '{shard}' does not exist.")
+    if not shard.is_file():
+        raise InputError(f"shard '{shard}' is not a file.")
+    if shard.stat().st_size == 0:
+        raise InputError(f"shard '{shard}' is empty (0 bytes). Write it again, or leave it out.")
+    return open(shard, "rb")
+
+
+def _header(file: BinaryIO, offset: int) -> tarfile.TarInfo | None:
+    file.seek(offset)
+    try:
+        return tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+
+
+def _from_index(shard: Path, index: ShardIndex, file: BinaryIO, size: int) -> Iterator[Group[Member] | Fault]:
+    groups = list(group_members(str(shard), ((m.name, True, m) for m in index.members)))
+    if len({g.key for g in groups}) != index.samples:
+        raise InputError(f"the index of '{shard}' lists other samples than its count says. Write the shard again.")
+    ends = index.members[:1] + index.members[-1:]
+    headers = [_header(file, m.offset - tarfile.BLOCKSIZE) for m in ends if m.offset >= tarfile.BLOCKSIZE]
+    if ends and not any(h and h.name == m.name and h.size == m.size for h, m in zip(headers, ends, strict=False)):
+        raise InputError(f"shard '{shard}' is not the tar that its index describes. Write it again, or leave it out.")
+    if size > index.bytes:
+        yield Fault(str(shard), "", "shard longer than its index", f"{size} bytes, {index.bytes} are read", kept=True)
+    for item in groups:
+        if isinstance(item, Group) and max(m.offset + m.size for m in (item.audio, item.metadata)) > size:
+            yield Fault(str(shard), item.key, LOST, f"the shard ends at byte {size} of {index.bytes}")
+        else:
+            yield item
+
+
+def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, Member] | Fault]:
+    """Members of a tar without an index, and a `Fault` for each stretch that holds no readable header."""
+    file.seek(0)
+    try:
+        tar = tarfile.TarFile(fileobj=file)
+    except tarfile.TarError as error:
+        raise InputError(
+            f"shard '{shard}' is no uncompressed tar file ({error}). Write it again, or leave it out."
+        ) from None
+    tar.ignore_zeros = True  # from here on a header that cannot be read is stepped over instead of ending the walk
+
+    def lost(start: int, stop: int, why: str) -> Fault:
+        return Fault(str(shard), "", LOST, f"bytes {start} to {stop}: {why}")
+
+    end = 0
+    while True:
+        try:
+            info = tar.next()
+        except tarfile.TarError as error:
+            yield lost(end, size, str(error))
+            return
+        if info is None:
+            break
+        if not _is_zero(file, end, info.offset):
+            yield lost(end, info.offset, "no readable header")
+        end = tar.offset
+        tar.members = []  # type: ignore[attr-defined]  # or a shard's headers pile up in memory
+        if end > size:
+            yield lost(info.offset, size, f"the tar ends inside '{info.name}'")
+            return
+        if not info.isdir() and not is_meta(info.name):
+            regular = info.isreg() and not info.issparse()
+            yield info.name, regular, Member("", info.name, info.offset_data, info.size)
+    if end >= size:
+        yield lost(end, size, "no end mark: the tar was cut, and samples may be missing")
+    elif not _is_zero(file, end, size):
+        yield lost(end, size, "no readable header")
+
+
+def is_meta(name: str) -> bool:
+    """webdataset's own members (`__name__`) and macOS's shadow files (`._name`)."""
+    last = name.rpartition("/")[2]
+    return last.startswith("._") or (last.startswith("__") and last.endswith("__"))
+
+
+def _is_zero(file: BinaryIO, start: int, end: int) -> bool:
+    file.seek(start)
+    while start < end:
+        block = file.read(min(1 << 20, end - start))
+        if not block:
+            break
+        if block.count(0) != len(block):
+            return False
+        start += len(block)
+    return True

@@ -1,0 +1,274 @@
+"""Shards that are read from front to back: http(s), `pipe:` commands, and local tars mixed with these.
+
+webdataset opens and shuffles; the rules of `datamodules.shards.samples` say what is delivered. What a stream cannot
+promise, and the indexed reader can: the order depends on the number of ranks and workers, a resume inside an epoch
+reads again what that epoch has delivered, and behind a damaged header the rest of a tar is lost (and named, where an
+index stands beside the shard).
+"""
+
+import contextlib
+import hashlib
+import itertools
+import random
+import tarfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from torch.utils.data import IterableDataset, get_worker_info
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+from webdataset import filters
+from webdataset.gopen import Pipe, gopen_pipe
+
+from apa_lightning.errors import InputError
+from apa_lightning.utils.rng import generator_for
+from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.index import ShardIndex, parse_index, read_index
+from datamodules.shards.indexed import Fetched, remarks
+from datamodules.shards.samples import LOST, BadSample, Fault, Group, group_members
+from datamodules.shards.scan import is_meta
+
+SILENCE = 60.0
+"""Seconds after which a server that says nothing has failed."""
+BUSY = (408, 429, 500, 502, 503, 504)
+"""Answers of a server that will soon be better: asked again `TRIES` times in all, after 0, 2, 4, ... at most 10 `PAUSE`s."""
+TRIES, PAUSE = 12, 1.0
+
+
+class StreamedShards(IterableDataset[Fetched]):
+    """Samples of shards that can only be streamed.
+
+    Shards are dealt out to all workers of all ranks. Where there are fewer shards than workers, several workers read
+    the same shard and share out its samples, so nobody is left without work.
+
+    Args:
+        urls: Shards, checked by `datamodules.shards.urls.expand_shards`.
+        decode: Makes an example of a sample's bytes.
+        endless: Shuffle, and begin again when all shards are read (training); otherwise each sample comes once.
+        shuffle_buffer: Encoded samples among which a worker draws.
+        rank, world_size: This process among those of the run.
+        limit: Deliver at most this many samples in all, over all ranks.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        decode: ExampleDecoder,
+        endless: bool,
+        shuffle_buffer: int = 256,
+        rank: int = 0,
+        world_size: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.urls, self.decode, self.endless, self.shuffle_buffer = list(urls), decode, endless, shuffle_buffer
+        self.rank, self.world_size, self.limit = rank, world_size, limit
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[Fetched]:
+        worker = get_worker_info()
+        workers = worker.num_workers if worker else 1
+        reader, readers = self.rank * workers + (worker.id if worker else 0), self.world_size * workers
+        number = idle = 0
+        # Of a shard that several share one may get nothing; in the next round it shares another.
+        patience = 10 if len(self.urls) < readers else 1
+        faults: list[Fault] = []  # wait for the next whole sample, so that every batch is full
+        seen = 0
+        while True:
+            empty = True
+            for example, fault in self._once(number, reader, readers):
+                faults += fault
+                seen += 1
+                if example is not None:
+                    yield Fetched(example, faults, seen)
+                    faults, seen, empty = [], 0, False
+            idle = idle + 1 if empty else 0
+            if idle == patience and self.endless:
+                yield Fetched(None, faults, seen, "one reader's shards were read to their ends without a usable sample")
+                return
+            if not self.endless:
+                yield Fetched(None, faults, seen)
+                return
+            number += 1
+
+    def _once(self, number: int, reader: int, readers: int) -> Iterator[tuple[dict[str, Any] | None, list[Fault]]]:
+        """This reader's share of all shards in round `number` of the epoch: (example or None, faults)."""
+        urls = list(self.urls)
+        # A second round within an epoch has another order, other windows and other captions than the first.
+        epoch = self.epoch if number == 0 else f"{self.epoch}.{number}"
+        draws = random.Random(generator_for(self.decode.seed, "stream", epoch).initial_seed())
+        if self.endless:
+            draws.shuffle(urls)
+        items = self._share(urls, reader, readers)
+        if self.endless:
+            items = filters.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=draws)(items)
+        if self.limit is not None:
+            items = itertools.islice(items, len(range(reader, self.limit, readers)))
+        for item in items:
+            if isinstance(item, Fault):
+                yield None, [item]
+                continue
+            try:
+                example = self.decode(item.key, item.audio, item.metadata, epoch)
+            except BadSample as bad:
+                yield None, [Fault(item.shard, item.key, bad.reason, bad.detail)]
+            else:
+                yield example, remarks(item.shard, example)
+
+    @staticmethod
+    def _share(urls: list[str], reader: int, readers: int) -> Iterator[Group[bytes] | Fault]:
+        if len(urls) >= readers:
+            for url in urls[reader::readers]:
+                yield from stream_shard(url)
+            return
+        own = reader % len(urls)
+        sharing = len(range(own, readers, len(urls)))
+        for place, item in enumerate(stream_shard(urls[own])):
+            if place % sharing == reader // len(urls):
+                yield item
+
+
+def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
+    """All samples of one shard that are as its index says, and a `Fault` for each that is not or did not come.
+
+    Without an index a damaged shard gives one `Fault` for all that may be missing.
+    """
+    seen: set[str] = set()
+    stream: IO[bytes] | None = None
+    written: dict[str, set[str]] | None = None
+    trouble = ""
+    try:
+        if (index := _index_of(url)) is not None:
+            written = {member.key: set() for member in index.members}
+            for member in index.members:
+                written[member.key].add(member.sha256)
+        stream = open_stream(url)
+        for item in group_members(url, _members(url, stream)):
+            if isinstance(item, Fault) and not item.key:
+                trouble = item.detail
+            else:
+                seen.add(item.key)
+                yield (
+                    item
+                    if written is None or isinstance(item, Fault)
+                    else _verified(item, written.get(item.key, set()))
+                )
+        if not trouble:
+            stream.close()  # raises where the command failed
+    except (OSError, HTTPError, ValueError) as error:
+        trouble = trouble or str(error)
+    finally:
+        _abandon(stream)
+    reason = LOST if seen else "shard cannot be read"
+    if written is not None:
+        for key in [key for key in written if key not in seen]:
+            yield Fault(url, key, reason, trouble)
+    elif trouble:
+        yield Fault(url, "", reason, trouble)
+
+
+def _verified(item: Group[bytes], written: set[str]) -> Group[bytes] | Fault:
+    """The sample if its digests are among those `written`: JSON and WAV have no checksum of their own."""
+    for data in (item.audio, item.metadata):
+        if "" not in written and hashlib.sha256(data).hexdigest() not in written:
+            return Fault(item.shard, item.key, "checksum differs", "the sample is not what the index says was written")
+    return item
+
+
+def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | Fault]:
+    """Members of a tar, as webdataset's `tar_file_iterator` gives them, but without its silences.
+
+    That one leaves out links and devices, and it takes a header that cannot be read for the end of the tar. Here a
+    last `Fault` says when the tar does not end as it should.
+    """
+    tail = _Tail(stream)
+    try:
+        with tarfile.open(fileobj=tail, mode="r|") as tar:  # type: ignore[call-overload]
+            for info in tar:
+                tar.members = []  # or they pile up in memory
+                if not info.isdir() and not is_meta(info.name):
+                    regular = info.isreg() and not info.issparse()
+                    yield info.name, regular, tar.extractfile(info).read() if regular else b""
+            end = tar.offset
+        rest = tail.since(end)
+        if not rest:
+            yield Fault(url, "", LOST, "no end mark: the tar was cut, and samples may be missing")
+        elif any(rest) or any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
+            yield Fault(url, "", LOST, f"the header at byte {end} cannot be read")
+    except (tarfile.TarError, OSError, HTTPError) as error:
+        yield Fault(url, "", LOST, str(error))
+
+
+class _Tail:
+    """A stream that remembers what was read last: tarfile reads ahead of what it has understood."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._given = stream.stream if isinstance(stream, Pipe) else stream
+        self._position = 0
+        self._kept: deque[bytes] = deque(maxlen=4)
+
+    def read(self, size: int) -> bytes:
+        # webdataset's Pipe raises as soon as its command has failed; first comes what the command gave until then.
+        data = self._given.read(size) or self._stream.read(size)
+        self._position += len(data)
+        self._kept.append(data)
+        return data
+
+    def since(self, position: int) -> bytes:
+        """What was read behind `position`."""
+        kept = b"".join(self._kept)
+        return kept[max(0, len(kept) - (self._position - position)) :] if self._position > position else b""
+
+
+def _abandon(stream: IO[bytes] | None) -> None:
+    """Close without waiting for a command that may not notice."""
+    with contextlib.suppress(Exception):
+        if stream is not None:
+            if process := getattr(stream, "proc", None):
+                process.kill()
+            stream.close()
+
+
+def open_stream(url: str) -> IO[bytes]:
+    """Open a local path, http(s) URL or `pipe:` command; the caller has allowed the latter.
+
+    Not by webdataset's dispatcher, which rewrites URLs by environment variables, nor its curl, which waits without end
+    for a server that has gone silent.
+    """
+    scheme = url.partition(":")[0] if ":" in url else ""
+    if scheme == "pipe":
+        return gopen_pipe(url)
+    if scheme in ("http", "https"):
+        return _open_url(url)
+    return open(url, "rb")
+
+
+def _open_url(url: str) -> IO[bytes]:
+    retries = Retry(TRIES - 1, connect=0, read=0, status_forcelist=BUSY, backoff_factor=PAUSE, backoff_max=10 * PAUSE)
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retries))
+    response = session.get(url, stream=True, timeout=SILENCE)
+    response.raise_for_status()
+    return response.raw
+
+
+def _index_of(url: str) -> ShardIndex | None:
+    if url.startswith("pipe:"):
+        return None
+    if not url.startswith(("http:", "https:")):
+        return read_index(Path(url))
+    parts = urlsplit(url)
+    path = PurePosixPath(parts.path)
+    index_url = urlunsplit(parts._replace(path=str(path.with_suffix(".index.json"))))
+    try:
+        with open_stream(index_url) as stream:
+            text = b"".join(iter(lambda: stream.read(1 << 20), b""))
+        return parse_index(text, index_url, path.name)
+    except (OSError, HTTPError, InputError):
+        return None  # none there; a server may answer with a page of its own

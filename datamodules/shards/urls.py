@@ -1,0 +1,105 @@
+"""From the settings' shard names to a checked list of local paths and URLs."""
+
+import glob
+import itertools
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urldefrag
+from urllib.request import url2pathname
+
+import braceexpand
+
+from apa_lightning.errors import InputError
+
+EMBEDDED = Path(__file__).parents[1] / "embedded"
+_MOST = 1_000_000
+
+
+def expand_shards(setting: str, shards: str | Sequence[str], allow_pipe: bool, split: str) -> list[str]:
+    """Expand braces and wildcards, and check what can be checked before anything is read.
+
+    Args:
+        setting: Name of the setting, for messages, such as `--data.init_args.train_shards`.
+        shards: `"embedded"`, or one or more of: local paths (`~`, `{000..009}`, `*`), `file://`, http(s) URLs, and
+            `pipe:` commands.
+        allow_pipe: `pipe:` commands may run.
+        split: "train" or "validation", for the embedded shards.
+
+    Returns:
+        Absolute local paths, URLs and commands, none twice.
+
+    Raises:
+        FileNotFoundError: Local shards are missing; all of them are named, up to five.
+        InputError: Nothing is named; a name cannot be expanded, matches nothing, comes twice or may not be opened.
+    """
+    names = [shards] if isinstance(shards, str) else list(shards)
+    if names == ["embedded"]:
+        names = [f"{glob.escape(str(EMBEDDED))}/{split}-*.tar"]
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise InputError(f"{setting} names no shard. Give paths or URLs of tar files, or 'embedded'.")
+    patterns = [pattern for name in names for pattern in _braces(setting, name)]
+    urls = [url for pattern in patterns for url in _expand(setting, pattern, allow_pipe)]
+    missing = [url for url in urls if is_local(url) and not os.path.exists(url)]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise FileNotFoundError(f"{setting}: no such shard: {', '.join(missing[:5])}{more}.")
+    seen: set[str] = set()
+    for url in urls:
+        if identity(url) in seen:
+            raise InputError(f"{setting} names the shard '{url}' twice. Name it once.")
+        seen.add(identity(url))
+    return urls
+
+
+def is_local(url: str) -> bool:
+    """Whether it is a path in the file system."""
+    return not url.startswith(("http:", "https:", "pipe:"))
+
+
+def identity(url: str) -> str:
+    """Equal for two names of one shard: links are followed, a URL's fragment is dropped."""
+    if not is_local(url):
+        return urldefrag(url).url
+    status = os.stat(url)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _braces(setting: str, name: str) -> list[str]:
+    # braceexpand makes a list of each range before it begins, so the ranges are counted first.
+    ranges = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", name)]
+    try:
+        expanded = list(itertools.islice(braceexpand.braceexpand(name), _MOST)) if math.prod(ranges) <= _MOST else []
+    except ValueError as error:  # UnbalancedBracesError is one
+        raise InputError(f"{setting}: the braces of '{name}' cannot be expanded: {error}.") from None
+    if not expanded or len(expanded) == _MOST:
+        raise InputError(f"{setting}: '{name}' expands to more than {_MOST} shards.")
+    return expanded
+
+
+def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
+    scheme = name.partition(":")[0].lower() if ":" in name else ""
+    if scheme == "pipe":
+        if not allow_pipe:
+            raise InputError(
+                f"{setting}: '{name}' would run a command. If you trust it, set --data.init_args.allow_pipe=true."
+            )
+        return [name]
+    if scheme in ("http", "https"):
+        return [scheme + name[len(scheme) :]]
+    if scheme == "file" and name[5:].startswith("//"):
+        name = url2pathname(name[5:].removeprefix("//").removeprefix("localhost"))
+    elif "://" in name:
+        raise InputError(
+            f"{setting}: '{name}' cannot be opened directly. Local paths, http(s) URLs and, with "
+            f"--data.init_args.allow_pipe=true, commands can, such as 'pipe:aws s3 cp {name} -'."
+        )
+    path = os.path.abspath(os.path.expanduser(name))
+    if os.path.exists(path) or not glob.has_magic(path):
+        return [path]
+    found = sorted(glob.glob(path))
+    if not found:
+        raise FileNotFoundError(f"{setting}: no shard matches '{name}'.")
+    return found

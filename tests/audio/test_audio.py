@@ -1,0 +1,182 @@
+"""Audio files: what is read, what is refused, and how it is written."""
+
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from apa_lightning.audio import AudioError, fbank, fit_length, load_audio, log_mel, probe_audio, resample, save_audio
+from apa_lightning.utils.atomic_files import atomic_path
+
+TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        ("wav", "PCM_U8"),
+        ("wav", "PCM_16"),
+        ("wav", "PCM_24"),
+        ("wav", "PCM_32"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_24"),
+        ("ogg", "VORBIS"),
+        ("mp3", None),
+    ],
+)
+def test_formats(tmp_path, suffix, subtype, rate):
+    if suffix == "mp3" and rate == 96_000:
+        pytest.skip("MP3 has no 96 kHz")
+    path = tmp_path / f"a.{suffix}"
+    stereo = np.stack([TONE, -0.5 * TONE], axis=1)
+    soundfile.write(path, stereo, rate, subtype=subtype)
+    waveform, read_rate = load_audio(path)
+    assert read_rate == rate
+    assert waveform.shape[0] == 2
+    assert waveform.dtype == torch.float32
+    assert abs(waveform.shape[1] - len(TONE)) <= 2400  # MP3 pads
+    assert 0.15 < waveform[0].square().mean().sqrt() < 0.25
+    if suffix != "mp3":
+        part, _ = load_audio(path, start=100 / rate, seconds=50 / rate)
+        assert torch.equal(part, waveform[:, 100:150])
+
+
+def wav_bytes(tmp_path, samples=TONE, rate=16_000, subtype="PCM_16") -> bytes:
+    soundfile.write(tmp_path / "x.wav", samples, rate, subtype=subtype)
+    return (tmp_path / "x.wav").read_bytes()
+
+
+def huge_flac(tmp_path) -> bytes:
+    """A FLAC whose header claims 2^36 - 1 frames."""
+    soundfile.write(tmp_path / "x.flac", TONE, 16_000)
+    content = bytearray((tmp_path / "x.flac").read_bytes())
+    # STREAMINFO starts at byte 8; the 36-bit frame count is the low half of byte 13 of it, and the next four.
+    content[8 + 13] |= 0x0F
+    content[8 + 14 : 8 + 18] = b"\xff\xff\xff\xff"
+    return bytes(content)
+
+
+def header(rate: int = 16_000, channels: int = 1, data: bytes = b"\0" * 64) -> bytes:
+    block = struct.pack("<HHIIHH", 1, channels, rate, (rate * channels * 2) & 0xFFFFFFFF, (channels * 2) & 0xFFFF, 16)
+    body = b"WAVEfmt " + struct.pack("<I", len(block)) + block + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+BROKEN = {
+    "empty": (lambda t: b"", "empty"),
+    "random": (lambda t: np.random.default_rng(0).bytes(4096), "not a readable audio file"),
+    "html": (lambda t: b"<html><body>404</body></html>", "not a readable audio file"),
+    "short_wav": (lambda t: wav_bytes(t)[:-8_000], "truncated"),
+    "cut_flac": (
+        lambda t: (
+            soundfile.write(t / "c.flac", np.random.default_rng(0).normal(0, 0.1, 160_000), 16_000),
+            (t / "c.flac").read_bytes()[:100_000],
+        )[1],
+        "truncated|not a readable",
+    ),
+    "huge_flac": (huge_flac, "more than .* can hold"),
+    "nan": (lambda t: wav_bytes(t, np.full(16_000, np.nan, np.float32), subtype="FLOAT"), "NaN"),
+    "inf": (lambda t: wav_bytes(t, np.full(16_000, np.inf, np.float32), subtype="FLOAT"), "NaN or infinite"),
+    "no_frames": (lambda t: header(data=b""), "no audio|not a readable"),
+    "no_channels": (lambda t: header(channels=0), "channels|not a readable"),
+    "rate_0": (lambda t: header(rate=0), "sample rate|not a readable"),
+    "64_channels": (lambda t: header(channels=64, data=b"\0" * 1280), "64 channels"),
+    "4_GHz": (lambda t: header(rate=4_000_000_000), "sample rate|not a readable"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_files_are_refused(tmp_path, kind):
+    make, message = BROKEN[kind]
+    content = make(tmp_path)
+    path = tmp_path / "broken.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=message) as error:
+        load_audio(path)
+    assert "broken.wav" in str(error.value)
+    with pytest.raises(AudioError):
+        load_audio(content)
+
+
+def test_missing_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.wav"):
+        probe_audio(tmp_path / "nothing.wav")
+    with pytest.raises(AudioError, match="folder"):
+        probe_audio(tmp_path)
+
+
+def test_limits(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, TONE, 16_000)
+    with pytest.raises(AudioError, match=r"limit is 0\.5 s"):
+        load_audio(path, max_seconds=0.5)
+    with pytest.raises(AudioError, match="nothing is left"):
+        load_audio(path, start=2.0)
+
+
+def test_streamed_wav_of_unknown_length_is_read(tmp_path):
+    content = bytearray(wav_bytes(tmp_path))
+    content[40:44] = b"\xff\xff\xff\xff"
+    waveform, _ = load_audio(bytes(content))
+    assert waveform.shape[1] == len(TONE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_save_round_trip(tmp_path, suffix):
+    path = tmp_path / "deep" / f"a.{suffix}"
+    save_audio(path, torch.from_numpy(TONE), 16_000)
+    waveform, rate = load_audio(path)
+    assert rate == 16_000
+    assert waveform.shape == (1, len(TONE))
+    if suffix != "ogg":
+        assert (waveform[0] - torch.from_numpy(TONE)).abs().max() < 1e-4
+    assert path.stat().st_mode & 0o044
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_save_refuses_nan_and_unknown_formats(tmp_path):
+    with pytest.raises(AudioError, match="NaN"):
+        save_audio(tmp_path / "a.wav", torch.tensor([0.0, float("nan")]), 16_000)
+    with pytest.raises(AudioError, match="cannot write"):
+        save_audio(tmp_path / "a.xyz", torch.zeros(4), 16_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_atomic_path_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_odd_sample_rates_need_no_large_filter():
+    """torchaudio's own filter for 8001 -> 16000 Hz takes gigabytes."""
+    tone = torch.sin(2 * torch.pi * 440 * torch.arange(2 * 8_001) / 8_001)
+    resampled = resample(tone, 8_001, 16_000)
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(32_000) / 16_000)
+    assert len(resampled) == 32_000
+    assert (resampled - expected)[500:-500].abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
+def test_features_do_not_depend_on_the_precision_around(default):
+    waveform = torch.from_numpy(TONE)[None]
+    banks, mel = fbank(waveform), log_mel(waveform)
+    torch.set_default_dtype(default)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(fbank(waveform), banks)
+            assert torch.equal(log_mel(waveform), mel)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_fit_length():
+    assert fit_length(torch.ones(3), 5).tolist() == [1, 1, 1, 0, 0]
+    assert fit_length(torch.ones(3), 2).tolist() == [1, 1]

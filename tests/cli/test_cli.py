@@ -1,0 +1,336 @@
+"""The real command line on the embedded data: base.yaml with the pocket once, the rest with a tiny random backbone."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from jsonargparse import Namespace
+from random_folders import tiny_flags
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from apa_lightning.audio import load_audio
+from apa_lightning.cli.main import CLI, TOOLS, main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+POCKET = [config for config in CONFIGS if config.startswith("configs/pocket/")]
+WINDOW = 32
+SMALL = ["--config", "configs/base.yaml", "--config", "tests/small.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["apa_lightning"])
+
+
+def fit(folder: Path, *arguments: str) -> None:
+    main(["fit", *SMALL, *tiny_flags(WINDOW), "--trainer.default_root_dir", str(folder), *arguments])
+
+
+def parsed(monkeypatch, *arguments: str) -> Namespace:
+    """What the command line would run with; nothing is built."""
+    caught: list[Namespace] = []
+
+    def stop(cli: CLI) -> None:
+        caught.append(cli.config[cli.config.subcommand])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(CLI, "before_instantiate_classes", stop)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    return caught[0]
+
+
+@pytest.mark.parametrize("config", POCKET)
+def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
+    name = Path(config).stem
+    commands = {"report": "test", "proof": "test", "music": "render", "held_out": "render", "evaluation": "render"}
+    under = {"proof": "configs/pocket/report.yaml", "adapter": "configs/base.yaml"}
+    base = ["--config", under[name]] if name in under else []
+    command = commands.get(name, "fit")
+    settings = parsed(monkeypatch, command, *base, "--config", config)
+    if command == "fit":
+        assert settings.trainer.max_steps % settings.trainer.val_check_interval == 0  # the last weights are measured
+    if command == "fit" and name != "adapter":
+        assert str(settings.model.init_args.folder) == "runs/pocket/model"
+
+
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config not in POCKET])
+def test_every_config_is_accepted(monkeypatch, config):
+    edits = config == "configs/predict.yaml" or config.startswith("configs/tasks/")
+    base = ["predict", "--config", "configs/predict.yaml"] if edits else ["fit", "--config", "configs/base.yaml"]
+    settings = parsed(monkeypatch, *base, "--config", config).as_dict()
+    for section in ("model", "data"):
+        for key, value in (
+            (yaml.safe_load((ROOT / config).read_text()).get(section) or {}).get("init_args") or {}
+        ).items():
+            if key != "tasks" and not isinstance(value, dict) and "${" not in str(value):
+                assert settings[section]["init_args"][key] == value, key
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep", "findings"])
+@pytest.mark.parametrize("task", ["timbre", "genre", "accompaniment", "all"])
+def test_every_task_is_accepted_on_the_base(monkeypatch, command, task):
+    file = f"configs/tasks/{task}.yaml"
+    settings = parsed(monkeypatch, command, "--config", "configs/base.yaml", "--config", file).data.init_args
+    written = yaml.safe_load((ROOT / file).read_text())["data"]["init_args"]["tasks"]
+    for ours, theirs in zip(settings.as_dict()["tasks"], written, strict=True):
+        assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "seed_everything: 7\ntrainer: {default_root_dir: elsewhere, callbacks+: [{class_path: callbacks.Throughput}]}\n"
+    )
+    settings = parsed(monkeypatch, "fit", "--config", "configs/base.yaml", "--config", str(overlay))
+    assert settings.model.init_args.seed == settings.data.init_args.seed == 7
+    assert settings.trainer.logger.init_args.save_dir == "elsewhere"
+    assert settings.trainer.callbacks[-1].class_path.endswith("Throughput")
+    assert (
+        len(settings.trainer.callbacks)
+        == len(yaml.safe_load((ROOT / "configs/base.yaml").read_text())["trainer"]["callbacks"]) + 1
+    )
+    settings = parsed(
+        monkeypatch, "fit", "--config", "configs/base.yaml", "--seed_everything", "3", "--model.ap_scale", "0.5"
+    )
+    assert (settings.model.init_args.seed, settings.model.init_args.ap_scale) == (3, 0.5)
+
+
+def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
+    """Given before or after the overlay, and none in training."""
+    predict, large = (
+        ["predict", "--config", "configs/predict.yaml"],
+        ["--config", "configs/backbone/audioldm2_large.yaml"],
+    )
+    given = ["--model.adapter", "pytorch_model.bin"]
+    for arguments in ([*large, *given], [*given, *large]):
+        settings = parsed(monkeypatch, *predict, *arguments).model.init_args
+        assert (settings.backbone, settings.adapter) == ("cvssp/audioldm2-large", "pytorch_model.bin")
+    assert parsed(monkeypatch, *predict, *large).model.init_args.adapter == "embedded"  # refused, with the way out
+    assert parsed(monkeypatch, "fit", "--config", "configs/base.yaml", *large).model.init_args.adapter is None
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["fit", "predict", *TOOLS]),
+        (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
+        (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]),
+        *[([tool], ["--config"] if isinstance(path, str) else [*path]) for tool, path in TOOLS.items()],
+        (["listening-test", "build"], ["--config", "--evaluation"]),
+    ],
+)
+def test_help_names_the_knobs(capsys, command, words):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert not [word for word in words if word not in text]
+
+
+def test_sizes(capsys):
+    main(["sizes"])
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for figure in ("718,012,296", "layers 32", "matrices 64", "21,626,880"):
+        assert figure in text
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A short run of base.yaml as it is, with the pocket; the run's folder."""
+    root = tmp_path_factory.mktemp("runs")
+    os.chdir(ROOT)
+    main(
+        [
+            "fit",
+            *SMALL,
+            "--trainer.default_root_dir",
+            str(root),
+            "--trainer.max_steps",
+            "4",
+            "--trainer.val_check_interval",
+            "2",
+        ]
+    )
+    return root / "lightning_logs" / "version_0"
+
+
+def test_fit_leaves_what_the_readme_says(run):
+    assert (run / "config.yaml").is_file()
+    weights = safetensors.torch.load_file(run / "adapter.safetensors")
+    assert all(key.endswith(("to_k_ip.weight", "to_v_ip.weight")) for key in weights)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == {f"adapter.{key}" for key in weights}
+    wavs = sorted((run / "samples").glob("step-*/*.wav"))
+    assert {path.stem.rsplit("-", 1)[1] for path in wavs} == {"source", "edited", "text_only"}
+    for path in wavs:
+        waveform, rate = load_audio(path)
+        assert (rate, waveform.shape) == (16_000, (1, 81_920))
+        assert waveform.abs().max() > 0.01
+    events = EventAccumulator(str(run)).Reload()
+    tags = events.Tags()
+    assert {
+        "train/loss",
+        "val/loss",
+        "val/loss_shuffled_omega_8",
+        "metrics/chroma/edited",
+        "metrics/clap/no_op",
+    } <= set(tags["scalars"])
+    assert tags["audio"]
+    assert tags["images"]
+
+
+def test_the_trained_adapter_edits(run, tmp_path, capsys):
+    source = next((run / "samples").glob("step-*/*source.wav"))
+    main(
+        [
+            "predict",
+            "--config",
+            "configs/predict.yaml",
+            "--config",
+            "configs/tasks/timbre.yaml",
+            "--model.adapter",
+            str(run / "adapter.safetensors"),
+            "--data.folder",
+            str(source.parent),
+            "--data.prompt",
+            "a recording of a violin solo",
+            "--data.num_inference_steps",
+            "1",
+            "--data.output",
+            str(tmp_path / "edits"),
+            "--trainer.accelerator",
+            "cpu",
+        ]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "edits" / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == len(list(source.parent.glob("*.wav")))
+    with open(tmp_path / "edits" / "results.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(lines)
+    assert "made" in capsys.readouterr().out
+
+
+def test_validate_with_the_newest_checkpoint(run, capsys):
+    main(
+        [
+            "validate",
+            *SMALL,
+            "--trainer.callbacks",
+            "null",
+            "--trainer.logger",
+            "false",
+            "--trainer.default_root_dir",
+            str(run.parents[1]),
+            "--ckpt_path",
+            "last",
+        ]
+    )
+    assert "val/loss" in capsys.readouterr().out
+
+
+def test_convert_adapter_files(run, tmp_path, capsys):
+    main(["adapter", "--source", str(run / "adapter.safetensors"), "--to", str(tmp_path / "pytorch_model.bin")])
+    main(["adapter", "--source", str(tmp_path / "pytorch_model.bin"), "--to", str(tmp_path / "back.safetensors")])
+    assert "7 layers" in capsys.readouterr().out
+    first, second = (
+        safetensors.torch.load_file(path) for path in (run / "adapter.safetensors", tmp_path / "back.safetensors")
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
+    """Five steps at once, and three plus two: the same weights, average and losses, bit for bit, in one folder."""
+    quick = [
+        "--trainer.limit_val_batches",
+        "0",
+        "--trainer.num_sanity_val_steps",
+        "0",
+        "--trainer.callbacks",
+        "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}, {class_path: callbacks.AdapterEMA}]",
+    ]
+    fit(tmp_path / "whole", *quick, "--trainer.max_steps", "5")
+    fit(tmp_path / "parts", *quick, "--trainer.max_steps", "3")
+    fit(tmp_path / "parts", *quick, "--trainer.max_steps", "5", "--ckpt_path", "last")
+
+    def state(root: str) -> dict:
+        return torch.load(tmp_path / root / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+
+    def losses(root: str) -> dict[int, float]:
+        events = EventAccumulator(str(tmp_path / root / "lightning_logs/version_0")).Reload()
+        return {event.step: event.value for event in events.Scalars("train/loss")}
+
+    whole, parts = state("whole"), state("parts")
+    assert whole["global_step"] == parts["global_step"] == 5
+    assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+    assert losses("parts") == losses("whole") and len(losses("parts")) == 5
+    history = [
+        json.loads(line)
+        for line in (tmp_path / "parts/lightning_logs/version_0/history.jsonl").read_text().splitlines()
+    ]
+    assert [(line["event"], line["step"]) for line in history] == [("start", 0), ("end", 3), ("start", 3), ("end", 5)]
+    assert history[2]["resumed_from"].endswith("last.ckpt") and history[1]["how"] == "finished"
+    assert history[0]["data"] == history[2]["data"] and history[0]["data"]["train"]["clips"] == 160
+    assert torch.__version__.startswith(history[0]["versions"]["torch"])
+    earlier, now = (
+        yaml.safe_load((tmp_path / f"parts/lightning_logs/version_0/{name}.yaml").read_text())
+        for name in ("config-1", "config")
+    )
+    assert (earlier["trainer"].pop("max_steps"), now["trainer"].pop("max_steps")) == (3, 5)
+    assert earlier == now and now["ckpt_path"] is None
+    average = next(key for key in whole["callbacks"] if "AdapterEMA" in key)
+
+    def tensors(value) -> list[torch.Tensor]:
+        if isinstance(value, dict):
+            return [tensor for inner in value.values() for tensor in tensors(inner)]
+        return [value] if isinstance(value, torch.Tensor) else []
+
+    first, second = (tensors(one["callbacks"][average]) for one in (whole, parts))
+    assert first
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_two_processes(tmp_path):
+    """DDP on two CPU processes through the command line: uneven validation, one set of files, no hang."""
+    command = [
+        sys.executable,
+        "-m",
+        "apa_lightning",
+        "fit",
+        *SMALL,
+        *tiny_flags(WINDOW),
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        "--trainer.max_steps",
+        "2",
+        "--trainer.val_check_interval",
+        "2",
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--data.validation_samples",
+        "5",
+        "--trainer.num_sanity_val_steps",
+        "0",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    version = tmp_path / "lightning_logs" / "version_0"
+    assert (version / "adapter.safetensors").is_file()
+    assert not (tmp_path / "lightning_logs" / "version_1").exists()
+    events = EventAccumulator(str(version)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1]
+    assert events.Scalars("metrics/chroma/edited")

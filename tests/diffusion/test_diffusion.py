@@ -1,0 +1,67 @@
+"""Pure functions of training and sampling."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from apa_lightning.diffusion.losses import epsilon_loss, guide
+from apa_lightning.utils.rng import generator_for
+from apa_lightning.utils.windows import blend_windows, window_starts, window_weights
+
+
+def test_epsilon_loss_is_the_mean_square_per_item():
+    prediction, noise = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
+    assert torch.allclose(epsilon_loss(prediction, noise), ((prediction - noise) ** 2).flatten(1).mean(1))
+
+
+def test_guide_is_equation_12():
+    unconditional, conditional = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.allclose(guide(unconditional, conditional, 7.5), 7.5 * conditional - 6.5 * unconditional, atol=1e-5)
+    assert torch.equal(guide(unconditional, conditional, 0.0), unconditional)
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 300, 447, 448, 449, 700, 2049])
+def test_windows_cover_everything_and_weights_sum_to_one(length):
+    window, overlap = 256, 64
+    starts = window_starts(length, window, overlap)
+    assert starts[0] == 0
+    assert len(starts) == 1 or starts[-1] + window == length
+    assert all(a + window - b >= overlap for a, b in pairwise(starts))
+    weights = window_weights(length, window, starts)
+    total = torch.zeros(max(length, window))
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + window] += weight
+    assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
+    assert (weights >= 0).all()
+    for i in range(len(starts) - 1):  # no window stops at full weight: that would be a seam
+        assert weights[i][-1] < 0.05
+        assert weights[i + 1][0] < 0.05
+
+
+def test_blending_equal_windows_gives_the_signal_back():
+    signal = torch.randn(2, 3, 700, 4)
+    starts = window_starts(700, 256, 64)
+    parts = torch.stack([signal[:, :, s : s + 256] for s in starts])
+    assert torch.allclose(blend_windows(parts, starts, window_weights(700, 256, starts), 700), signal, atol=1e-5)
+
+
+def test_one_window_is_returned_bit_for_bit():
+    part = torch.randn(1, 2, 3, 256, 4)
+    assert torch.equal(blend_windows(part, [0], window_weights(256, 256, [0]), 256), part[0])
+
+
+def test_generators_depend_on_every_part_of_the_key():
+    def draw(*key):
+        return torch.rand(4, generator=generator_for(*key))
+
+    assert torch.equal(draw(0, "fit", 3, 1), draw(0, "fit", 3, 1))
+    keys = [
+        (0, "fit", 3, 1),
+        (1, "fit", 3, 1),
+        (0, "validate", 3, 1),
+        (0, "fit", 4, 1),
+        (0, "fit", 3, 0),
+        (0, "fit", 31),
+    ]
+    assert len({tuple(draw(*key).tolist()) for key in keys}) == len(keys)

@@ -1,0 +1,95 @@
+"""Tiny shards for tests: good ones, and every way to damage them."""
+
+import contextlib
+import functools
+import http.server
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from datamodules.shards.writer import ShardWriter
+
+RATE = 16_000
+
+
+def tone(seconds: float = 1.2, rate: int = RATE, frequency: float = 440.0, channels: int = 1) -> np.ndarray:
+    """A sine at half scale, (S,) or (S, C)."""
+    wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+    return wave if channels == 1 else np.stack([wave] * channels, axis=1)
+
+
+def encode(wave: np.ndarray, rate: int = RATE, kind: str = "flac", subtype: str | None = None) -> bytes:
+    """The bytes of an audio file."""
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, format=kind.upper(), subtype=subtype)
+    return file.getvalue()
+
+
+def clip(number: int, seconds: float = 1.2) -> bytes:
+    """A FLAC whose pitch tells its number."""
+    return encode(tone(seconds, frequency=200.0 + 10 * number))
+
+
+def write_shards(
+    folder: Path, samples: int, per_shard: int, name: str = "train", first: int = 0, seconds: float = 1.2
+) -> list[Path]:
+    """Good shards with indexes; keys `<name><number>`."""
+    with ShardWriter(folder / (name + "-{:06d}.tar"), max_samples=per_shard) as writer:
+        for i in range(first, first + samples):
+            writer.write(f"{name}{i:03d}", clip(i, seconds), "flac", {"labels": ["Piano", "Music"]})
+    return writer.shards
+
+
+def plain_tar(path: Path, members: list[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
+    """A tar without an index, of any members."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+                continue
+            info = tarfile.TarInfo(member[0])
+            info.size = len(member[1])
+            tar.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def sample(key: str, number: int = 0, labels: object = ("Piano",), kind: str = "flac") -> list[tuple[str, bytes]]:
+    """The two members of a good sample."""
+    metadata = json.dumps({"labels": list(labels)}).encode()  # type: ignore[call-overload]
+    return [(f"{key}.{kind}", encode(tone(frequency=200.0 + 10 * number), kind=kind)), (f"{key}.json", metadata)]
+
+
+def special(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarInfo:
+    """A link or device member."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def flip(path: Path, offset: int, bits: int = 0xFF) -> None:
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= bits
+    path.write_bytes(data)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(root: Path, handler: Callable[..., Quiet] = Quiet) -> Iterator[str]:
+    """The URL of a folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root))) as service:
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{service.server_address[1]}"
+        service.shutdown()
