@@ -227,7 +227,7 @@ def newer_format(room: Room) -> Path:
     path = room.adapter()
     weights = safetensors.torch.load_file(path)
     safetensors.torch.save_file(
-        weights, path, {"format": "apa_lightning.adapters.audio_prompt", "format_version": "99"}
+        weights, path, {"format": "apa_lightning.adapter", "format_version": "99"}
     )
     return path
 
@@ -237,7 +237,7 @@ def odd_header(**metadata: str) -> Callable[[Room], Path]:
 
     def make(room: Room) -> Path:
         path = room.adapter()
-        header = {"format": "apa_lightning.adapters.audio_prompt", "format_version": "1", **metadata}
+        header = {"format": "apa_lightning.adapter", "format_version": "1", **metadata}
         safetensors.torch.save_file(safetensors.torch.load_file(path), path, header)
         return path
 
