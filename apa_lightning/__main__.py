@@ -1,3 +1,3 @@
-from apa_lightning.cli.main import main
+from apa_lightning.cli.entry import main
 
 main()

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from apa_lightning.cli.messages import check_config_files, fail, mistakes_told, quiet_libraries, root_message, shortened
+from apa_lightning.cli.packaged_configs import with_packaged_configs
 from apa_lightning.cli.trainer import Trainer as EvaluatingTrainer
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path
@@ -73,6 +74,12 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the user's mistake in one message and exit with 2."""
         fail(root_message(ex) or shortened(message))
+
+    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
+        """Parse a command line whose ``--config`` may name packaged files, and check those files first."""
+        arguments = with_packaged_configs(sys.argv[1:] if args is None else args)
+        check_config_files(arguments)
+        return super().parse_args(arguments, **kwargs)
 
     def format_help(self, *args: Any) -> str:
         knobs = ArgumentParser(add_help=False, usage="")
@@ -271,7 +278,6 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     quiet_libraries()
     with mistakes_told():
-        check_config_files(sys.argv[1:] if args is None else list(args))
         CLI(
             trainer_class=EvaluatingTrainer,
             subclass_mode_model=True,

@@ -1,0 +1,43 @@
+"""Resolves ``--config pkg:NAME`` to a configuration file that comes with the package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from apa_lightning.errors import InputError
+
+PREFIX = "pkg:"
+#: In a checkout this is a link to ``configs/``; in a wheel it is a copy of it.
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def with_packaged_configs(args: Sequence[str]) -> list[str]:
+    """Replace each ``--config pkg:NAME`` by the path of the packaged file.
+
+    Args:
+        args: Command line, for example ``["fit", "--config", "pkg:base.yaml", "--config=pkg:training/ema.yaml"]``.
+
+    Returns:
+        The command line with file names that any reader of configurations can open.
+
+    Raises:
+        InputError: If the package has no file of that name.
+    """
+    resolved, follows = [], False
+    for argument in args:
+        flag, equals, value = argument.partition("=")
+        if follows:
+            argument = _path(argument)
+        elif equals and flag in ("-c", "--config"):
+            argument = f"{flag}={_path(value)}"
+        follows = not follows and argument in ("-c", "--config")
+        resolved.append(argument)
+    return resolved
+
+
+def _path(name: str) -> str:
+    if not name.startswith(PREFIX):
+        return name
+    names = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+    if (wanted := name.removeprefix(PREFIX)) not in names:
+        raise InputError(f"--config {name}: is not a packaged configuration; give one of {', '.join(names)}.")
+    return str(FOLDER / wanted)

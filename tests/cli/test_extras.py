@@ -1,0 +1,49 @@
+"""A command whose extra is not installed names it; the extras of setup.cfg hold what the message promises."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apa_lightning.cli.entry import EXTRAS
+
+ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn"}
+
+
+def requirements(section: str, key: str) -> set[str]:
+    """Names of the distributions that an entry of setup.cfg lists."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [line for line in config[section][key].splitlines() if line and not line.startswith("#")]
+    return {re.match(r"[\w.-]+", line)[0] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("lightning", "train"), ("jsonargparse", "train"), ("omegaconf", "train")]
+)
+@pytest.mark.parametrize("command", [["predict", "--help"], ["--help"]])
+def test_a_missing_extra_is_named_in_one_line(module, extra, command):
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = {command}\n"
+        "from apa_lightning.cli.entry import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 2
+    assert ran.stderr == f"error: this command needs {module}; install it with: pip install 'apa_lightning[{extra}]'\n"
+
+
+def test_any_other_missing_module_is_a_bug_and_keeps_its_traceback():
+    code = "import sys; sys.modules['torch'] = None\nfrom apa_lightning.cli.entry import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 1 and "Traceback" in ran.stderr
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_each_module_is_in_the_extra_that_is_named(module):
+    name = DISTRIBUTIONS.get(module, module)
+    assert name in requirements("options.extras_require", EXTRAS[module])
+    assert name not in requirements("options", "install_requires")
