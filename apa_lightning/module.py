@@ -1,4 +1,4 @@
-"""The LightningModule: a frozen backbone and encoder, a trained adapter. Equations live elsewhere as pure functions."""
+"""The LightningModule: a frozen backbone and audio encoder, a trained adapter. Equations live elsewhere as pure functions."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from apa_lightning.adapters import audio_prompt as adapters
-from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, Vocoder
-from apa_lightning.backbones.text_streams import TextStreams
-from apa_lightning.conditioning.audio_mae import AudioMAE, LoaLayers
+from apa_lightning.adapters.base import Adapter
+from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.factory import load_backbone
+from apa_lightning.backbones.vocoding import Vocoder
+from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
+from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
-from apa_lightning.diffusion.losses import epsilon_loss, loss_weights
-from apa_lightning.editing.editor import AudioEditor, EditRequest, EditResult
+from apa_lightning.diffusion.objectives import LossWeighting, Objective
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.utils.rng import generator_for, randn
 
@@ -31,60 +33,61 @@ def adamw(params: Iterable) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
 
 
-def edit_together(editor: AudioEditor, requests: list[EditRequest]) -> list[EditResult]:
-    """The editor's own edits of requests that share their knobs."""
-    return editor.edit(requests, batch_size=len(requests), progress=False)
-
-
 class AudioPromptModule(L.LightningModule):
-    """Trains an Audio Prompt Adapter (arXiv 2407.16564) beside a frozen AudioLDM2, and edits with it.
+    """Trains an Audio Prompt Adapter (arXiv 2407.16564) next to a frozen text-to-music model, and edits with it.
+
+    The parts are loaded in :meth:`configure_model`: before it there is nothing but settings.
 
     Args:
-        backbone: AudioLDM2 folder or hub id, or ``embedded``: the pocket that comes with the package.
-        audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's.
-        adapter: adapter file to start from or to edit with (ours or a published ``pytorch_model.bin``); ``embedded`` is the
-            one that was trained on the embedded backbone; ``null`` starts from a copy of the backbone's own text K/V.
+        backbone: Folder or hub id of an AudioLDM2, or ``embedded``: the pocket that comes with the package. Or any
+            :class:`apa_lightning.backbones.base.Backbone` by ``class_path``.
+        audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's. Or any
+            :class:`apa_lightning.conditioning.base.AudioConditioner` by ``class_path``.
+        adapter: Adapter file to start from or to edit with (ours or a published ``pytorch_model.bin``); ``embedded`` is the
+            one that was trained on the embedded backbone; ``null`` starts from a copy of the backbone's own text K/V. Or any
+            :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.
-        pooling_rates: the random pooling rate omega of each batch.
-        condition_dropout: share of items that lose text, audio or both.
-        dropped_audio: what a dropped audio prompt is: ``zeros`` (paper) or ``zero_fbank`` (published code); ``null`` means as
+        pooling_rates: The random pooling rate omega of each batch.
+        condition_dropout: Share of items that lose text, audio or both.
+        dropped_audio: What a dropped audio prompt is: ``zeros`` (paper) or ``zero_fbank`` (published code); ``null`` means as
             ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
-        unconditional_audio: the audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
+        unconditional_audio: The audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
             ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
-        ap_scale: alpha in training; 1 in the paper.
-        max_loss_weight: training losses at signal-to-noise ratio SNR count 1 / SNR times, at most so often (see
-            :func:`apa_lightning.diffusion.losses.loss_weights`), so that noisy timesteps, where the tune is decided, are learned
-            too; 1: epsilon MSE as it is, the paper's. Validation losses are never weighted.
-        optimizer: builds the optimizer from the adapter's parameters; default: the paper's AdamW.
-        lr_scheduler: builds a per-step schedule from the optimizer; default: constant, as in the paper.
-        gradient_checkpointing: recompute the U-Net's transformers in the backward pass to save memory.
-        compile: compile the repeated transformer blocks of the U-Net (faster steps after a slow start).
-        half_backbone: hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
-        vocoder: what makes sound of edits: the ``backbone``'s own; the same ``refined`` by a few iterations of Griffin-Lim,
+        ap_scale: Alpha in training; 1 in the paper.
+        loss_weighting: ``uniform`` (paper), or ``inverse_snr``: training losses at signal-to-noise ratio SNR are weighted by
+            1 / SNR, so that noisy timesteps, where the tune is decided, are learned too. Validation losses are never weighted.
+        max_loss_weight: Upper bound of such a weight.
+        optimizer: Builds the optimizer from the adapter's parameters; by default the paper's AdamW.
+        lr_scheduler: Builds a per-step schedule from the optimizer; by default constant, as in the paper.
+        gradient_checkpointing: Recompute the backbone's activations in the backward pass to save memory.
+        compile: Compile the repeated blocks of the backbone (faster steps after a slow start).
+        half_backbone: Hold the frozen weights in bfloat16; use with ``--trainer.precision bf16-mixed``.
+        vocoder: What makes sound of edits: the ``backbone``'s own; the same ``refined`` by a few iterations of Griffin-Lim,
             which keeps pitch where a small vocoder wavers; or ``griffin_lim`` alone. ``null`` means what suits the backbone:
             ``refined`` for the pocket (its ``vocoder/config.json`` says so), else ``backbone``.
-        seed: of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
+        seed: Of every training draw (omega, dropout, noise, timesteps); with the step and rank it determines them.
     """
 
-    backbone: AudioLDM2Backbone
-    audio_encoder: AudioMAE
-    adapter: AudioPromptAdapter
+    backbone: Backbone
+    audio_encoder: AudioConditioner
+    adapter: Adapter
+    objective: Objective
     validation_losses: Any  # ModuleDict of MeanMetric
-    edit_by: Callable[[AudioEditor, list[EditRequest]], list[EditResult]]
 
     def __init__(
         self,
-        backbone: str = "embedded",
-        audio_encoder: str = "embedded",
-        adapter: str | None = None,
+        backbone: str | Backbone = "embedded",
+        audio_encoder: str | AudioConditioner = "embedded",
+        adapter: str | Adapter | None = None,
         loa_layers: LoaLayers | None = None,
         pooling_rates: PoolingRates = PoolingRates(),
         condition_dropout: ConditionDropout = ConditionDropout(),
         dropped_audio: DroppedAudio | None = None,
         unconditional_audio: DroppedAudio | None = None,
         ap_scale: float = 1.0,
-        max_loss_weight: float = 1.0,
+        loss_weighting: LossWeighting = "uniform",
+        max_loss_weight: float = 250.0,
         optimizer: OptimizerCallable = adamw,
         lr_scheduler: SchedulerCallable | None = None,
         gradient_checkpointing: bool = False,
@@ -94,57 +97,68 @@ class AudioPromptModule(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        if not max_loss_weight >= 1:
-            raise InputError(f"model.max_loss_weight: {max_loss_weight}; give 1 (none) or more.")
-        dtype = torch.bfloat16 if half_backbone else torch.float32
-        self.backbone = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
-        self.adapter = self.backbone.new_adapter(adapter)
-        trained = self.adapter.metadata
-        if loa_layers and trained.get("loa_layers", loa_layers) != loa_layers:
-            raise InputError(
-                f"model.loa_layers: {loa_layers}, but {adapter} was trained with {trained['loa_layers']}. Leave it out."
-            )
-        self.dropped_audio = dropped_audio or trained.get("dropped_audio", "zeros")
-        self.unconditional_audio = unconditional_audio
-        self.audio_encoder = AudioMAE.from_pretrained(
-            audio_encoder, cast(LoaLayers, loa_layers or trained.get("loa_layers", "last"))
-        )
-        self.backbone.check_audio_encoder(self.audio_encoder.embed_dim, self.audio_encoder.window_seconds)
-        self.adapter.metadata |= {
-            "backbone": str(backbone),
-            "audio_encoder": str(audio_encoder),
-            "loa_layers": self.audio_encoder.loa_layers,
-            "dropped_audio": self.dropped_audio,
-            "condition_dropout": condition_dropout.scheme,
-        }
-        adapters.install(self.backbone.unet, [self.adapter])
-        adapters.set_scale(self.backbone.unet, ap_scale)
-        if gradient_checkpointing:
-            self.backbone.enable_gradient_checkpointing()
-        if compile:
-            self.backbone.compile_unet()
-        weights = loss_weights(self.backbone.scheduler.alphas_cumprod, max_loss_weight)
-        self.loss_weights = weights / weights.mean()
+        self.sources = {"backbone": backbone, "audio_encoder": audio_encoder, "adapter": adapter}
+        self.loa_layers, self.dropped_audio, self.unconditional_audio = loa_layers, dropped_audio, unconditional_audio
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
+        self.loss_weighting, self.max_loss_weight = loss_weighting, max_loss_weight
+        self.gradient_checkpointing, self.compile_blocks = gradient_checkpointing, compile
+        self.half_backbone, self.vocoder = half_backbone, vocoder
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
-        self.edit_by = edit_together  # an evaluation has other systems too
-        # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
-        frozen = [
-            name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
-        ]
-        self._ddp_params_and_buffers_to_ignore = frozen
         kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
         self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
+
+    def configure_model(self) -> None:
+        """Load backbone, adapter and audio encoder, check that they fit, and join them. Repeated calls do nothing.
+
+        Raises:
+            FileNotFoundError, InputError: If a part cannot be loaded, or the parts do not fit each other.
+        """
+        if hasattr(self, "backbone"):
+            return
+        sources = self.sources
+        dtype = torch.bfloat16 if self.half_backbone else torch.float32
+        backbone = load_backbone(sources["backbone"], dtype, vocoder=self.vocoder)
+        adapter = backbone.new_adapter(sources["adapter"])
+        trained = adapter.metadata
+        if self.loa_layers and trained.get("loa_layers", self.loa_layers) != self.loa_layers:
+            raise InputError(
+                f"model.loa_layers: {self.loa_layers}, but {sources['adapter']} was trained with {trained['loa_layers']}. "
+                "Leave it out."
+            )
+        layers = cast(LoaLayers | None, self.loa_layers or trained.get("loa_layers"))
+        audio_encoder = load_conditioner(sources["audio_encoder"], layers)
+        backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
+        self.objective = backbone.objective(self.loss_weighting, self.max_loss_weight)
+        self.dropped_audio = self.dropped_audio or cast(DroppedAudio, trained.get("dropped_audio", "zeros"))
+        adapter.metadata |= {
+            "backbone": _name(sources["backbone"]),
+            "audio_encoder": _name(sources["audio_encoder"]),
+            **audio_encoder.conventions(),
+            "dropped_audio": self.dropped_audio,
+            "condition_dropout": self.condition_dropout.scheme,
+        }
+        backbone.install([adapter])
+        backbone.set_scale(self.ap_scale)
+        if self.gradient_checkpointing:
+            backbone.enable_gradient_checkpointing()
+        if self.compile_blocks:
+            backbone.compile_blocks()
+        self.adapter, self.audio_encoder, self.backbone = adapter, audio_encoder, backbone
+        # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
+        ]
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.ap_scale == 0:
             raise InputError(
                 "model.ap_scale: 0 in training gives the adapter nothing to learn; the paper trains with 1."
             )
-        if self.backbone.dtype == torch.bfloat16 and not str(self.trainer.precision).startswith("bf16"):
+        if self.half_backbone and not str(self.trainer.precision).startswith("bf16"):
             raise InputError(
                 f"model.half_backbone: needs --trainer.precision bf16-mixed, not {self.trainer.precision}."
             )
+        self.configure_model()
 
     def on_predict_start(self) -> None:
         if self.adapter.is_untrained:
@@ -164,9 +178,9 @@ class AudioPromptModule(L.LightningModule):
         ]
 
         text = self.backbone.encode_text(prompts)
-        loa = audio_tokens(self._grid(batch), drop_audio, omega, self._silence())
-        losses, timesteps = self._denoising_losses(self._latents(batch, draw), text, loa, draw)
-        loss = (losses * self.loss_weights[timesteps].to(losses)).mean()
+        loa = audio_tokens(self._grid(batch), drop_audio, omega, self._null())
+        losses, weights = self._losses(self._latents(batch, draw), text, loa, draw)
+        loss = (losses * weights).mean()
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if (self.global_step + 1) % cast(Any, self.trainer).log_every_n_steps == 0:
@@ -176,8 +190,8 @@ class AudioPromptModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The loss for each omega with draws that repeat at every validation and nothing dropped; beside it the loss with
-        the audio prompts of other items: the gap says how much the audio is listened to."""
+        """The loss for each omega with draws that repeat at every validation and nothing dropped, with the clip's own and with
+        another clip's audio prompt: the gap says how much the prediction depends on the audio prompt."""
         text = self.backbone.encode_text(batch["prompt"])
         grid = self._grid(batch)
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
@@ -189,7 +203,7 @@ class AudioPromptModule(L.LightningModule):
                     continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
                 self.validation_losses[f"{kind}_omega_{omega}"].update(
-                    self._denoising_losses(latents, text, tokens, draw)[0].mean(), len(loa)
+                    self._losses(latents, text, tokens, draw)[0].mean(), len(loa)
                 )
 
     def on_validation_epoch_end(self) -> None:
@@ -211,29 +225,25 @@ class AudioPromptModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
 
-    def _denoising_losses(
-        self, latents: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Eq. 10: noise -> prediction -> mean squared error (B,), and the timesteps (B,) on the CPU."""
-        schedule = self.backbone.scheduler
-        noise = randn(tuple(latents.shape), draw, latents)
-        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), generator=draw)
-        times = timesteps.to(latents.device)
-        noisy = schedule.add_noise(latents, noise, times)
-        predicted = self.backbone.predict_noise(noisy.to(self.backbone.dtype), times, text, [loa])
-        return epsilon_loss(predicted, noise), timesteps
+    def _losses(self, latents: Tensor, text: Any, loa: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Eq. 10: the loss (B,) of each item and its weight (B,) in training."""
+
+        def model(noisy: Tensor, times: Tensor) -> Tensor:
+            return self.backbone.predict(noisy.to(self.backbone.dtype), times, text, [loa])
+
+        return self.objective(model, latents, draw)
 
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
-        """A sample of the VAE's posterior (B, C, T, F)."""
+        """A sample of the clips' posterior (B, C, T, ...)."""
         noise = randn((len(batch["prompt"]), *self.backbone.latent_shape()), draw, batch["waveform"])
         return self.backbone.encode_audio(batch["waveform"], noise, batch.get("num_samples")).float()
 
     def _grid(self, batch: dict[str, Any]) -> Tensor:
-        """The audio prompts' unpooled language of audio (B, 64, 8, D)."""
+        """The audio prompts' unpooled tokens (B, T, F, D)."""
         return self.audio_encoder(self._fitting(batch), self.backbone.sample_rate, batch.get("num_samples"))
 
-    def _silence(self) -> Tensor | None:
-        return self.audio_encoder.silence() if self.dropped_audio == "zero_fbank" else None
+    def _null(self) -> Tensor | None:
+        return self.audio_encoder.null() if self.dropped_audio == "zero_fbank" else None
 
     def _fitting(self, batch: dict[str, Any]) -> Tensor:
         """The waveforms (B, S), if they are one window long."""
@@ -258,11 +268,12 @@ class AudioPromptModule(L.LightningModule):
 
     def editor(self) -> AudioEditor:
         """The editor on this module's parts as they are now."""
-        unconditional = self.unconditional_audio or cast(DroppedAudio, self.dropped_audio)
+        self.configure_model()
+        unconditional = self.unconditional_audio or self.dropped_audio
         return AudioEditor(self.backbone, self.audio_encoder, [self.adapter], unconditional)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
-        return self.edit_by(self.editor(), batch)
+        return self.editor().edit(batch, batch_size=len(batch), progress=False)
 
     # --- checkpoints: the adapter alone, loaded strictly ---------------------------------------------------------------
 
@@ -278,7 +289,7 @@ class AudioPromptModule(L.LightningModule):
         about = checkpoint.get("adapter")
         if about is None:
             raise InputError(
-                "ckpt_path: the file is no checkpoint of apa_lightning. For an adapter file use --model.adapter."
+                "ckpt_path: the file is not a checkpoint of apa_lightning. For an adapter file use --model.adapter."
             )
         trained = about["metadata"]
         self.adapter.check_backbone(
@@ -286,7 +297,7 @@ class AudioPromptModule(L.LightningModule):
         )
         weights = {key.removeprefix("adapter."): value for key, value in checkpoint["state_dict"].items()}
         self.adapter.check(weights, "ckpt_path: the checkpoint")
-        for name in ("loa_layers", "dropped_audio"):
+        for name in (*self.audio_encoder.conventions(), "dropped_audio"):
             if trained.get(name) != self.adapter.metadata[name]:
                 raise InputError(
                     f"model.{name}: {self.adapter.metadata[name]}, but the checkpoint was trained with {trained.get(name)}. "
@@ -295,3 +306,8 @@ class AudioPromptModule(L.LightningModule):
         checkpoint["state_dict"] |= {
             name: value for name, value in self.state_dict().items() if not name.startswith("adapter.")
         }
+
+
+def _name(source: object) -> str:
+    """A part's source as adapter files name it: its string, or the class of an object."""
+    return source if isinstance(source, str) else f"{type(source).__module__}.{type(source).__qualname__}"

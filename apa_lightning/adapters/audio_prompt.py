@@ -1,87 +1,63 @@
-"""AP-Adapter's decoupled cross-attention (arXiv 2407.16564, Sec. 3.3, Eq. 7-8): extra K/V layers that listen to audio.
+"""The Audio Prompt Adapter (arXiv 2407.16564, Sec. 3.3): its weights, its initialization and its files.
 
-``z = softmax(Q K^T) V + alpha * softmax(Q K_a^T) V_a``, summed before the output projection. Only the attention layers
-that read the U-Net's language-of-audio stream get a pair ``K_a``, ``V_a``; queries and outputs are shared and frozen.
-The attention itself is diffusers' ``IPAdapterAttnProcessor2_0``; this file owns which layers are adapted, what is
-trained, and the files. The adapter's state dict carries the published checkpoint's own key names.
+The state dict carries the key names of the published checkpoint.
 """
 
 import hashlib
 import io
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
-from apa_lightning.errors import InputError
+from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.utils.atomic_files import atomic_path
 from apa_lightning.utils.pretrained import read_weights
 
 FORMAT, FORMAT_VERSION = "apa_lightning.adapter", "1"
-#: What the published code does where it differs from the paper (REFERENCE); recorded when its checkpoint is imported.
+#: What :meth:`AudioPromptAdapter.save` adds to an adapter's metadata.
+HEADER = ("format", "format_version", "backbone_kind", "backbone_fingerprint", "stream_width")
+#: What the published code does where it differs from the paper; recorded when its checkpoint is imported.
 PUBLISHED_CONVENTIONS = {
     "origin": "published checkpoint",
     "dropped_audio": "zero_fbank",
     "condition_dropout": "exclusive",
 }
-Scale = float | Mapping[str, object]
 
 
-class AdapterError(InputError):
-    """An adapter file or scale that does not fit."""
+class AudioPromptAdapter(Adapter):
+    """The weights ``<layer>.processor.to_k_ip`` and ``to_v_ip``, without bias, of every adapted layer.
 
-
-def adapted_layers(unet: nn.Module, stream_width: int) -> dict[str, Attention]:
-    """The ``attn2`` layers of ``unet`` whose K/V input is the language-of-audio stream of ``stream_width``.
-
-    Raises:
-        AdapterError: there are none, or the second text stream has the same width, so that they cannot be told apart.
-    """
-    layers = {
-        name: module
-        for name, module in unet.named_modules()
-        if isinstance(module, Attention) and name.endswith("attn2") and module.is_cross_attention
-    }
-    found = {name: module for name, module in layers.items() if module.to_k.in_features == stream_width}
-    if not found:
-        raise AdapterError(f"backbone: no cross-attention layer of the U-Net reads {stream_width} channels.")
-    if len(found) == len(layers):
-        raise AdapterError(
-            f"backbone: every cross-attention layer reads {stream_width} channels; the audio stream and the "
-            "text stream must have different widths to be told apart."
-        )
-    return found
-
-
-class AudioPromptAdapter(nn.Module):
-    """The trained weights of one adapter: ``<layer>.processor.to_k_ip`` and ``to_v_ip``, without bias, per layer.
+    AudioLDM2-large has 32 adapted layers, and so 21,626,880 weights.
 
     Args:
-        unet: the U-Net to adapt; each pair starts as a copy of that layer's own ``to_k`` / ``to_v``.
-        stream_width: channels of the language-of-audio stream (768 on AudioLDM2-large: 32 layers, 21,626,880 weights).
+        layers: The layers to adapt (see :meth:`initialize`); ``None`` leaves that for later.
     """
 
-    def __init__(self, unet: nn.Module, stream_width: int):
+    def __init__(self, layers: Mapping[str, AttentionLayer] | None = None):
         super().__init__()
-        self.stream_width = stream_width
         self.metadata: dict[str, str] = {}
-        layers = adapted_layers(unet, stream_width)
-        self.layer_names = tuple(layers)
+        self.layer_names: tuple[str, ...] = ()
+        if layers is not None:
+            self.initialize(layers)
+
+    def initialize(self, layers: Mapping[str, AttentionLayer], backbone_kind: str = "") -> "AudioPromptAdapter":
+        """Start each pair as a copy of that layer's own ``to_k`` and ``to_v``; returns ``self``."""
+        self.layer_names, self.backbone_kind = tuple(layers), backbone_kind
         for name, layer in layers.items():
             pair = nn.Module()
-            pair.to_k_ip, pair.to_v_ip = (_copy_linear(layer.to_k), _copy_linear(layer.to_v))
+            pair.to_k_ip, pair.to_v_ip = _copy_linear(layer.to_k), _copy_linear(layer.to_v)
             _nest(self, f"{name}.processor", pair)
+        self.stream_width = next(iter(layers.values())).to_k.in_features
         self.backbone_fingerprint = _fingerprint(layers)
         self._initial_digest = self.digest()
+        return self
 
     def pair(self, layer_name: str) -> Any:
         """The module that holds ``to_k_ip`` and ``to_v_ip`` of one layer."""
@@ -105,6 +81,8 @@ class AudioPromptAdapter(nn.Module):
             "backbone_fingerprint": " ".join(f"{value:.5g}" for value in self.backbone_fingerprint.tolist()),
             "stream_width": str(self.stream_width),
         }
+        if self.backbone_kind:
+            header["backbone_kind"] = self.backbone_kind
         weights = {key: value.detach().float().cpu().contiguous() for key, value in self.state_dict().items()}
         with atomic_path(path) as temporary:
             # save_file would leave a file that only its owner can read
@@ -124,11 +102,7 @@ class AudioPromptAdapter(nn.Module):
             metadata = PUBLISHED_CONVENTIONS
         self.check(weights, f"adapter: {path}", metadata)
         self.load_state_dict(weights)
-        self.metadata = {
-            k: v
-            for k, v in metadata.items()
-            if k not in ("format", "format_version", "backbone_fingerprint", "stream_width")
-        }
+        self.metadata = {key: value for key, value in metadata.items() if key not in HEADER}
         return self
 
     def export_published(self, path: str | os.PathLike) -> None:
@@ -147,6 +121,12 @@ class AudioPromptAdapter(nn.Module):
             raise AdapterError(
                 f"{what} has format version {metadata['format_version']}; this program reads {FORMAT_VERSION}. "
                 "Update apa_lightning."
+            )
+        kind = metadata.get("backbone_kind", self.backbone_kind)
+        if self.backbone_kind and kind != self.backbone_kind:
+            raise AdapterError(
+                f"{what} belongs to a backbone of the kind {kind}; this one is of the kind {self.backbone_kind}. "
+                "Give the backbone it was trained on."
             )
         own = self.state_dict()
         if missing := sorted(own.keys() - weights.keys()):
@@ -186,127 +166,6 @@ class AudioPromptAdapter(nn.Module):
         )
 
 
-# --- installing -----------------------------------------------------------------------------------------------------
-
-
-class _Processor:
-    """Diffusers' IP-Adapter processor, held so that the U-Net's own state dict and parameters stay untouched.
-
-    The U-Net passes ``encoder_hidden_states = (text (B, L, W), [loa (B, N, W), ...])`` for the audio stream; a plain
-    tensor means no audio prompt.
-    """
-
-    def __init__(self, adapters: Sequence[AudioPromptAdapter], layer_name: str):
-        pairs = [adapter.pair(layer_name) for adapter in adapters]
-        out_features, in_features = pairs[0].to_k_ip.weight.shape
-        with torch.device("meta"):  # only the arithmetic is wanted: the weights are the adapters' own
-            self.attention = IPAdapterAttnProcessor2_0(
-                out_features, in_features, num_tokens=[1] * len(pairs), scale=1.0
-            )
-        self.attention.to_k_ip = nn.ModuleList([pair.to_k_ip for pair in pairs])
-        self.attention.to_v_ip = nn.ModuleList([pair.to_v_ip for pair in pairs])
-        self.plain = AttnProcessor2_0()
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
-        processor = self.attention if isinstance(encoder_hidden_states, tuple) else self.plain
-        return processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-
-
-def install(unet: nn.Module, adapters: Sequence[AudioPromptAdapter]) -> None:
-    """Put ``adapters`` into ``unet``, each with scale 1, replacing those installed before; an empty list removes all."""
-    for module in unet.modules():
-        if isinstance(module, Attention) and isinstance(module.processor, _Processor):
-            cast(Any, module).processor = AttnProcessor2_0()
-    if not adapters:
-        return
-    for name in adapters[0].layer_names:
-        cast(Any, unet.get_submodule(name)).processor = _Processor(adapters, name)
-
-
-def set_scale(unet: nn.Module, scales: Scale | Sequence[Scale]) -> None:
-    """Set alpha (``ap_scale``) of every installed adapter.
-
-    Args:
-        scales: one scale for all adapters, or one per adapter. A scale is a number, or a mapping for single layers or
-            blocks as in diffusers' ``set_ip_adapter_scale``: ``{"down": {"block_2": [0.0, 1.0]}, "up": 0.5}``, or layer
-            name prefixes (``{"up_blocks.1": 1.0}``). What a mapping does not name gets 0.
-
-    Raises:
-        AdapterError: not finite, an unknown block, a list of the wrong length, or another number of scales than adapters.
-    """
-    processors = {
-        n: m.processor
-        for n, m in unet.named_modules()
-        if isinstance(m, Attention) and isinstance(m.processor, _Processor)
-    }
-    if not processors:
-        raise AdapterError("ap_scale: no adapter is installed.")
-    count = len(next(iter(processors.values())).attention.to_k_ip)
-    each = list(scales) if isinstance(scales, Sequence) else [scales] * count
-    if len(each) != count:
-        raise AdapterError(f"ap_scale: {len(each)} scales for {count} adapters; give one number, or one per adapter.")
-    expanded = [expand_scale(scale, tuple(processors)) for scale in each]
-    for name, processor in processors.items():
-        processor.attention.scale = [scale[name] for scale in expanded]
-
-
-@contextmanager
-def applied(unet: nn.Module, adapters: Sequence[AudioPromptAdapter], scales: Scale | Sequence[Scale]) -> Iterator[None]:
-    """Install ``adapters`` with ``scales`` for the block, then put back what was installed: training keeps its own alpha."""
-    before = {module: module.processor for module in unet.modules() if isinstance(module, Attention)}
-    try:
-        install(unet, adapters)
-        set_scale(unet, scales)
-        yield
-    finally:
-        for module, processor in before.items():
-            module.processor = processor
-
-
-def expand_scale(scale: Scale, layer_names: Sequence[str]) -> dict[str, float]:
-    """One number per adapted layer from any form that :func:`set_scale` accepts."""
-    if not isinstance(scale, Mapping):
-        return dict.fromkeys(layer_names, _finite(scale))
-    result = dict.fromkeys(layer_names, 0.0)
-    for prefix, value in _flatten(scale):
-        inside = [name for name in layer_names if name == prefix or name.startswith(f"{prefix}.")]
-        if not inside:
-            blocks = sorted({".".join(name.split(".")[: 1 if name.startswith("mid") else 2]) for name in layer_names})
-            raise AdapterError(
-                f"ap_scale: no adapted layer in {prefix!r}; blocks with an adapter: {', '.join(blocks)}."
-            )
-        if not isinstance(value, Sequence):
-            result.update(dict.fromkeys(inside, _finite(value)))
-            continue
-        modules = list(dict.fromkeys(name.split(".transformer_blocks")[0] for name in inside))
-        if len(value) != len(modules):
-            raise AdapterError(f"ap_scale: {prefix} has {len(modules)} adapted layers, {len(value)} scales were given.")
-        for module, number in zip(modules, value, strict=True):
-            result.update({name: _finite(number) for name in inside if name.startswith(f"{module}.")})
-    return result
-
-
-def _flatten(scale: Mapping[str, object]) -> list[tuple[str, object]]:
-    """``{"down": {"block_2": x}, "mid": y}`` -> ``[("down_blocks.2", x), ("mid_block", y)]``; outer blocks first."""
-    flat: list[tuple[str, object]] = []
-    for key, value in scale.items():
-        name = {"down": "down_blocks", "up": "up_blocks", "mid": "mid_block"}.get(key, key)
-        if isinstance(value, Mapping):
-            flat += [(f"{name}.{inner.removeprefix('block_')}", number) for inner, number in value.items()]
-        else:
-            flat.append((name, value))
-    return sorted(flat, key=lambda item: item[0].count("."))
-
-
-def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise AdapterError(f"ap_scale: {value!r} is not a finite number.")
-    return float(value)
-
-
-# --- details --------------------------------------------------------------------------------------------------------
-
-
 def _copy_linear(linear: nn.Linear) -> nn.Linear:
     copy = nn.Linear(
         linear.in_features, linear.out_features, bias=False, device=linear.weight.device, dtype=torch.float32
@@ -336,7 +195,7 @@ def _hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _fingerprint(layers: Mapping[str, Attention]) -> Tensor:
+def _fingerprint(layers: Mapping[str, AttentionLayer]) -> Tensor:
     """Identity of a backbone: the first weights of each text K and V that an adapter starts from. Compared with a
     tolerance, it is the same in every precision."""
     parts = [

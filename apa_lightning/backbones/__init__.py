@@ -1,0 +1,1 @@
+"""Frozen text-to-music models behind one interface."""

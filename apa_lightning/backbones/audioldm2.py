@@ -1,33 +1,33 @@
-"""The frozen text-to-music model: every part of a diffusers AudioLDM2 folder behind one interface."""
+"""AudioLDM2 (arXiv 2308.05734): every part of a diffusers folder behind the :class:`Backbone` interface."""
 
 import os
 from collections.abc import Sequence
-from math import prod
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel, AutoencoderKL
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from transformers import ClapModel, GPT2LMHeadModel, SpeechT5HifiGan, T5EncoderModel
 
-from apa_lightning.adapters.audio_prompt import AdapterError, AudioPromptAdapter
-from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
-from apa_lightning.audio.griffin_lim import griffin_lim
+from apa_lightning.adapters.attention import with_audio_tokens
+from apa_lightning.adapters.base import AdapterError, AttentionLayer
+from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.backbones.base import Backbone, Clap
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.vocoding import Vocoder, chosen_vocoder, mel_spec_of, sound_of
+from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
-    ADAPTER_FILE,
-    EMBEDDED,
     LOADING_ERRORS,
     first_line,
     frozen,
     load_whole,
     no_progress_bars,
     only_errors,
-    packaged,
     resolve_source,
 )
 from apa_lightning.utils.windows import blend_windows, window_starts, window_weights
@@ -43,23 +43,48 @@ PARTS = {
     "projection_model": AudioLDM2ProjectionModel,
     "language_model": GPT2LMHeadModel,
 }
-Vocoder = Literal["backbone", "refined", "griffin_lim"]
-REFINEMENTS = 12
-"""Iterations of Griffin-Lim on a vocoder's sound."""
 
 
-class AudioLDM2Backbone(nn.Module):
-    """AudioLDM2's parts, frozen and in eval mode; every size is read from the parts.
+def adapted_layers(unet: nn.Module, stream_width: int) -> dict[str, AttentionLayer]:
+    """The ``attn2`` layers of ``unet`` whose K/V input is the language-of-audio stream.
 
     Args:
-        pipeline: a loaded ``AudioLDM2Pipeline`` whose language model is a ``GPT2LMHeadModel``.
-        name: shown in adapter files and results.
-        vocoder_choice: what makes sound of decoded log-mels: the ``backbone``'s own vocoder; the same ``refined``, its phases
-            and fine structure kept and each mel band's level put right by a few iterations of Griffin-Lim, which helps a
-            small vocoder; or ``griffin_lim`` alone, from random phases. The latter two run on the CPU. ``None`` means what
-            the vocoder's own ``config.json`` names as ``vocoder_choice`` (the pocket's: ``refined``), else ``backbone``.
+        unet: Of AudioLDM2, whose cross-attention layers read one of two text streams.
+        stream_width: Channels of the language-of-audio stream.
+
+    Raises:
+        AdapterError: If there are none, or if the second text stream has the same width, so that they cannot be told apart.
+    """
+    layers: dict[str, Any] = {
+        name: module
+        for name, module in unet.named_modules()
+        if isinstance(module, Attention) and name.endswith("attn2") and module.is_cross_attention
+    }
+    found = {name: module for name, module in layers.items() if module.to_k.in_features == stream_width}
+    if not found:
+        raise AdapterError(f"backbone: no cross-attention layer of the U-Net reads {stream_width} channels.")
+    if len(found) == len(layers):
+        raise AdapterError(
+            f"backbone: every cross-attention layer reads {stream_width} channels; the audio stream and the "
+            "text stream must have different widths to be told apart."
+        )
+    return found
+
+
+class AudioLDM2Backbone(Backbone):
+    """AudioLDM2's parts, frozen and in eval mode; every size is read from the parts. Latents are (B, C, T, F).
+
+    Args:
+        pipeline: A loaded ``AudioLDM2Pipeline`` whose language model is a ``GPT2LMHeadModel``.
+        name: Shown in adapter files and results.
+        vocoder_choice: What turns decoded log-mels into sound: the ``backbone``'s own vocoder; the same ``refined``, its
+            phases and fine structure kept and each mel band's level corrected by a few iterations of Griffin-Lim, which
+            helps a small vocoder; or ``griffin_lim`` alone, from random phases. The latter two run on the CPU. ``None``
+            means what the vocoder's own ``config.json`` names as ``vocoder_choice`` (the pocket's: ``refined``), else
+            ``backbone``.
     """
 
+    kind = "audioldm2"
     # AudioLDM2UNet2DConditionModel, AutoencoderKL, SpeechT5HifiGan, GPT2LMHeadModel: diffusers' are untyped
     unet: Any
     vae: Any
@@ -68,12 +93,7 @@ class AudioLDM2Backbone(nn.Module):
 
     def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder | None = None):
         super().__init__()
-        chosen: Any = vocoder_choice
-        if vocoder_choice is None:
-            chosen = getattr(pipeline.vocoder.config, "vocoder_choice", "backbone")
-        if chosen not in get_args(Vocoder):
-            raise InputError(f"vocoder: {chosen!r} is unknown; choose from {', '.join(get_args(Vocoder))}.")
-        self.vocoder_choice: Vocoder = chosen
+        self.vocoder_choice = chosen_vocoder(vocoder_choice, pipeline.vocoder)
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
         if pipeline.scheduler.config.prediction_type != "epsilon":
@@ -82,7 +102,6 @@ class AudioLDM2Backbone(nn.Module):
             )
         self.pipeline = pipeline
         self.scheduler = pipeline.scheduler
-        self.feature_extractor = pipeline.feature_extractor
         self.name = name
         self._prompt_encoder = PromptEncoder(pipeline)
         self.eval()
@@ -93,17 +112,20 @@ class AudioLDM2Backbone(nn.Module):
         source: str | os.PathLike = "embedded",
         dtype: torch.dtype = torch.float32,
         vocoder: Vocoder | None = None,
+        name: str | None = None,
     ) -> "AudioLDM2Backbone":
-        """Load any diffusers AudioLDM2 folder or hub id.
+        """Load a diffusers AudioLDM2 folder or hub id.
 
         Args:
             source: ``embedded`` (the pocket that comes with the package), a folder in the hub's layout, or a hub id such as
                 ``cvssp/audioldm2-large``.
-            dtype: of the frozen weights.
-            vocoder: ``backbone``, ``refined`` or ``griffin_lim``; ``None``: as the backbone's vocoder names itself.
+            dtype: Of the frozen weights.
+            vocoder: See ``vocoder_choice`` of the class.
+            name: Shown in adapter files and results; ``None`` means ``source``.
 
         Raises:
-            FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or not AudioLDM2.
+            FileNotFoundError: If there is no such source.
+            InputError: If the hub cannot be read, or the folder is not AudioLDM2 or is damaged.
         """
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise InputError(f"dtype: {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16.")
@@ -113,24 +135,18 @@ class AudioLDM2Backbone(nn.Module):
         try:
             with no_progress_bars():
                 parts = {part: load_whole(kind, path, part, dtype=dtype) for part, kind in PARTS.items()}
-                with only_errors():  # it shows whole modules that it is given
+                with only_errors():  # it warns of whole modules that it is given
                     pipeline = AudioLDM2Pipeline.from_pretrained(path, **parts, dtype=dtype)
         except LOADING_ERRORS as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
-        return cls(pipeline, str(source), vocoder)
+        return cls(pipeline, name or str(source), vocoder)
 
     # --- sizes ------------------------------------------------------------------------------------------------------
 
     @property
     def mel_spec(self) -> MelSpec:
         """Geometry of the log-mel that the VAE reads and the vocoder writes from."""
-        config = self.vocoder.config
-        return MelSpec(
-            sample_rate=config.sampling_rate,
-            hop_length=prod(config.upsample_rates),
-            num_mels=config.model_in_dim,
-            f_max=min(8_000.0, config.sampling_rate / 2),
-        )
+        return mel_spec_of(self.vocoder)
 
     @property
     def sample_rate(self) -> int:
@@ -154,16 +170,6 @@ class AudioLDM2Backbone(nn.Module):
         return size if isinstance(size, int) else size[0]
 
     @property
-    def window_samples(self) -> int:
-        """Audio samples of one window."""
-        return self.window_frames * self.hop_samples
-
-    @property
-    def window_seconds(self) -> float:
-        """Seconds of one window (10.24 for AudioLDM2-large)."""
-        return self.window_samples / self.sample_rate
-
-    @property
     def stream_width(self) -> int:
         """Channels of the language-of-audio stream: GPT-2's width (768 for AudioLDM2-large)."""
         return self.language_model.config.n_embd
@@ -180,45 +186,8 @@ class AudioLDM2Backbone(nn.Module):
         """(C, T, F) of the latents of ``frames`` latent frames, by default of one window."""
         return self.vae.config.latent_channels, frames or self.window_frames, self.mel_spec.num_mels // self.compression
 
-    def train(self, mode: bool = True) -> "AudioLDM2Backbone":
-        """The backbone is always in eval mode."""
-        return super().train(False)
-
-    def new_adapter(self, path: str | os.PathLike | None = None) -> AudioPromptAdapter:
-        """An adapter for this backbone: untrained, or loaded from ``path``; ``embedded`` is the one of the embedded backbone.
-
-        Raises:
-            FileNotFoundError, AdapterError: see :meth:`AudioPromptAdapter.load`.
-        """
-        adapter = AudioPromptAdapter(self.unet, self.stream_width)
-        if path is None or str(path) != EMBEDDED:
-            return adapter if path is None else adapter.load(path)
-        try:
-            return adapter.load(packaged() / ADAPTER_FILE)
-        except AdapterError as error:
-            if self.name == EMBEDDED:
-                raise
-            raise AdapterError(
-                f"adapter: 'embedded' was trained on the embedded backbone, whose weights differ from those of {self.name}. "
-                "Give the file of an adapter that was trained on it, or null for an untrained one."
-            ) from error
-
-    def check_audio_encoder(self, embed_dim: int, window_seconds: float) -> None:
-        """Raise :class:`InputError` unless audio tokens of ``embed_dim`` channels fit the language-of-audio stream, and the
-        encoder hears the whole window."""
-        if embed_dim != self.stream_width:
-            raise InputError(
-                f"audio_encoder: its tokens have {embed_dim} channels, the backbone's language-of-audio stream has "
-                f"{self.stream_width}. Give the audio encoder that belongs to the backbone."
-            )
-        if window_seconds < self.window_seconds - 0.05:
-            raise InputError(
-                f"audio_encoder: hears {window_seconds:.2f} s, the backbone's window has {self.window_seconds:.2f} s. "
-                "Give the audio encoder that belongs to the backbone."
-            )
-
-    def compile_unet(self) -> None:
-        """Compile the U-Net's repeated transformer blocks (regional compilation: one short compile serves all)."""
+    def compile_blocks(self) -> None:
+        """Compile the U-Net's repeated transformer blocks (regional compilation: one short compile serves all of them)."""
         for module in self.unet.modules():
             if isinstance(module, BasicTransformerBlock):
                 module.compile()
@@ -240,7 +209,7 @@ class AudioLDM2Backbone(nn.Module):
         """Both text streams of ``prompts``; an empty prompt means unconditional. See :class:`PromptEncoder`.
 
         Raises:
-            InputError: a prompt is no string.
+            InputError: If a prompt is not a string.
         """
         return self._prompt_encoder(prompts, self.device)
 
@@ -253,7 +222,8 @@ class AudioLDM2Backbone(nn.Module):
         A waveform longer than the window is encoded in overlapping windows that are cross-faded.
 
         Args:
-            lengths: samples of each item that are no padding; level and offset are measured on them.
+            waveform: At :attr:`sample_rate`.
+            lengths: Samples of each item that are not padding; level and offset are measured on them.
         """
         levelled = normalise_level(waveform, lengths=lengths)
         length, window = waveform.shape[-1] // self.hop_samples, self.window_frames
@@ -271,13 +241,6 @@ class AudioLDM2Backbone(nn.Module):
         factor = self.vae.config.scaling_factor
         return posterior.mean * factor, posterior.std * factor
 
-    def encode_audio(
-        self, waveform: Tensor, noise: Tensor | None = None, lengths: Sequence[int] | None = None
-    ) -> Tensor:
-        """Latents (B, C, T, F) of a waveform (B, S): a posterior sample with standard normal ``noise``, or the mean."""
-        mean, std = self.encode_moments(waveform, lengths)
-        return mean if noise is None else mean + std * noise
-
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Waveform (B, T * hop_samples) of latents (B, C, T, F), through VAE decoder and vocoder; long ones in windows."""
@@ -289,55 +252,38 @@ class AudioLDM2Backbone(nn.Module):
             [self.vae.decode(latents[:, :, s : s + window].to(self.vae.dtype) / factor).sample for s in starts]
         )
         mel = blend_windows(mels, [s * self.compression for s in starts], weights, length * self.compression)
-        return self._sound(mel.squeeze(1))
-
-    def _sound(self, mel: Tensor) -> Tensor:
-        """Log-mel (B, T, F) -> waveform (B, T * hop), as :attr:`vocoder_choice` says."""
-        if self.vocoder_choice == "griffin_lim":
-            return griffin_lim(mel, self.mel_spec).to(mel.device)
-        waveform = self._vocode(mel)
-        if self.vocoder_choice == "refined":
-            return griffin_lim(mel, self.mel_spec, REFINEMENTS, start=waveform).to(mel.device)
-        return waveform
-
-    def _vocode(self, mel: Tensor, context: int = 96) -> Tensor:
-        """Log-mel (B, T, F) -> waveform (B, T * hop); long mels in pieces with ``context`` frames on both sides."""
-        piece, hop, length = self.window_frames * self.compression, self.mel_spec.hop_length, mel.shape[1]
-        if length <= piece + 2 * context:
-            return fit_length(self.vocoder(mel).float(), length * hop)
-        parts = []
-        for start in range(0, length, piece):
-            left = max(0, start - context)
-            part = fit_length(
-                self.vocoder(mel[:, left : start + piece + context]).float(),
-                (min(start + piece + context, length) - left) * hop,
-            )
-            parts.append(part[:, (start - left) * hop : (min(start + piece, length) - left) * hop])
-        return torch.cat(parts, dim=1)
+        return sound_of(mel.squeeze(1), self.vocoder, self.vocoder_choice, window * self.compression)
 
     # --- diffusion --------------------------------------------------------------------------------------------------
 
-    def predict_noise(
-        self, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Sequence[Tensor] = ()
-    ) -> Tensor:
-        """The U-Net's epsilon(z_t, t, c_x, c_y).
-
-        Args:
-            latents: noisy latents (B, C, T, F).
-            timesteps: (B,) or a scalar tensor.
-            text: both text streams of B prompts.
-            loa: pooled audio-prompt tokens (B, N, D), one tensor per installed adapter; empty means text only.
-
-        Returns:
-            noise prediction (B, C, T, F).
-        """
-        generated = text.generated.to(latents.dtype)
-        stream = (generated, [tokens.to(latents.dtype) for tokens in loa]) if loa else generated
+    def predict(self, latents: Tensor, times: Tensor, text: TextStreams, audio_tokens: Sequence[Tensor] = ()) -> Tensor:
+        """The U-Net's epsilon(z_t, t, c_x, c_y), see :meth:`Backbone.predict`."""
+        latents = latents.to(self.dtype)
         return self.unet(
             latents,
-            timesteps,
-            encoder_hidden_states=stream,
+            times,
+            encoder_hidden_states=with_audio_tokens(text.generated.to(latents.dtype), audio_tokens),
             encoder_hidden_states_1=text.encoded.to(latents.dtype),
             encoder_attention_mask_1=text.mask,
             return_dict=False,
         )[0]
+
+    def adapted_layers(self) -> dict[str, AttentionLayer]:
+        """The layers that read the language-of-audio stream (32 on AudioLDM2-large)."""
+        return adapted_layers(self.unet, self.stream_width)
+
+    def objective(
+        self, loss_weighting: LossWeighting = "uniform", max_loss_weight: float = 250.0
+    ) -> DenoisingObjective:
+        """Eq. 10: mean squared error of the predicted noise."""
+        return DenoisingObjective(self.scheduler, loss_weighting, max_loss_weight)
+
+    # --- what an edit's result depends on, and is scored by -----------------------------------------------------------
+
+    def clap(self) -> Clap:
+        """The CLAP that prompts are read with."""
+        return Clap(self.pipeline.text_encoder, self.pipeline.feature_extractor, self.pipeline.tokenizer)
+
+    def identity(self) -> dict[str, Any]:
+        """What turns decoded log-mels into sound."""
+        return {"vocoder": self.vocoder_choice}

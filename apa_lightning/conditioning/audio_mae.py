@@ -1,4 +1,4 @@
-"""AudioMAE: the frozen ViT that hears the audio prompt (Masked Autoencoders that Listen, arXiv 2207.06405), through timm."""
+"""AudioMAE: the frozen ViT that encodes the audio prompt (Masked Autoencoders that Listen, arXiv 2207.06405), through timm."""
 
 import os
 import re
@@ -15,16 +15,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from apa_lightning.audio import fbank, resample
+from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import LOADING_ERRORS, first_line, frozen, read_weights, resolve_source
 
 SAMPLE_RATE = 16_000
 LoaLayers = Literal["last", "mean_last_three"]
-# What a pretraining checkpoint holds beside the encoder: the decoder and its mask token.
+# What a pretraining checkpoint holds in addition to the encoder: the decoder and its mask token.
 DECODER_KEYS = re.compile(r"decoder|mask_token")
 
 
-class AudioMAE(nn.Module):
+class AudioMAE(AudioConditioner):
     """Frozen encoder from a waveform to the *unpooled* grid of language-of-audio (LOA) tokens.
 
     Args:
@@ -73,7 +74,7 @@ class AudioMAE(nn.Module):
         return cls(encoder, loa_layers)
 
     @property
-    def embed_dim(self) -> int:
+    def embed_dim(self) -> int:  # type: ignore[override]
         """Width D of a token."""
         return self.encoder.embed_dim
 
@@ -83,8 +84,8 @@ class AudioMAE(nn.Module):
         return tuple(self.encoder.patch_embed.img_size)
 
     @property
-    def window_seconds(self) -> float:
-        """Seconds that the encoder hears (10.24 for AudioMAE); filter-bank frames are 10 ms apart."""
+    def window_seconds(self) -> float:  # type: ignore[override]
+        """Seconds that are encoded (10.24 for AudioMAE); filter-bank frames are 10 ms apart."""
         return self.input_size[0] * 0.01
 
     @property
@@ -92,9 +93,9 @@ class AudioMAE(nn.Module):
         """Tokens along time and frequency: (64, 8) for AudioMAE."""
         return tuple(self.encoder.patch_embed.grid_size)
 
-    def train(self, mode: bool = True):
-        """The encoder is always in eval mode."""
-        return super().train(False)
+    def conventions(self) -> dict[str, str]:
+        """Which layers the tokens are taken from."""
+        return {"loa_layers": self.loa_layers}
 
     def encode_fbank(self, banks: Tensor) -> Tensor:
         """Filter banks (B, 1, T, F) -> every token of the sequence (B, 1 + N, D), the class token first."""
@@ -114,8 +115,9 @@ class AudioMAE(nn.Module):
         """Mono (B, S), level untouched -> unpooled grid (B, 64, 8, D); longer input is cut, shorter padded.
 
         Args:
-            sample_rate: of ``waveform``; another than 16 kHz is resampled.
-            lengths: samples of each item that are no padding.
+            waveform: One window.
+            sample_rate: Of ``waveform``; another than 16 kHz is resampled.
+            lengths: Samples of each item that are not padding.
         """
         if sample_rate != SAMPLE_RATE:
             waveform = resample(waveform, sample_rate, SAMPLE_RATE)
@@ -124,9 +126,25 @@ class AudioMAE(nn.Module):
         return self._grid(fbank(waveform, frames, bins, SAMPLE_RATE, lengths))
 
     @torch.no_grad()
-    def silence(self) -> Tensor:
+    def null(self) -> Tensor:
         """The grid (1, 64, 8, D) of an all-zero filter bank: the published code's stand-in for "no audio prompt"."""
         return self._grid(torch.zeros(1, 1, *self.input_size, device=self.encoder.pos_embed.device))
+
+
+def load_conditioner(
+    source: str | os.PathLike | AudioConditioner, loa_layers: LoaLayers | None = None
+) -> AudioConditioner:
+    """Load an audio encoder: an AudioMAE by a short string (see :meth:`AudioMAE.from_pretrained`), or the given object.
+
+    Raises:
+        FileNotFoundError, InputError: If the source cannot be used, or ``loa_layers`` is given for an object.
+    """
+    if not isinstance(source, AudioConditioner):
+        return AudioMAE.from_pretrained(source, loa_layers or "last")
+    if loa_layers is not None and "loa_layers" not in source.conventions():
+        raise InputError(f"loa_layers: {loa_layers} belongs to AudioMAE, not to {type(source).__name__}; leave it out.")
+    source.load_weights()
+    return source
 
 
 def _download(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Diffusion: objectives, guidance, windows, schedulers and the denoising loop. It knows no backbone."""

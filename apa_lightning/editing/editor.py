@@ -18,17 +18,21 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from apa_lightning.adapters import audio_prompt as adapter_layers
-from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, Vocoder
-from apa_lightning.conditioning.audio_mae import AudioMAE, LoaLayers
+from apa_lightning.adapters.base import Adapter
+from apa_lightning.adapters.scale import Scale, expand_scale, scale_of_each
+from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.factory import load_backbone
+from apa_lightning.backbones.vocoding import Vocoder
+from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
+from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import DroppedAudio
 from apa_lightning.conditioning.pooling import pool_tokens
-from apa_lightning.diffusion.sampling import Guidance, Windows, denoise, make_scheduler, steps_run
-from apa_lightning.editing.request import (
-    EditRequest,
-    EditResult,
-)
+from apa_lightning.diffusion.guidance import guided
+from apa_lightning.diffusion.objectives import Model
+from apa_lightning.diffusion.sampling import denoise
+from apa_lightning.diffusion.schedulers import steps_run
+from apa_lightning.diffusion.windows import Windows
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.source import EditSource
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import EMBEDDED, first_line
@@ -39,22 +43,23 @@ class AudioEditor:
     """Edits recordings with a backbone, an audio encoder and one or more adapters.
 
     Args:
-        backbone, audio_encoder: the frozen parts.
-        adapters: applied to the backbone's U-Net during an edit; all hear the same audio prompt.
-        unconditional_audio: the audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
-            (published code); default: what the first adapter was trained with.
+        backbone: The frozen text-to-music model.
+        audio_encoder: The frozen encoder of the audio prompt.
+        adapters: Applied to the backbone during an edit; all read the same audio prompt.
+        unconditional_audio: The audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
+            (published code); by default what the first adapter was trained with.
     """
 
     def __init__(
         self,
-        backbone: AudioLDM2Backbone,
-        audio_encoder: AudioMAE,
-        adapters: Sequence[AudioPromptAdapter],
+        backbone: Backbone,
+        audio_encoder: AudioConditioner,
+        adapters: Sequence[Adapter],
         unconditional_audio: DroppedAudio | None = None,
     ):
         if not adapters:
             raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
-        backbone.check_audio_encoder(audio_encoder.embed_dim, audio_encoder.window_seconds)
+        backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
         self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
         self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
         if self.unconditional_audio not in ("zeros", "zero_fbank"):
@@ -65,9 +70,9 @@ class AudioEditor:
     @classmethod
     def from_pretrained(
         cls,
-        backbone: str | PathLike = "embedded",
+        backbone: str | PathLike | Backbone = "embedded",
         adapter: str | PathLike | Sequence[str | PathLike] | None = "auto",
-        audio_encoder: str | PathLike = "embedded",
+        audio_encoder: str | PathLike | AudioConditioner = "embedded",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         unconditional_audio: DroppedAudio | None = None,
@@ -76,18 +81,19 @@ class AudioEditor:
         """Load everything; without arguments the pocket backbone that comes with the package, and its adapter.
 
         Args:
-            backbone: ``embedded``, an AudioLDM2 folder or a hub id.
-            adapter: adapter file, or several; ``embedded`` is the one that was trained on the embedded backbone; ``None`` is
+            backbone: ``embedded``, a folder, a hub id, or a backbone object.
+            adapter: Adapter file, or several; ``embedded`` is the one that was trained on the embedded backbone; ``None`` is
                 an untrained adapter, a copy of the backbone's own text K/V. ``auto`` means ``embedded`` with the embedded
                 backbone and ``None`` with any other.
-            audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id.
-            device, dtype: where and in which precision the backbone runs; the audio encoder stays in float32.
-            unconditional_audio: see :class:`AudioEditor`.
-            vocoder: the ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone; ``None`` means what
+            audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id, or an encoder object.
+            device: Where the backbone and the encoder run.
+            dtype: Precision of the backbone; the audio encoder stays in float32.
+            unconditional_audio: See :class:`AudioEditor`.
+            vocoder: The ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone; ``None`` means what
                 suits the backbone: ``refined`` for the pocket, else ``backbone``.
 
         Raises:
-            FileNotFoundError, InputError: a source that cannot be loaded, or parts that do not fit each other.
+            FileNotFoundError, InputError: If a source cannot be loaded, or the parts do not fit each other.
         """
         _check_device(device)
         if isinstance(adapter, str) and adapter == "auto":
@@ -95,9 +101,9 @@ class AudioEditor:
         files: list[Any] = list(adapter) if isinstance(adapter, list | tuple) else [adapter]
         if not files or not all(isinstance(file, str | PathLike | None) for file in files):
             raise InputError(f"adapter: {adapter!r}; give a file, a list of one or more, or None for an untrained one.")
-        parts = AudioLDM2Backbone.from_pretrained(backbone, dtype, vocoder)
+        parts = load_backbone(backbone, dtype, vocoder=vocoder)
         loaded = [parts.new_adapter(file) for file in files]
-        encoder = AudioMAE.from_pretrained(audio_encoder, cast(LoaLayers, loaded[0].metadata.get("loa_layers", "last")))
+        encoder = load_conditioner(audio_encoder, cast(LoaLayers | None, loaded[0].metadata.get("loa_layers")))
         for part in (parts, *loaded):
             part.to(device, dtype)
         return cls(parts, encoder.to(device), loaded, unconditional_audio)
@@ -136,9 +142,9 @@ class AudioEditor:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         for request in requests:
-            make_scheduler(self.backbone, request.scheduler, request.num_inference_steps)
+            self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
             for scale in self._scales(request):
-                adapter_layers.expand_scale(scale, self.adapters[0].layer_names)
+                expand_scale(scale, self.adapters[0].layer_names)
         sources = [EditSource.load(request, self.backbone) for request in requests]
         groups: dict[tuple, list[int]] = {}
         for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
@@ -154,14 +160,8 @@ class AudioEditor:
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
-    def _scales(self, request: EditRequest) -> list:
-        scales = request.ap_scale
-        each = list(scales) if isinstance(scales, list | tuple) else [scales] * len(self.adapters)
-        if len(each) != len(self.adapters):
-            raise InputError(
-                f"ap_scale: {len(each)} scales for {len(self.adapters)} adapters; give one number, or one per adapter."
-            )
-        return each
+    def _scales(self, request: EditRequest) -> list[Scale]:
+        return scale_of_each(request.ap_scale, len(self.adapters))
 
     @torch.no_grad()
     def _edit_batch(
@@ -172,7 +172,7 @@ class AudioEditor:
         windows = Windows(sources[0].frames, backbone.window_frames)
         waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
         lengths = [source.samples for source in sources]
-        guidance = self._conditions(requests, waveform, lengths, windows)
+        model = windows.wrap(self._models(requests, waveform, lengths, windows))
         mask, keep, recorded = self._kept(requests, windows), None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
@@ -183,20 +183,10 @@ class AudioEditor:
         shape = (1, *backbone.latent_shape(windows.length))
         like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
-        scheduler = make_scheduler(backbone, first.scheduler, first.num_inference_steps)
-        with adapter_layers.applied(backbone.unet, self.adapters, self._scales(first)):
-            latents = denoise(
-                backbone,
-                guidance,
-                windows,
-                noise,
-                scheduler,
-                generators,
-                keep,
-                source=recorded if first.strength < 1 else None,
-                strength=first.strength,
-                on_step=on_step,
-            )
+        scheduler = backbone.make_scheduler(first.scheduler, first.num_inference_steps)
+        source = recorded if first.strength < 1 else None
+        with backbone.applied(self.adapters, self._scales(first)):
+            latents = denoise(model, noise, scheduler, generators, keep, source, first.strength, on_step)
         clock.append(self._now())
 
         audio = backbone.decode(latents).cpu()
@@ -219,39 +209,48 @@ class AudioEditor:
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
 
-    def _conditions(
+    def _models(
         self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
-    ) -> Guidance:
-        backbone, rates = self.backbone, (requests[0].time_pooling, requests[0].freq_pooling)
-        loa = []
-        for start in (frame * backbone.hop_samples for frame in windows.starts):
-            part = waveform[:, start : start + backbone.window_samples]
-            heard = self.audio_encoder(part, backbone.sample_rate, [length - start for length in lengths])
-            loa.append(pool_tokens(heard, *rates))
-        nothing = (
-            pool_tokens(self.audio_encoder.silence(), *rates)
-            if self.unconditional_audio == "zero_fbank"
-            else torch.zeros_like(loa[0][:1])
-        )
-        negative = [request.negative_prompt for request in requests]
-        guided = requests[0].guidance_scale > 1
+    ) -> list[Model]:
+        """The backbone with the requests' conditions, one guided model per window."""
+        backbone, first = self.backbone, requests[0]
+        text = backbone.encode_text([request.prompt for request in requests])
         scale = torch.tensor(
             [request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype
         )
-        return Guidance(
-            text=backbone.encode_text([request.prompt for request in requests]),
-            negative=backbone.encode_text(negative) if guided else None,
-            loa=loa,
-            unconditional_loa=nothing,
-            scale=scale[:, None, None, None],
-            adapters=len(self.adapters),
-        )
+        if first.guidance_scale > 1:
+            text = backbone.encode_text([request.negative_prompt for request in requests]).cat(text)
+
+        def model(tokens: Tensor) -> Model:
+            if first.guidance_scale <= 1:
+                return lambda latents, time: backbone.predict(latents, time, text, [tokens] * len(self.adapters))
+            both = torch.cat([self._nothing(tokens, first).expand_as(tokens), tokens])
+            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [both] * len(self.adapters))  # noqa: E731
+            return guided(branches, scale)
+
+        return [model(tokens) for tokens in self._tokens(first, waveform, lengths, windows)]
+
+    def _tokens(self, request: EditRequest, waveform: Tensor, lengths: list[int], windows: Windows) -> list[Tensor]:
+        """The pooled audio prompt (B, N, D) of each window."""
+        backbone, tokens = self.backbone, []
+        for start in (frame * backbone.hop_samples for frame in windows.starts):
+            part = waveform[:, start : start + backbone.window_samples]
+            grid = self.audio_encoder(part, backbone.sample_rate, [length - start for length in lengths])
+            tokens.append(pool_tokens(grid, request.time_pooling, request.freq_pooling))
+        return tokens
+
+    def _nothing(self, tokens: Tensor, request: EditRequest) -> Tensor:
+        """The audio prompt (1, N, D) of the unconditional branch."""
+        if self.unconditional_audio == "zero_fbank":
+            return pool_tokens(self.audio_encoder.null(), request.time_pooling, request.freq_pooling)
+        return torch.zeros_like(tokens[:1])
 
     def _kept(self, requests: list[EditRequest], windows: Windows) -> Tensor | None:
-        """1 at the latent frames outside the requests' regions (B, 1, T, 1)."""
+        """1 at the latent frames outside the requests' regions (B, 1, T, ...)."""
         if all(request.region is None for request in requests):
             return None
-        mask = torch.zeros(len(requests), 1, windows.length, 1, device=self.backbone.device)
+        trailing = [1] * (len(self.backbone.latent_shape()) - 2)
+        mask = torch.zeros(len(requests), 1, windows.length, *trailing, device=self.backbone.device)
         rate = self.backbone.sample_rate / self.backbone.hop_samples
         for row, request in zip(mask, requests, strict=True):
             if request.region is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, probe_audio, resample, to_mono
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.base import Backbone
 from apa_lightning.editing.request import MAX_SECONDS, SILENCE_PEAK, EditRequest, check_length, check_not_silent
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
@@ -28,7 +28,7 @@ class EditSource:
         self.samples, self.frames = samples, frames
 
     @classmethod
-    def load(cls, request: EditRequest, backbone: AudioLDM2Backbone) -> "EditSource":
+    def load(cls, request: EditRequest, backbone: Backbone) -> "EditSource":
         """The recording of a request.
 
         Raises:

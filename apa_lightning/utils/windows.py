@@ -41,16 +41,17 @@ def blend_windows(parts: Tensor, starts: list[int], weights: Tensor, length: int
     """Weighted overlap-add along time.
 
     Args:
-        parts: (W, B, C, window, F), one per window.
-        starts, weights: from :func:`window_starts` and :func:`window_weights`.
-        length: total frames.
+        parts: One (B, C, window, ...) per window, stacked: (W, B, C, window, ...).
+        starts: From :func:`window_starts`.
+        weights: From :func:`window_weights`.
+        length: Total frames.
 
     Returns:
-        (B, C, length, F); with one window of exactly ``length`` frames, ``parts[0]`` itself.
+        (B, C, length, ...); with one window of exactly ``length`` frames, ``parts[0]`` itself.
     """
     if len(starts) == 1:
-        return parts[0][..., :length, :]
-    out = parts.new_zeros(*parts.shape[1:3], length, parts.shape[4])
+        return parts[0][:, :, :length]
+    out = parts.new_zeros(*parts.shape[1:3], length, *parts.shape[4:])
     for part, start, weight in zip(parts, starts, weights.to(parts), strict=True):
-        out[..., start : start + part.shape[2], :] += part * weight[:, None]
+        out[:, :, start : start + part.shape[2]] += part * weight.view(-1, *[1] * (part.ndim - 3))
     return out

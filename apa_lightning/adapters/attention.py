@@ -1,0 +1,87 @@
+"""Decoupled cross-attention (arXiv 2407.16564, Sec. 3.3, Eq. 7-8): an adapter inside the attention layers of a backbone.
+
+``z = softmax(Q K^T) V + alpha * softmax(Q K_a^T) V_a``, summed before the output projection; queries and outputs are shared
+and frozen. The arithmetic is diffusers' ``IPAdapterAttnProcessor2_0``. Its convention is that audio tokens travel as
+``encoder_hidden_states = (text, [tokens, ...])``; this file alone makes and reads that tuple.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from torch import Tensor, nn
+
+from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
+from apa_lightning.adapters.scale import Scale, expand_scale, scale_of_each
+
+
+class DecoupledAttention:
+    """Attention processor of one layer, held so that the backbone's own state dict and parameters stay untouched."""
+
+    def __init__(self, adapters: Sequence[Adapter], layer_name: str):
+        pairs = [adapter.pair(layer_name) for adapter in adapters]
+        out_features, in_features = pairs[0].to_k_ip.weight.shape
+        with torch.device("meta"):  # only the arithmetic is wanted: the weights are the adapters' own
+            self.attention = IPAdapterAttnProcessor2_0(
+                out_features, in_features, num_tokens=[1] * len(pairs), scale=1.0
+            )
+        self.attention.to_k_ip = nn.ModuleList([pair.to_k_ip for pair in pairs])
+        self.attention.to_v_ip = nn.ModuleList([pair.to_v_ip for pair in pairs])
+        self.plain = AttnProcessor2_0()
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        """The layer's output (B, L, C); without audio tokens that of the untouched layer."""
+        processor = self.attention if isinstance(encoder_hidden_states, tuple) else self.plain
+        return processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+def with_audio_tokens(text: Tensor, audio_tokens: Sequence[Tensor]) -> Any:
+    """The ``encoder_hidden_states`` of adapted layers.
+
+    Args:
+        text: The text stream (B, L, W) that the layers attend to by themselves.
+        audio_tokens: Pooled audio prompt (B, N, W), one tensor per installed adapter; empty means text only.
+    """
+    return (text, [tokens.to(text) for tokens in audio_tokens]) if audio_tokens else text
+
+
+def install(layers: Mapping[str, AttentionLayer], adapters: Sequence[Adapter]) -> None:
+    """Put ``adapters`` into ``layers``, each with scale 1, in place of those installed before; an empty list removes all."""
+    for name, layer in layers.items():
+        layer.processor = DecoupledAttention(adapters, name) if adapters else AttnProcessor2_0()
+
+
+def set_scale(layers: Mapping[str, AttentionLayer], scales: Scale | Sequence[Scale]) -> None:
+    """Set alpha (``ap_scale``) of every installed adapter.
+
+    Args:
+        layers: The adapted layers.
+        scales: One scale for all adapters, or one per adapter, in a form of :func:`expand_scale`.
+
+    Raises:
+        AdapterError: If a scale is unusable, or none is installed.
+    """
+    processors = {n: layer.processor for n, layer in layers.items() if isinstance(layer.processor, DecoupledAttention)}
+    if not processors:
+        raise AdapterError("ap_scale: no adapter is installed.")
+    count = len(next(iter(processors.values())).attention.to_k_ip)
+    expanded = [expand_scale(scale, tuple(processors)) for scale in scale_of_each(scales, count)]
+    for name, processor in processors.items():
+        processor.attention.scale = [scale[name] for scale in expanded]
+
+
+@contextmanager
+def applied(
+    layers: Mapping[str, AttentionLayer], adapters: Sequence[Adapter], scales: Scale | Sequence[Scale]
+) -> Iterator[None]:
+    """Install ``adapters`` with ``scales`` inside the block; afterwards the layers are as before: training keeps its alpha."""
+    before = {name: layer.processor for name, layer in layers.items()}
+    try:
+        install(layers, adapters)
+        set_scale(layers, scales)
+        yield
+    finally:
+        for name, processor in before.items():
+            layers[name].processor = processor

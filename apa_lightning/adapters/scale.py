@@ -1,0 +1,70 @@
+"""``ap_scale`` (alpha): one number, or numbers for single blocks and layers as in diffusers' ``set_ip_adapter_scale``."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from apa_lightning.adapters.base import AdapterError
+
+Scale = float | Mapping[str, object]
+
+
+def expand_scale(scale: Scale, layer_names: Sequence[str]) -> dict[str, float]:
+    """One number per adapted layer.
+
+    Args:
+        scale: A number, or a mapping: ``{"down": {"block_2": [0.0, 1.0]}, "up": 0.5}``, or layer name prefixes
+            (``{"up_blocks.1": 1.0}``). What a mapping does not name gets 0.
+        layer_names: The adapted layers.
+
+    Raises:
+        AdapterError: If a number is not finite, a block is unknown, or a list has the wrong length.
+    """
+    if not isinstance(scale, Mapping):
+        return dict.fromkeys(layer_names, _finite(scale))
+    result = dict.fromkeys(layer_names, 0.0)
+    for prefix, value in _flatten(scale):
+        inside = [name for name in layer_names if name == prefix or name.startswith(f"{prefix}.")]
+        if not inside:
+            blocks = sorted({".".join(name.split(".")[: 1 if name.startswith("mid") else 2]) for name in layer_names})
+            raise AdapterError(
+                f"ap_scale: no adapted layer in {prefix!r}; blocks with an adapter: {', '.join(blocks)}."
+            )
+        if not isinstance(value, Sequence):
+            result.update(dict.fromkeys(inside, _finite(value)))
+            continue
+        modules = list(dict.fromkeys(name.split(".transformer_blocks")[0] for name in inside))
+        if len(value) != len(modules):
+            raise AdapterError(f"ap_scale: {prefix} has {len(modules)} adapted layers, {len(value)} scales were given.")
+        for module, number in zip(modules, value, strict=True):
+            result.update({name: _finite(number) for name in inside if name.startswith(f"{module}.")})
+    return result
+
+
+def scale_of_each(scales: Scale | Sequence[Scale], count: int) -> list[Scale]:
+    """One scale per adapter from one for all, or from one for each.
+
+    Raises:
+        AdapterError: If there is another number of scales than adapters.
+    """
+    each = list(scales) if isinstance(scales, Sequence) else [scales] * count
+    if len(each) != count:
+        raise AdapterError(f"ap_scale: {len(each)} scales for {count} adapters; give one number, or one per adapter.")
+    return each
+
+
+def _flatten(scale: Mapping[str, object]) -> list[tuple[str, object]]:
+    """``{"down": {"block_2": x}, "mid": y}`` -> ``[("down_blocks.2", x), ("mid_block", y)]``; outer blocks first."""
+    flat: list[tuple[str, object]] = []
+    for key, value in scale.items():
+        name = {"down": "down_blocks", "up": "up_blocks", "mid": "mid_block"}.get(key, key)
+        if isinstance(value, Mapping):
+            flat += [(f"{name}.{inner.removeprefix('block_')}", number) for inner, number in value.items()]
+        else:
+            flat.append((name, value))
+    return sorted(flat, key=lambda item: item[0].count("."))
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AdapterError(f"ap_scale: {value!r} is not a finite number.")
+    return float(value)
