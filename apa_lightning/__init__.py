@@ -6,8 +6,11 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from apa_lightning.adapters.audio_prompt import AudioPromptAdapter as AudioPromptAdapter
+    from apa_lightning.adapters.base import Adapter as Adapter
     from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone as AudioLDM2Backbone
+    from apa_lightning.backbones.base import Backbone as Backbone
     from apa_lightning.conditioning.audio_mae import AudioMAE as AudioMAE
+    from apa_lightning.conditioning.base import AudioConditioner as AudioConditioner
     from apa_lightning.editing.editor import AudioEditor as AudioEditor
     from apa_lightning.editing.request import EditRequest as EditRequest
     from apa_lightning.editing.request import EditResult as EditResult
@@ -19,8 +22,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "adapters.audio_prompt": ["AudioPromptAdapter"],
+        "adapters.base": ["Adapter"],
         "backbones.audioldm2": ["AudioLDM2Backbone"],
+        "backbones.base": ["Backbone"],
         "conditioning.audio_mae": ["AudioMAE"],
+        "conditioning.base": ["AudioConditioner"],
         "editing.editor": ["AudioEditor"],
         "editing.request": ["EditRequest", "EditResult"],
         "errors": ["InputError"],

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from apa_lightning.adapters.audio_prompt import expand_scale
-from apa_lightning.diffusion.sampling import make_scheduler
+from apa_lightning.adapters.scale import expand_scale
 from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
@@ -170,7 +169,11 @@ class EditsDataModule(LightningDataModule):
         return self.output / self.queue.edits[result.request.name].output
 
     def _module(self) -> Any:
-        return None if self.trainer is None else self.trainer.lightning_module
+        if self.trainer is None:
+            return None
+        module = self.trainer.lightning_module
+        module.configure_model()  # Lightning would call it after this data module's setup
+        return module
 
     def _check_against_model(self, edits: list[Edit], problems: Problems) -> None:
         """What only the backbone knows: its schedulers, their steps, and the blocks that an `ap_scale` may name."""
@@ -178,7 +181,7 @@ class EditsDataModule(LightningDataModule):
             return
 
         def check_steps(name: str, steps: int) -> None:
-            make_scheduler(module.backbone, name, steps)
+            module.backbone.make_scheduler(name, steps)
 
         def check_scale(ap_scale: Any) -> None:
             scales = ap_scale if isinstance(ap_scale, list | tuple) else [ap_scale]
@@ -186,7 +189,7 @@ class EditsDataModule(LightningDataModule):
                 raise InputError(f"ap_scale: {len(scales)} scales for one adapter; give one number.")
             expand_scale(scales[0], module.adapter.layer_names)
 
-        make_scheduler(module.backbone, self.defaults["scheduler"])  # said once, not for every edit
+        module.backbone.make_scheduler(self.defaults["scheduler"])  # said once, not for every edit
         check_scale(self.defaults["ap_scale"])
         found: dict[str, InputError | None] = {}  # edits mostly share their knobs
         for edit in edits:
@@ -211,8 +214,8 @@ class EditsDataModule(LightningDataModule):
                 "backbone": module.backbone.name,
                 "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
                 "audio_encoder": module.adapter.metadata.get("audio_encoder"),
-                "loa_layers": module.audio_encoder.loa_layers,
-                "vocoder": module.backbone.vocoder_choice,
+                **module.audio_encoder.conventions(),
+                **module.backbone.identity(),
                 "unconditional_audio": module.editor().unconditional_audio,
             }
         )

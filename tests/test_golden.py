@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from apa_lightning.adapters.audio_prompt import AudioPromptAdapter, install, set_scale
+from apa_lightning.adapters.attention import install, set_scale
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.audio import fbank, fit_length, log_mel, normalise_level, resample
+from apa_lightning.backbones.audioldm2 import adapted_layers
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
 
@@ -65,11 +67,12 @@ def test_decoupled_attention(path):
     unet.attn2.load_state_dict(
         {key.removeprefix("attn."): value for key, value in case.items() if key.startswith("attn.")}
     )
-    adapter = AudioPromptAdapter(unet, context)
+    layers = adapted_layers(unet, context)
+    adapter = AudioPromptAdapter(layers)
     assert adapter.layer_names == ("attn2",)
     adapter.load_state_dict({f"attn2.processor.to_{p}_ip.weight": case[f"to_{p}_audio.weight"] for p in "kv"})
-    install(unet, [adapter])
-    set_scale(unet, float(case["alpha"]))
+    install(layers, [adapter])
+    set_scale(layers, float(case["alpha"]))
     with torch.no_grad():
         output = unet.attn2(case["hidden_states"], (case["text_states"], [case["audio_states"]]))
     assert relative_error(output, case["output"]) < 1e-5

@@ -8,7 +8,6 @@ from random_folders import tiny_parts
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning import AudioPromptModule, InputError
-from apa_lightning.adapters.audio_prompt import set_scale
 from apa_lightning.conditioning.dropout import ConditionDropout, PoolingRates
 
 
@@ -57,7 +56,9 @@ def trainer(tmp_path, **knobs) -> Trainer:
 
 
 def build(**options) -> AudioPromptModule:
-    return AudioPromptModule(**tiny_parts(), **options)
+    module = AudioPromptModule(**tiny_parts(), **options)
+    module.configure_model()
+    return module
 
 
 class Losses(Callback):
@@ -248,14 +249,16 @@ def test_training_starts_from_an_adapter_file(tmp_path, backbone):
     assert module.adapter.digest() == adapter.digest()
     assert module.dropped_audio == "zero_fbank"  # the published code's convention comes with its checkpoint
     assert module.editor().unconditional_audio == "zero_fbank"
-    set_scale(module.backbone.unet, 0.5)
+    module.backbone.set_scale(0.5)
 
 
 def test_noisy_timesteps_count_more_where_losses_are_weighted(monkeypatch):
     """The training loss is the weighted mean of the items' losses, in the scale of the plain one."""
-    plain, weighted = (AudioPromptModule(**tiny_parts(), max_loss_weight=most) for most in (1, 250))
-    assert plain.loss_weights.tolist() == [1] * 1000
-    assert weighted.loss_weights.mean() == pytest.approx(1, abs=1e-5)
-    assert weighted.loss_weights[999] > 20 * weighted.loss_weights[500] > 20 * weighted.loss_weights[0]
+    plain, weighted = (build(loss_weighting=name).objective.weights for name in ("uniform", "inverse_snr"))
+    assert plain.tolist() == [1] * 1000
+    assert weighted.mean() == pytest.approx(1, abs=1e-5)
+    assert weighted[999] > 20 * weighted[500] > 20 * weighted[0]
     with pytest.raises(InputError, match="max_loss_weight"):
-        AudioPromptModule(**tiny_parts(), max_loss_weight=0.5)
+        build(loss_weighting="inverse_snr", max_loss_weight=0.5)
+    with pytest.raises(InputError, match="loss_weighting: 'loud' is unknown"):
+        build(loss_weighting="loud")

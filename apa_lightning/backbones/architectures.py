@@ -1,17 +1,19 @@
 """AudioLDM2 folders with random weights, in the hub's own layout, from the real classes at any size.
 
 ``TINY`` is what tests use; ``POCKET`` has the sizes of the embedded default, which this project trains itself
-(:mod:`apa_lightning.pocket`); ``AUDIOLDM2_LARGE`` has the published sizes (REFERENCE).
+(:mod:`apa_lightning.pocket`); ``AUDIOLDM2_LARGE`` has the published sizes.
 """
 
 import json
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+import yaml
 from diffusers import (
     AudioLDM2Pipeline,
     AudioLDM2ProjectionModel,
@@ -23,6 +25,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from tokenizers import pre_tokenizers
 
+from apa_lightning.adapters.base import AttentionLayer
+from apa_lightning.backbones.audioldm2 import adapted_layers
+from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import frozen, no_progress_bars
 
 Sizes = dict[str, Any]
@@ -126,126 +131,39 @@ _VIT: Sizes = {
 }
 
 
-TINY = Architecture(
-    name="tiny",
-    # Attention on the lowest of three levels alone: 64 x 4 positions instead of 128 x 8 make a step eight times faster.
-    unet={
-        "sample_size": 256,
-        "block_out_channels": (16, 16, 32),
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "attention_head_dim": 2,
-        "transformer_layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    },
-    vae={
-        "block_out_channels": (8, 16, 16),
-        "norm_num_groups": 4,
-        "layers_per_block": 1,
-        "mid_block_add_attention": False,
-    },
-    vocoder={
-        "upsample_initial_channel": 32,
-        "resblock_kernel_sizes": [3],
-        "resblock_dilation_sizes": [[1, 3]],
-        "initializer_range": 0.2,
-    },  # the default of 0.01 would be silent
-    clap={
-        "projection_dim": 24,
-        "text_config": {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 24, "intermediate_size": 32},
-        "audio_config": {
-            "patch_embeds_hidden_size": 8,
-            "hidden_size": 16,
-            "depths": [1, 1],
-            "num_attention_heads": [1, 2],
-            "num_hidden_layers": 2,
-        },
-    },
-    t5={"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2},
-    gpt2={"n_embd": 48, "n_layer": 1, "n_head": 2, "vocab_size": 64},
-    audio_encoder={"embed_dim": 48, "depth": 4, "num_heads": 4},
-)
+_SIZES = yaml.safe_load(files(__package__).joinpath("architectures.yaml").read_text())
+ARCHITECTURES = {name: Architecture(name, **sizes) for name, sizes in _SIZES.items()}
+TINY, POCKET, AUDIOLDM2_LARGE = (ARCHITECTURES[name] for name in ("tiny", "pocket", "audioldm2-large"))
 
-POCKET = Architecture(
-    name="pocket",
-    # A window of 5.12 s: latents of 128 x 16.
-    unet={
-        "sample_size": 128,
-        "block_out_channels": (32, 48, 96, 96),
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "attention_head_dim": (2, 3, 4, 4),
-        "transformer_layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    },
-    vae={
-        "block_out_channels": (16, 32, 64),
-        "norm_num_groups": 8,
-        "layers_per_block": 1,
-        "mid_block_add_attention": False,
-    },
-    # The first layers work at the mel's own rate, where one second of context costs little: a tone must keep its phase
-    # from frame to frame, and a generator that sees a tenth of a second hums at 100 Hz instead.
-    vocoder={
-        "upsample_initial_channel": 256,
-        "upsample_rates": [1, 5, 4, 8],
-        "upsample_kernel_sizes": [7, 15, 12, 16],
-        "resblock_kernel_sizes": [7],
-        "resblock_dilation_sizes": [[1, 3, 9]],
-    },
-    clap={
-        "projection_dim": 128,
-        "text_config": {
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "max_position_embeddings": 130,
-        },
-        # 256 frames of 20 ms x 64 bins, folded into a square of 128 x 128.
-        "audio_config": {
-            "spec_size": 128,
-            "patch_embeds_hidden_size": 32,
-            "hidden_size": 128,
-            "depths": [2, 2, 2],
-            "num_attention_heads": [2, 4, 8],
-            "num_hidden_layers": 3,
-        },
-    },
-    t5={"d_model": 128, "d_kv": 32, "d_ff": 320, "num_layers": 3, "num_heads": 4},
-    gpt2={"n_embd": 160, "n_layer": 3, "n_head": 5, "vocab_size": 8, "n_positions": 192},
-    audio_encoder={"embed_dim": 160, "depth": 5, "num_heads": 5},
-)
 
-AUDIOLDM2_LARGE = Architecture(
-    name="audioldm2-large",
-    unet={
-        "sample_size": 256,
-        "block_out_channels": (128, 256, 384, 640),
-        "layers_per_block": 2,
-        "attention_head_dim": (4, 8, 12, 20),
-        "transformer_layers_per_block": 2,
-        "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 3),
-        "up_block_types": (*("CrossAttnUpBlock2D",) * 3, "UpBlock2D"),
-    },
-    vae={"block_out_channels": (128, 256, 512), "layers_per_block": 2},
-    vocoder={
-        "upsample_initial_channel": 1024,
-        "resblock_kernel_sizes": [3, 7, 11],
-        "resblock_dilation_sizes": [[1, 3, 5]] * 3,
-    },
-    clap={"projection_dim": 512, "text_config": {}, "audio_config": {}},
-    t5={"d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
-    gpt2={"n_embd": 768, "n_layer": 12, "n_head": 12},
-    audio_encoder={"embed_dim": 768, "depth": 12, "num_heads": 12},
-)
-ARCHITECTURES = {architecture.name: architecture for architecture in (TINY, POCKET, AUDIOLDM2_LARGE)}
+def adapted_unet(source: Architecture | Path) -> tuple[Any, dict[str, AttentionLayer]]:
+    """The U-Net of an architecture, or of an AudioLDM2 folder's config files, and its adapted layers by name.
+
+    Raises:
+        FileNotFoundError: If the folder holds no U-Net's configuration.
+        InputError: If it does not say how wide the language-of-audio stream is.
+    """
+    if isinstance(source, Architecture):
+        unet = source.build_unet()
+        return unet, adapted_layers(unet, source.gpt2["n_embd"])
+    if not (source / "unet" / "config.json").is_file():
+        raise FileNotFoundError(f"folder: {source} holds no unet/config.json; give an AudioLDM2 folder.")
+    config = AudioLDM2UNet2DConditionModel.load_config(source / "unet")
+    language_model = source / "language_model" / "config.json"
+    if language_model.is_file():
+        try:
+            width = json.loads(language_model.read_text())["n_embd"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"folder: {language_model} does not configure a GPT-2: it has no n_embd.") from None
+    else:
+        width = next(width for width in config["cross_attention_dim"][0] if width)
+        print(f"{source} holds no language_model/config.json: the audio stream is taken to be the first, {width} wide.")
+    unet = AudioLDM2UNet2DConditionModel.from_config(config)
+    return unet, adapted_layers(unet, width)
 
 
 def save_random_backbone(folder: Path, architecture: Architecture = TINY, seed: int = 0) -> None:
-    """Write a randomly initialised AudioLDM2 folder, and beside its parts ``audio_encoder/`` in timm's layout."""
+    """Write a randomly initialized AudioLDM2 folder, and next to its parts ``audio_encoder/`` in timm's layout."""
     with torch.random.fork_rng(devices=[]), no_progress_bars():
         torch.manual_seed(seed)
         random_pipeline(architecture).save_pretrained(folder)

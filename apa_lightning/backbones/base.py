@@ -110,7 +110,7 @@ class Backbone(nn.Module, ABC):
 
     # --- defaults that a backbone may replace -------------------------------------------------------------------------
 
-    def load_weights(self) -> None:  # noqa: B027
+    def load_weights(self) -> None:
         """Load heavy weights; called once in each process before use. By default there is nothing to load."""
 
     def clap(self) -> Clap | None:
@@ -121,7 +121,7 @@ class Backbone(nn.Module, ABC):
         """What decides the sound of an edit besides weights and settings, for the key of a finished edit."""
         return {}
 
-    def compile_blocks(self) -> None:  # noqa: B027
+    def compile_blocks(self) -> None:
         """Compile the repeated blocks of the model; by default nothing is compiled."""
 
     def enable_gradient_checkpointing(self) -> None:
@@ -189,9 +189,7 @@ class Backbone(nn.Module, ABC):
         """Set alpha (``ap_scale``) of the installed adapters, see :func:`apa_lightning.adapters.attention.set_scale`."""
         attention.set_scale(self.adapted_layers(), scales)
 
-    def applied(
-        self, adapters: Sequence[Adapter], scales: Scale | Sequence[Scale]
-    ) -> AbstractContextManager[None]:
+    def applied(self, adapters: Sequence[Adapter], scales: Scale | Sequence[Scale]) -> AbstractContextManager[None]:
         """Install ``adapters`` with ``scales`` for a block, see :func:`apa_lightning.adapters.attention.applied`."""
         return attention.applied(self.adapted_layers(), adapters, scales)
 

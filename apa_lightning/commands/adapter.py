@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import remove_leftovers
 
@@ -23,7 +23,7 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded", ov
         raise InputError(f"to: {to} is the source itself; give another file.")
     if to is not None and to.exists() and not overwrite:
         raise InputError(f"to: {to} exists already; give another file, or replace it with --overwrite true.")
-    adapter = AudioLDM2Backbone.from_pretrained(backbone).new_adapter(source)
+    adapter = load_backbone(backbone).new_adapter(source)
     print(
         f"{source}: {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
         f"digest {adapter.digest()}, fits {backbone}"

@@ -31,7 +31,7 @@ class AudioConditioner(nn.Module, ABC):
     def null(self) -> Tensor:
         """The grid (1, T, F, D) that can stand for "no audio prompt" (``dropped_audio: zero_fbank``)."""
 
-    def load_weights(self) -> None:  # noqa: B027
+    def load_weights(self) -> None:
         """Load heavy weights; called once in each process before use. By default there is nothing to load."""
 
     def conventions(self) -> dict[str, str]:

@@ -225,7 +225,7 @@ class AudioEditor:
             if first.guidance_scale <= 1:
                 return lambda latents, time: backbone.predict(latents, time, text, [tokens] * len(self.adapters))
             both = torch.cat([self._nothing(tokens, first).expand_as(tokens), tokens])
-            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [both] * len(self.adapters))  # noqa: E731
+            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [both] * len(self.adapters))
             return guided(branches, scale)
 
         return [model(tokens) for tokens in self._tokens(first, waveform, lengths, windows)]

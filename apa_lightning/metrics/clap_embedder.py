@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.base import Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
     LOADING_ERRORS,
@@ -53,10 +52,16 @@ class ClapEmbedder:
         self._truncation = "fusion" if getattr(model.config.audio_config, "enable_fusion", False) else "rand_trunc"
 
     @classmethod
-    def of(cls, backbone: AudioLDM2Backbone) -> "ClapEmbedder":
-        """The CLAP that ``backbone`` itself reads prompts with."""
-        model = cast(transformers.ClapModel, backbone.text_encoder)
-        return cls(model, backbone.feature_extractor, backbone.pipeline.tokenizer, f"CLAP of {backbone.name}")
+    def of(cls, backbone: Backbone) -> "ClapEmbedder":
+        """The CLAP that ``backbone`` itself reads prompts with.
+
+        Raises:
+            InputError: If the backbone has none.
+        """
+        clap = backbone.clap()
+        if clap is None:
+            raise InputError(f"clap: the backbone {backbone.name} holds no CLAP; give a CLAP folder or hub id.")
+        return cls(clap.model, clap.feature_extractor, clap.tokenizer, f"CLAP of {backbone.name}")
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, device: str | torch.device = "cpu") -> "ClapEmbedder":

@@ -11,7 +11,6 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from apa_lightning.diffusion.sampling import make_scheduler
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
@@ -138,7 +137,8 @@ class EditsCallback(L.Callback):
         """Refuse before training what would fail at its first validation."""
         self._room = ValidationEdits(self.plan)
         try:
-            make_scheduler(pl_module.backbone, self.plan.scheduler)
+            pl_module.configure_model()  # Lightning would call it after the callbacks' setup
+            pl_module.backbone.make_scheduler(self.plan.scheduler)
         except InputError as error:
             raise InputError(f"plan.{error}") from None
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):

@@ -7,9 +7,11 @@ import safetensors.torch
 import torch
 from random_folders import tiny_backbone
 
-from apa_lightning.adapters.audio_prompt import AdapterError, AudioPromptAdapter, expand_scale, install, set_scale
-from apa_lightning.backbones.architectures import AUDIOLDM2_LARGE, TINY
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
+from apa_lightning.adapters.base import AdapterError
+from apa_lightning.adapters.scale import expand_scale
+from apa_lightning.backbones.architectures import AUDIOLDM2_LARGE, TINY, adapted_unet
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, adapted_layers
 from apa_lightning.errors import InputError
 
 
@@ -24,13 +26,13 @@ def inputs(backbone):
 def predict(backbone, inputs, *loa):
     latents, timesteps, text, tokens = inputs
     with torch.no_grad():
-        return backbone.predict_noise(latents, timesteps, text, [tokens] * len(loa) if loa else [])
+        return backbone.predict(latents, timesteps, text, [tokens] * len(loa) if loa else [])
 
 
 def test_large_architecture_has_the_published_sizes():
     with torch.device("meta"):
-        unet = AUDIOLDM2_LARGE.build_unet()
-        adapter = AudioPromptAdapter(unet, 768)
+        unet, layers = adapted_unet(AUDIOLDM2_LARGE)
+        adapter = AudioPromptAdapter(layers)
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 1) == 718.0
     assert len(adapter.layer_names) == 32
     assert sum(p.numel() for p in adapter.parameters()) == 21_626_880
@@ -64,20 +66,20 @@ def test_untrained_adapter_is_its_copied_initialisation(backbone):
 
 def test_scale_zero_is_the_untouched_unet_bit_for_bit(backbone, inputs):
     untouched, keys = predict(backbone, inputs), set(backbone.state_dict())
-    install(backbone.unet, [backbone.new_adapter()])
+    backbone.install([backbone.new_adapter()])
     assert torch.equal(predict(backbone, inputs), untouched)  # no audio prompt
     assert not torch.equal(predict(backbone, inputs, 1), untouched)
-    set_scale(backbone.unet, 0.0)
+    backbone.set_scale(0.0)
     assert torch.equal(predict(backbone, inputs, 1), untouched)
     assert set(backbone.state_dict()) == keys
-    install(backbone.unet, [])
+    backbone.install([])
     assert torch.equal(predict(backbone, inputs), untouched)
 
 
 def test_zero_tokens_are_no_audio_prompt(backbone, inputs):
     """The paper's c_x = 0: keys and values have no bias, so zero tokens add zero."""
     untouched = predict(backbone, inputs)
-    install(backbone.unet, [backbone.new_adapter()])
+    backbone.install([backbone.new_adapter()])
     *rest, loa = inputs
     assert torch.equal(predict(backbone, (*rest, torch.zeros_like(loa)), 1), untouched)
 
@@ -85,16 +87,16 @@ def test_zero_tokens_are_no_audio_prompt(backbone, inputs):
 def test_several_adapters_add_up(backbone, inputs):
     """Two equal adapters with scales a and b are one with a + b, and each can be switched off."""
     adapter = backbone.new_adapter()
-    install(backbone.unet, [adapter])
-    set_scale(backbone.unet, 0.75)
+    backbone.install([adapter])
+    backbone.set_scale(0.75)
     one = predict(backbone, inputs, 1)
-    install(backbone.unet, [adapter, backbone.new_adapter()])
-    set_scale(backbone.unet, [0.5, 0.25])
+    backbone.install([adapter, backbone.new_adapter()])
+    backbone.set_scale([0.5, 0.25])
     assert torch.allclose(predict(backbone, inputs, 1, 2), one, atol=1e-6)
-    set_scale(backbone.unet, [0.75, 0.0])
+    backbone.set_scale([0.75, 0.0])
     assert torch.equal(predict(backbone, inputs, 1, 2), one)
     with pytest.raises(AdapterError, match="3 scales for 2 adapters"):
-        set_scale(backbone.unet, [1.0, 1.0, 1.0])
+        backbone.set_scale([1.0, 1.0, 1.0])
 
 
 def test_scale_forms():
@@ -124,10 +126,10 @@ def test_scale_forms():
 
 def test_scale_per_block_reaches_the_layers(backbone, inputs):
     untouched = predict(backbone, inputs)
-    install(backbone.unet, [backbone.new_adapter()])
-    set_scale(backbone.unet, {"mid": 1.0})
+    backbone.install([backbone.new_adapter()])
+    backbone.set_scale({"mid": 1.0})
     only_mid = predict(backbone, inputs, 1)
-    set_scale(backbone.unet, 1.0)
+    backbone.set_scale(1.0)
     assert not torch.equal(only_mid, untouched)
     assert not torch.equal(only_mid, predict(backbone, inputs, 1))
 
@@ -221,9 +223,17 @@ def test_streams_of_one_width_are_refused():
     with torch.device("meta"):
         unet = alike.build_unet()
     with pytest.raises(AdapterError, match="different widths"):
-        AudioPromptAdapter(unet, TINY.gpt2["n_embd"])
+        adapted_layers(unet, TINY.gpt2["n_embd"])
     with pytest.raises(AdapterError, match="reads 5 channels"):
-        AudioPromptAdapter(unet, 5)
+        adapted_layers(unet, 5)
+
+
+def test_an_adapter_of_another_kind_of_backbone_is_refused_by_name(tmp_path, backbone):
+    adapter = backbone.new_adapter()
+    adapter.backbone_kind = "stable_audio"
+    adapter.save(tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match="of the kind stable_audio; this one is of the kind audioldm2"):
+        backbone.new_adapter(tmp_path / "a.safetensors")
 
 
 def test_another_backbone_of_the_same_sizes_is_told_apart(tmp_path, backbone):

@@ -10,7 +10,8 @@ from random_folders import tiny_backbone
 from apa_lightning import InputError
 from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalise_level
 from apa_lightning.audio.griffin_lim import _iterate, griffin_lim, magnitudes
-from apa_lightning.backbones.audioldm2 import REFINEMENTS, AudioLDM2Backbone
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.vocoding import REFINEMENTS
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.parts.vocoder import log_spectral_distance
 

@@ -11,10 +11,10 @@ from diffusers import AudioLDM2Pipeline
 from random_folders import tiny_backbone
 from transformers import GPT2LMHeadModel
 
-from apa_lightning.adapters.audio_prompt import install
 from apa_lightning.audio import log_mel, normalise_level
 from apa_lightning.backbones.architectures import save_random_backbone
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.vocoding import sound_of
 from apa_lightning.errors import InputError
 
 
@@ -153,7 +153,7 @@ def test_vocoding_in_pieces_is_vocoding_at_once(backbone):
     """The vocoder is convolutional: with enough context on both sides a piece is what the whole gives."""
     mel = torch.randn(1, 2 * 1024 + 300, 64)
     with torch.no_grad():
-        whole, pieces = backbone.vocoder(mel), backbone._vocode(mel)
+        whole, pieces = backbone.vocoder(mel), sound_of(mel, backbone.vocoder, "backbone", 1024)
     assert pieces.shape == (1, mel.shape[1] * 160)
     assert torch.allclose(pieces, whole[:, : pieces.shape[1]], atol=1e-5)
 
@@ -182,19 +182,19 @@ def test_noise_prediction_is_the_pipelines_own(backbone):
     latents = noise
     with torch.no_grad():
         for timestep in scheduler.timesteps:
-            latents = scheduler.step(backbone.predict_noise(latents, timestep, text), timestep, latents).prev_sample
+            latents = scheduler.step(backbone.predict(latents, timestep, text), timestep, latents).prev_sample
     assert torch.allclose(latents, expected, atol=1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing(backbone):
     adapter = backbone.new_adapter()
-    install(backbone.unet, [adapter])
+    backbone.install([adapter])
     latents, text = torch.randn(1, *backbone.latent_shape()), backbone.encode_text(["a violin"])
     loa = [torch.randn(1, 8, backbone.stream_width)]
 
     def gradients():
         adapter.zero_grad()
-        backbone.predict_noise(latents, torch.tensor([500]), text, loa).square().mean().backward()
+        backbone.predict(latents, torch.tensor([500]), text, loa).square().mean().backward()
         return [parameter.grad.clone() for parameter in adapter.parameters()]
 
     plain = gradients()

@@ -17,7 +17,6 @@ from random_folders import tiny_backbone, tiny_parts
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from apa_lightning.adapters.audio_prompt import adapted_layers
 from apa_lightning.audio import load_audio
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.errors import InputError
@@ -152,7 +151,7 @@ def test_validation_edits_leave_global_randomness_and_the_training_scale_alone(r
         assert torch.equal(before[0], after[0])
         assert (before[1] == after[1]).all()
         assert before[2] == after[2]
-    layers = adapted_layers(module.backbone.unet, module.backbone.stream_width)
+    layers = module.backbone.adapted_layers()
     assert {scale for layer in layers.values() for scale in layer.processor.attention.scale} == {module.ap_scale}
 
 

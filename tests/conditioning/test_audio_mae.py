@@ -71,7 +71,7 @@ def test_hub_layout_with_a_pickled_state_dict(folder, audio_encoder):
 
 def test_silence_is_a_zero_filter_bank(audio_encoder):
     expected = audio_encoder.encoder.forward_features(torch.zeros(1, 1, 1024, 128))[:, 1:]
-    assert torch.equal(audio_encoder.silence().flatten(1, 2), expected)
+    assert torch.equal(audio_encoder.null().flatten(1, 2), expected)
 
 
 def test_refusals(folder, tmp_path):

@@ -12,7 +12,7 @@ from random_folders import tiny_backbone, tiny_flags, tiny_parts
 from safetensors import safe_open
 
 from apa_lightning import AudioEditor, AudioLDM2Backbone, AudioMAE, AudioPromptModule, InputError
-from apa_lightning.adapters.audio_prompt import AdapterError
+from apa_lightning.adapters.base import AdapterError
 from apa_lightning.cli.main import main
 from apa_lightning.commands.adapter import convert
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
@@ -154,6 +154,6 @@ def test_a_package_without_its_unet_is_one_message(tmp_path, monkeypatch, load, 
 
 
 def test_a_package_without_its_adapter_is_one_message(editor, tmp_path, monkeypatch):
-    monkeypatch.setattr("apa_lightning.backbones.audioldm2.packaged", lambda: tmp_path)
+    monkeypatch.setattr("apa_lightning.backbones.base.packaged", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=f"adapter: {tmp_path}/{ADAPTER_FILE} does not exist"):
         editor.backbone.new_adapter("embedded")

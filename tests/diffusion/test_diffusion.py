@@ -5,14 +5,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from apa_lightning.diffusion.losses import epsilon_loss, guide
+from apa_lightning.diffusion.guidance import guide
+from apa_lightning.diffusion.losses import mean_squared_error
 from apa_lightning.utils.rng import generator_for
 from apa_lightning.utils.windows import blend_windows, window_starts, window_weights
 
 
-def test_epsilon_loss_is_the_mean_square_per_item():
+def test_the_loss_is_the_mean_square_per_item():
     prediction, noise = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
-    assert torch.allclose(epsilon_loss(prediction, noise), ((prediction - noise) ** 2).flatten(1).mean(1))
+    assert torch.allclose(mean_squared_error(prediction, noise), ((prediction - noise) ** 2).flatten(1).mean(1))
 
 
 def test_guide_is_equation_12():

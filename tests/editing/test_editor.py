@@ -9,7 +9,6 @@ import torch
 from random_folders import tiny_parts
 
 from apa_lightning import AudioEditor, EditRequest, InputError
-from apa_lightning.adapters.audio_prompt import install, set_scale
 from apa_lightning.audio import fit_length, load_audio, resample
 from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.utils.rng import generator_for, randn
@@ -52,11 +51,11 @@ def test_equation_12_against_a_hand_written_loop(editor, clip, negative_prompt):
     latents = randn((1, *backbone.latent_shape()), generator_for(3, "edit"), torch.empty(0))
     with torch.no_grad():
         for t in scheduler.timesteps:
-            install(backbone.unet, [])
-            unconditional = backbone.predict_noise(latents, t, negative)
-            install(backbone.unet, editor.adapters)
-            set_scale(backbone.unet, 0.6)
-            conditional = backbone.predict_noise(latents, t, text, [loa])
+            backbone.install([])
+            unconditional = backbone.predict(latents, t, negative)
+            backbone.install(editor.adapters)
+            backbone.set_scale(0.6)
+            conditional = backbone.predict(latents, t, text, [loa])
             latents = scheduler.step(unconditional + scale * (conditional - unconditional), t, latents).prev_sample
         expected = backbone.decode(latents)[0]
     result = edit(
@@ -76,10 +75,10 @@ def test_equation_12_against_a_hand_written_loop(editor, clip, negative_prompt):
 
 def test_no_second_branch_at_guidance_one_or_less(editor, clip, monkeypatch):
     sizes = []
-    predict = editor.backbone.predict_noise
+    predict = editor.backbone.predict
     monkeypatch.setattr(
         editor.backbone,
-        "predict_noise",
+        "predict",
         lambda latents, *a, **k: sizes.append(len(latents)) or predict(latents, *a, **k),
     )
     one = edit(editor, (clip, RATE), guidance_scale=1.0, negative_prompt="noise")
@@ -314,8 +313,8 @@ def test_strength_begins_with_the_recording_under_noise(editor, clip, scheduler,
     """SDEdit: the less of the schedule is run, the nearer the latents stay to the recording's own."""
     own = editor.backbone.encode_audio(clip[None])
     calls, made = [], []
-    predict, decode = editor.backbone.predict_noise, editor.backbone.decode
-    monkeypatch.setattr(editor.backbone, "predict_noise", lambda *a, **k: calls.append(1) or predict(*a, **k))
+    predict, decode = editor.backbone.predict, editor.backbone.decode
+    monkeypatch.setattr(editor.backbone, "predict", lambda *a, **k: calls.append(1) or predict(*a, **k))
     monkeypatch.setattr(editor.backbone, "decode", lambda latents: made.append(latents) or decode(latents))
     distances, steps = [], []
     for strength in (1.0, 0.75, 0.25, 0.05):

@@ -22,7 +22,9 @@ WINDOW = 32
 
 
 def build(**options) -> AudioPromptModule:
-    return AudioPromptModule(**tiny_parts(WINDOW), pooling_rates=PoolingRates((2,)), **options)
+    module = AudioPromptModule(**tiny_parts(WINDOW), pooling_rates=PoolingRates((2,)), **options)
+    module.configure_model()
+    return module
 
 
 def clips(count: int, window: int, first: int = 0) -> list[dict]:

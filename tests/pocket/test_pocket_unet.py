@@ -8,7 +8,7 @@ from pocket_tools import pocket_folder, tone_shards
 
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.conditioning.pooling import pool_tokens
-from apa_lightning.diffusion.losses import loss_weights
+from apa_lightning.diffusion.losses import inverse_snr
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
 from apa_lightning.pocket.parts.listening import denoising_loss, other_labels, sample, spread
@@ -170,7 +170,7 @@ def test_the_average_is_validated_and_written(fitted):
     text, noise = backbone.encode_text(["jazz"]), torch.randn(1, *backbone.latent_shape(), generator=generator_for(1))
     noisy = backbone.scheduler.add_noise(latents, noise, timesteps)
     with torch.no_grad():
-        expected = (backbone.predict_noise(noisy, timesteps, text) - noise).square().mean()
+        expected = (backbone.predict(noisy, timesteps, text) - noise).square().mean()
         got = denoising_loss(
             backbone.unet, module.scheduler, latents, timesteps, text, text.generated, generator_for(1)
         )
@@ -250,8 +250,8 @@ def test_mistakes_are_named(tmp_path):
 def test_what_noise_hides_counts_more():
     """1 / SNR between its limits, and in a step relative to the mean over the phase's timesteps."""
     kept = torch.tensor([0.9, 0.5, 0.1, 0.01, 0.0001])
-    assert loss_weights(kept, 250).tolist() == pytest.approx([1, 1, 9, 99, 250])
-    assert loss_weights(kept, 1).tolist() == [1] * 5
+    assert inverse_snr(kept, 250).tolist() == pytest.approx([1, 1, 9, 99, 250])
+    assert inverse_snr(kept, 1).tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("most", [1.0, 250.0])

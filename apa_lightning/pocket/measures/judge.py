@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from apa_lightning.audio import normalise_level
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.report.figures import Clips, Figure
 from apa_lightning.utils.bootstrap import bootstrap
@@ -27,7 +28,7 @@ def measure(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = InstrumentJudge().eval()
-    backbone = AudioLDM2Backbone.from_pretrained(folder)
+    backbone = load_backbone(folder)
     solos = clips.where(lambda fields: fields.get("kind") == "solo" and fields.get("instrument") in NAMES)
     heard = [("true renders", solos, [fields["instrument"] for fields in solos.metadata])]
     if recordings is not None and (named := of_known_instrument(recordings)):
@@ -62,7 +63,7 @@ def of_known_instrument(recordings: Clips) -> dict[int, str]:
 
 
 @torch.no_grad()
-def round_trip(backbone: AudioLDM2Backbone, waveforms: torch.Tensor) -> torch.Tensor:
+def round_trip(backbone: Backbone, waveforms: torch.Tensor) -> torch.Tensor:
     """Waveforms (N, S) encoded and decoded: the ceiling of what an edit can sound like."""
     parts = [backbone.decode(backbone.encode_audio(normalise_level(part))) for part in waveforms.split(8)]
     return torch.cat(parts)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.pooling import POOLING_RATES, pool_tokens
-from apa_lightning.diffusion.losses import epsilon_loss
+from apa_lightning.diffusion.losses import mean_squared_error
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.utils.rng import generator_for, randn
 
@@ -85,7 +85,7 @@ def denoising_loss(
         encoder_attention_mask_1=text.mask,
         return_dict=False,
     )[0]
-    return epsilon_loss(predicted, noise)
+    return mean_squared_error(predicted, noise)
 
 
 def sample(batch: dict[str, Any], draw: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.dropout import PoolingRates, audio_tokens
 from apa_lightning.conditioning.pooling import POOLING_RATES, check_pooling_rate
-from apa_lightning.diffusion.losses import loss_weights
+from apa_lightning.diffusion.losses import inverse_snr
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import complete, missing, require
 from apa_lightning.pocket.parts.listening import LOSSES, QUOTIENTS, TIMESTEPS, denoising_loss, listening_losses, sample
@@ -111,7 +111,7 @@ class PocketUNet(PocketPart):
         self.phases = ordered(phases)
         self.streams = PromptStreams(self.folder)
         self.scheduler = new_scheduler()
-        self.loss_weights = loss_weights(self.scheduler.alphas_cumprod, max_loss_weight)  # type: ignore[attr-defined]
+        self.loss_weights = inverse_snr(self.scheduler.alphas_cumprod, max_loss_weight)  # type: ignore[attr-defined]
         if start is not None:
             require(Path(start), ("unet",))
             with no_progress_bars():

@@ -226,9 +226,7 @@ def written(name: str, content: Callable[[Room], bytes]) -> Callable[[Room], Pat
 def newer_format(room: Room) -> Path:
     path = room.adapter()
     weights = safetensors.torch.load_file(path)
-    safetensors.torch.save_file(
-        weights, path, {"format": "apa_lightning.adapter", "format_version": "99"}
-    )
+    safetensors.torch.save_file(weights, path, {"format": "apa_lightning.adapter", "format_version": "99"})
     return path
 
 
