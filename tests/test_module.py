@@ -96,7 +96,7 @@ def test_the_loss_of_a_fixed_batch_falls():
     latents = module._latents(batch, generator_for("latents"))
     losses = []
     for _ in range(40):
-        loss = module._denoising_losses(latents, text, loa, generator_for("noise"))[0].mean()
+        loss = module._losses(latents, text, loa, generator_for("noise"))[0].mean()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

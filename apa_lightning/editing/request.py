@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apa_lightning.adapters.audio_prompt import Scale
+from apa_lightning.adapters.scale import Scale
 from apa_lightning.audio import AudioError, save_audio
 from apa_lightning.conditioning.pooling import check_pooling_rate
 from apa_lightning.errors import InputError

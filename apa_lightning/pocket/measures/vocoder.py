@@ -13,7 +13,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from apa_lightning.audio import MelSpec, log_mel, normalise_level
 from apa_lightning.audio.griffin_lim import griffin_lim
-from apa_lightning.backbones.audioldm2 import REFINEMENTS
+from apa_lightning.backbones.vocoding import REFINEMENTS
 from apa_lightning.metrics import chroma, chroma_cosine
 from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.parts.vocoder import (
