@@ -114,6 +114,7 @@ def test_precisions_agree_on_the_same_draws(dtype: torch.dtype, promise) -> None
     """Batches of the embedded clips through the pocket, noise, timesteps and pooling drawn alike; fp16's gradients with a
     loss scale, as Lightning's 16-mixed has one."""
     module = AudioPromptModule()
+    module.configure_model()
     data = AudioSetDataModule(batch_size=4, num_workers=0, audio_length_in_s=module.backbone.window_seconds)
     data.setup("fit")
     differences, cosines = [], []
@@ -146,4 +147,4 @@ def _loss(module: AudioPromptModule, batch: dict, number: int) -> torch.Tensor:
     draw = generator_for(0, "precision", number)
     loa = audio_tokens(module._grid(batch), torch.zeros(len(batch["prompt"]), dtype=torch.bool), 2)
     text = module.backbone.encode_text(batch["prompt"])
-    return module._denoising_losses(module._latents(batch, draw), text, loa, draw)[0].mean()
+    return module._losses(module._latents(batch, draw), text, loa, draw)[0].mean()
