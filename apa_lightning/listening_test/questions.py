@@ -1,10 +1,18 @@
-"""What a listener is asked about every edit."""
+"""The questions that a listener answers about every edit."""
 
 from typing import NamedTuple
 
 
 class Question(NamedTuple):
-    """One 5-point scale: its column in the table, its wording, and what its ends mean."""
+    """One 5-point scale.
+
+    Attributes:
+        name: Column in the table.
+        title: Short title on the page.
+        wording: The question.
+        lowest: Meaning of the lowest point.
+        highest: Meaning of the highest point.
+    """
 
     name: str
     title: str
@@ -13,7 +21,7 @@ class Question(NamedTuple):
     highest: str
 
 
-#: The paper's three (Section 5, Table 2); the wording is ours.
+#: The three questions of the paper (Section 5, Table 2), in our words.
 QUESTIONS = (
     Question(
         "transferability",

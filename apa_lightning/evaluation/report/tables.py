@@ -190,7 +190,11 @@ def correlation_table(rows: Sequence[Row], task: str, seed: int = 0) -> Table:
     metrics = [metric for metric in METRICS if any(metric == of for _, of in found)]
 
     def cell(interval: Interval | None) -> Cell:
-        return Cell(NONE) if interval is None else Cell("{:+.2f}".format(*interval), "[{1:+.2f}, {2:+.2f}]".format(*interval))
+        return (
+            Cell(NONE)
+            if interval is None
+            else Cell("{:+.2f}".format(*interval), "[{1:+.2f}, {2:+.2f}]".format(*interval))
+        )
 
     return Table(
         "",

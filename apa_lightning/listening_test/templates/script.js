@@ -8,7 +8,7 @@ const main = document.getElementById("main");
 let hintTimer = 0;
 let state = stored() || fresh();
 
-/* A random generator (mulberry32) that a listener's token determines, so that the order can be had again from it. */
+/* A random generator (mulberry32) seeded by the listener's token, so that the order can be reproduced from the token. */
 function generator(token) {
   let seed = 0;
   for (const letter of token) seed = (Math.imul(seed, 31) + letter.charCodeAt(0)) | 0;
@@ -156,13 +156,13 @@ function player(title, token) {
   seek.oninput = () => audio.duration && (audio.currentTime = seek.value * audio.duration);
   for (const event of ["timeupdate", "pause", "play", "ended", "loadedmetadata"]) audio.addEventListener(event, refresh);
   audio.addEventListener("play", () => main.querySelectorAll("audio").forEach((other) => other !== audio && other.pause()));
-  audio.addEventListener("playing", () => begun(row.closest(".item")));
+  audio.addEventListener("playing", () => started(row.closest(".item")));
   audio.addEventListener("error", () => (time.textContent = "This audio cannot be played."));
   refresh();
   return row;
 }
 
-function begun(section) {
+function started(section) {
   if (!section || state.played.includes(section.dataset.item)) return;
   state.played.push(section.dataset.item);
   lock(section, false);
@@ -224,8 +224,8 @@ function showEnd() {
     main.querySelector(".unfinished").append(line);
   }
   main.querySelector(".download").onclick = download;
-  main.querySelector(".anew").onclick = () => {
-    if (!confirm("Start anew? The answers given so far are removed from this browser: download them first.")) return;
+  main.querySelector(".again").onclick = () => {
+    if (!confirm("Start again? The answers given so far will be removed from this browser: download them first.")) return;
     state = fresh();
     go(-1);
   };
@@ -243,7 +243,7 @@ function download() {
   hint(`Downloaded ${link.download}`);
 }
 
-/* Rows are the players and the questions, in the order of the page; the marked row is where the keyboard is. */
+/* Rows are the players and the questions, in the order of the page; the marked row has the keyboard focus. */
 function currentRow() {
   const active = document.activeElement;
   return active === document.body ? main.querySelector(".row.current") : active.closest(".row");
@@ -312,7 +312,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-/* Another tab of this test has written: its answers are the newer ones. */
+/* Another tab of this test has saved newer answers. */
 window.addEventListener("storage", (event) => event.key === STORE && location.reload());
 document.getElementById("download").onclick = download;
 if (!stored()) save();
