@@ -1,6 +1,7 @@
 """Training and validation data: AudioSet, or anything else in shards of the same form."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
+from apa_lightning.utils.lightning_compat import batches_started
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.indexed import IndexedShards, SampleTable
@@ -213,7 +215,7 @@ class AudioSetDataModule(LightningDataModule):
             self.quarantines["train"],
             fixed,
             # Lightning's own count: it knows of a batch that was handed out and not finished.
-            (lambda: trainer.fit_loop.epoch_loop.batch_progress.current.ready) if trainer else None,
+            partial(batches_started, trainer) if trainer else None,
             same_epoch=bool(trainer and trainer.overfit_batches > 0),  # type: ignore[attr-defined]
         )
         if self._resume is not None:

@@ -1,5 +1,6 @@
 """Training and validation data of the pocket's U-Net: windows that its frozen parts have encoded once."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import fingerprint
+from apa_lightning.utils.lightning_compat import batches_started
 from datamodules.encoded_windows import EncodedWindows, Piece, encode_missing, missing, pieces
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.indexed import SampleTable
@@ -138,7 +140,7 @@ class EncodedDataModule(LightningDataModule):
             self.batch_size * world_size,
             Quarantine("train", 0.0),
             {"samples": len(windows), "seed": self.seed},
-            (lambda: trainer.fit_loop.epoch_loop.batch_progress.current.ready) if trainer else None,
+            partial(batches_started, trainer) if trainer else None,
             same_epoch=bool(trainer and trainer.overfit_batches > 0),  # type: ignore[attr-defined]
         )
         if self._resume is not None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from apa_lightning.conditioning.caption_templates import TEMPLATES
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.text import prompts
+from apa_lightning.utils.lightning_compat import batches_started
 
 Pair = tuple[str, str]
 
@@ -66,7 +67,7 @@ class _Drawn:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         data, trainer = self._data, self._data.trainer
-        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer else 0
+        step = batches_started(trainer) if trainer else 0
         rank = trainer.global_rank if trainer else 0
         while True:
             yield _batch([data.draw(rank, step, i) for i in range(data.batch_size)])

@@ -540,7 +540,7 @@ CONFIGURATION = [
             lambda r: one_edit(r, "--model.adapter", r.path / "culprit.bin")),
     refused(22, "missing_checkpoint-fit", "culprit.ckpt|does not exist",
             lambda r: r.fit("--ckpt_path", r.path / "culprit.ckpt")),
-    works(22, "no_last_checkpoint-fit", "there is no last.ckpt|training begins at the first step",
+    works(22, "no_last_checkpoint-fit", "there is no last.ckpt|training starts at the first step",
           lambda r: r.fit("--ckpt_path", "last")),
     refused(22, "no_last_checkpoint-validate", "there is no last.ckpt", lambda r: r.validate("--ckpt_path", "last")),
     refused(22, "other_backbone-fit", "culprit.safetensors", of_other_widths),
