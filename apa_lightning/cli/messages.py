@@ -57,7 +57,7 @@ def fail(message: str) -> NoReturn:
 
 def check_config_files(args: Sequence[str]) -> None:
     """jsonargparse says what is wrong with a configuration file, but not with which one."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in zip(args, [*args[1:], ""], strict=False):
         name, _, joined = flag.partition("=")
         if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
             continue

@@ -143,6 +143,14 @@ def test_help_names_the_knobs(capsys, command, words):
     assert not [word for word in words if word not in text]
 
 
+def test_without_a_command_the_message_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+
+
 def test_sizes(capsys):
     main(["sizes"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -1,0 +1,60 @@
+"""README and ``docs/`` stay true: each command parses, each file that is named exists."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from apa_lightning.cli.main import CLI, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAM = re.compile(r"^(?:python -m )?apa_lightning (.+)$")
+#: A path of this repository in backticks or as the target of a link, as far as its first wildcard.
+PATH = re.compile(r"[`(]((?:apa_lightning|callbacks|configs|datamodules|docs|tests)/[\w./-]*)")
+
+
+def commands() -> list[tuple[str, str]]:
+    """Page and arguments of every command line of the program in a block of shell code."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if match := PROGRAM.match(" ".join(shlex.split(line, comments=True))):
+                    arguments = shlex.split(line, comments=True)
+                    found.append((page.name, shlex.join(arguments[arguments.index(match[1].split()[0]) :])))
+    return found
+
+
+def test_there_are_commands():
+    assert len(commands()) > 20
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_every_command_of_the_documentation_parses(monkeypatch, page, command):
+    def stop(cli: CLI) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["apa_lightning"])
+    monkeypatch.setattr(CLI, "before_instantiate_classes", stop)
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(command))
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_documentation_exists(page):
+    text = page.read_text()
+    for name in PATH.findall(text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+    for name in re.findall(r"`(test_\w+\.py)`", text):
+        assert list((ROOT / "tests").rglob(name)), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_code_of_the_documentation_compiles(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        compile(block, page.name, "exec")
