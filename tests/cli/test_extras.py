@@ -22,13 +22,10 @@ def requirements(section: str, key: str) -> set[str]:
     return {re.match(r"[\w.-]+", line)[0] for line in lines}
 
 
-@pytest.mark.parametrize(
-    ("module", "extra"), [("lightning", "train"), ("jsonargparse", "train"), ("omegaconf", "train")]
-)
-@pytest.mark.parametrize("command", [["predict", "--help"], ["--help"]])
-def test_a_missing_extra_is_named_in_one_line(module, extra, command):
+@pytest.mark.parametrize(("module", "extra"), [("lightning", "train"), ("omegaconf", "train")])
+def test_a_missing_extra_is_named_in_one_line(module, extra):
     code = (
-        f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = {command}\n"
+        f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = ['predict', '--help']\n"
         "from apa_lightning.cli.entry import main; main()"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
