@@ -1,6 +1,5 @@
 """``listening-test build``: an evaluation's edits as one self-contained page for listeners."""
 
-import csv
 import io
 import os
 import random
@@ -15,19 +14,19 @@ import numpy as np
 import soundfile
 
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import RESULTS, Row, read_rows
 from apa_lightning.listening_test.attention import RULE
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Item, Key
 from apa_lightning.listening_test.questions import POINTS, QUESTIONS
 from apa_lightning.utils.templates import render
 
-COLUMNS = ("id", "task", "system", "source", "prompt", "audio", "output")
 #: Systems that edit nothing; the hidden copy of the source replaces them.
 NOT_EDITING = ("no_op", "codec")
 LONGEST_S = 120
 NAMED = 10  # left-out sets that are printed
 
 #: The rows of one edit by system.
-Edit = dict[str, dict[str, str]]
+Edit = dict[str, Row]
 #: Samples of shape (S, channels) and their rate.
 Clip = tuple[np.ndarray, int]
 
@@ -62,8 +61,10 @@ def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_pe
         test = _Test(folder / "page", systems, random.Random(seed))
         for task, edits in tasks.items():
             test.add_task(task, edits.values(), evaluation, sets_per_task)
-        for line in _shortened(test.left_out):
+        for line in test.left_out[:NAMED]:
             print(f"left out: {line}")
+        if len(test.left_out) > NAMED:
+            print(f"left out: and {len(test.left_out) - NAMED} more")
         if not test.sets:
             raise InputError(
                 f"evaluation: {evaluation} has no set with playable audio of all of {', '.join(systems)}; "
@@ -90,28 +91,13 @@ def read_edits(evaluation: Path) -> dict[str, dict[str, Edit]]:
     """The rows of ``evaluation/results.csv`` by task, id and system.
 
     Raises:
-        InputError: If the file is missing, is not CSV, lacks a column or has no rows.
+        InputError: If the file is missing, is not the table of an evaluation, or has no rows.
     """
-    path = evaluation / "results.csv"
-    if not path.is_file():
-        raise InputError(f"evaluation: {evaluation} contains no results.csv; give the output folder of `evaluate`.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"evaluation: {path} is not a CSV file in UTF-8: {error}.") from None
-    if missing:
-        raise InputError(
-            f"evaluation: {path} lacks the columns {', '.join(missing)}; give the output folder of `evaluate`."
-        )
     tasks: dict[str, dict[str, Edit]] = {}
-    for row in rows:
-        cells = {column: row[column] or "" for column in COLUMNS}
-        tasks.setdefault(cells["task"], {}).setdefault(cells["id"], {})[cells["system"]] = cells
+    for row in read_rows(evaluation):
+        tasks.setdefault(row.task, {}).setdefault(row.id, {})[row.system] = row
     if not tasks:
-        raise InputError(f"evaluation: {path} has no rows.")
+        raise InputError(f"evaluation: {evaluation / RESULTS} has no rows; run `evaluate` again.")
     return tasks
 
 
@@ -144,13 +130,13 @@ class _Test:
         """Add ``count`` sets of a task, of as many sources as possible, and note those that cannot be used."""
         found = 0
         for rows in _spread(edits, self.random):
-            name = next(iter(rows.values()))["id"]
+            name = next(iter(rows.values())).id
             if lacking := [system for system in self.systems if system not in rows]:
                 self.left_out.append(f"{task} {name}: no edit of {', '.join(lacking)}")
             elif found < count:
                 try:
-                    clips = {system: _read_clip(evaluation / rows[system]["output"]) for system in self.systems}
-                    clips[HIDDEN_SOURCE] = _read_clip(evaluation / rows[self.systems[0]]["audio"])
+                    clips = {system: _read_clip(evaluation / rows[system].output) for system in self.systems}
+                    clips[HIDDEN_SOURCE] = _read_clip(evaluation / rows[self.systems[0]].audio)
                 except InputError as error:
                     self.left_out.append(f"{task} {name}: {error}")
                 else:
@@ -159,10 +145,10 @@ class _Test:
         if found < count:
             self.left_out.append(f"{task}: only {found} of the {count} requested sets")
 
-    def _add_set(self, row: dict[str, str], clips: dict[str, Clip], repeat: bool) -> None:
+    def _add_set(self, row: Row, clips: dict[str, Clip], repeat: bool) -> None:
         items = [
-            Item(row["task"], row["id"], row["source"], system, "source" if system == HIDDEN_SOURCE else "")
-            for system in clips
+            Item(row.task, row.id, row.source, name, control="source" if name == HIDDEN_SOURCE else "")
+            for name in clips
         ]
         if repeat:
             items.append(self.random.choice(items[:-1])._replace(control="repeat"))
@@ -171,8 +157,8 @@ class _Test:
         self.sets.append(
             {
                 "token": secrets.token_hex(8),
-                "task": row["task"],
-                "text": row["prompt"],
+                "task": row.task,
+                "text": row.prompt,
                 "source": self._write(clips[HIDDEN_SOURCE]),
                 "items": sorted(tokens),
             }
@@ -196,12 +182,11 @@ class _Test:
             "questions": [question._asdict() for question in QUESTIONS],
             "sets": sorted(self.sets, key=lambda one: one["token"]),
         }
-        page, readme = (
-            render(__package__, "index.html.j2", test=test),
-            render(__package__, "README.txt.j2", build=build, rule=RULE),
-        )
+        page = render(__package__, "index.html.j2", test=test)
         (self.page / "index.html").write_text(page, encoding="utf-8")
-        (folder / "README.txt").write_text(readme, encoding="utf-8")
+        (folder / "README.txt").write_text(
+            render(__package__, "README.txt.j2", build=build, rule=RULE), encoding="utf-8"
+        )
         (folder / "answers").mkdir()
         Key(build, self.systems, self.items).save(folder / KEY_FILE)
 
@@ -213,7 +198,7 @@ def _spread(edits: Iterable[Edit], random_state: random.Random) -> list[Edit]:
     seen: Counter[str] = Counter()
     rounds = []
     for rows in shuffled:
-        source = next(iter(rows.values()))["source"]
+        source = next(iter(rows.values())).source
         rounds.append(seen[source])
         seen[source] += 1
     return [shuffled[i] for i in sorted(range(len(shuffled)), key=rounds.__getitem__)]
@@ -237,7 +222,3 @@ def _read_clip(path: Path) -> Clip:
     if not len(clip) or not np.isfinite(clip).all():
         raise InputError(f"{path} has no samples, or some that are NaN or infinite")
     return clip, rate
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= NAMED else [*lines[:NAMED], f"and {len(lines) - NAMED} more"]

@@ -23,13 +23,7 @@ class Question(NamedTuple):
 
 #: The three questions of the paper (Section 5, Table 2), in our words.
 QUESTIONS = (
-    Question(
-        "transferability",
-        "Transferability",
-        "How well does the edit match the text?",
-        "not at all",
-        "perfectly",
-    ),
+    Question("transferability", "Transferability", "How well does the edit match the text?", "not at all", "perfectly"),
     Question(
         "fidelity",
         "Fidelity",
@@ -38,11 +32,7 @@ QUESTIONS = (
         "perfectly",
     ),
     Question(
-        "preference",
-        "Overall preference",
-        "All in all, how much do you like the edit?",
-        "not at all",
-        "very much",
+        "preference", "Overall preference", "All in all, how much do you like the edit?", "not at all", "very much"
     ),
 )
 POINTS = 5

@@ -2,12 +2,14 @@
 
 import csv
 import io
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.report.tables import NONE, Cell, Table, as_markdown
 from apa_lightning.listening_test.answers import Answers, answer_files, newest, read_answers
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Key
@@ -76,7 +78,7 @@ def score(
             "answers: every listener is rejected; give --keep_all true to count them.\n" + "\n".join(report)
         )
     rows = table(kept, test, seed)
-    text = "\n".join([_markdown(rows), "", *(f"- {line}" for line in [*report, RULE])]) + "\n"
+    text = as_markdown(_shown(rows, [*report, RULE])) + "\n"
     print(text)
     if out is not None:
         for name, content in (("table2.md", text), ("table2.csv", _csv(rows))):
@@ -172,21 +174,19 @@ def _counts(
     return lines
 
 
-def _markdown(rows: list[OpinionRow]) -> str:
-    cells: dict[tuple[str, str], list[OpinionRow]] = {}
-    for row in rows:
-        cells.setdefault((row.task, row.system), []).append(row)
-    heads = ["task", "system", *(question.title.lower() for question in QUESTIONS), "ratings each"]
-    lines = [heads, ["---"] * len(heads)]
-    for names, of_questions in cells.items():
+def _shown(rows: list[OpinionRow], notes: list[str]) -> Table:
+    lines: list[tuple[tuple[str, ...], list[Cell]]] = []
+    for names, group in groupby(rows, key=lambda row: (row.task, row.system)):
+        of_questions = list(group)
         counts = [str(row.ratings) for row in of_questions]
         counts = counts[:1] if len(set(counts)) == 1 else counts
-        lines.append([*names, *(_cell(row.mos) for row in of_questions), " / ".join(counts)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append((names, [*(_cell(*row.mos) for row in of_questions), Cell(" / ".join(counts))]))
+    titles = [*(question.title.lower() for question in QUESTIONS), "ratings each"]
+    return Table("", ("task", "system"), [("", title) for title in titles], lines, tuple(notes))
 
 
-def _cell(mos: Interval) -> str:
-    return "–" if np.isnan(mos.mean) else f"{mos.mean:.2f} [{mos.low:.2f}, {mos.high:.2f}]"
+def _cell(mean: float, low: float, high: float) -> Cell:
+    return Cell(NONE) if np.isnan(mean) else Cell(f"{mean:.2f}", f"[{low:.2f}, {high:.2f}]")
 
 
 def _csv(rows: list[OpinionRow]) -> str:

@@ -14,6 +14,7 @@ import soundfile
 
 from apa_lightning.cli.main import main
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import ABOUT, KNOBS, METRICS
 from apa_lightning.listening_test.answers import Answers, newest
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.build import build
@@ -59,8 +60,9 @@ def write_evaluation(folder: Path, sources: int = 3) -> Path:
 
 
 def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write ``results.csv``; columns that the listening test does not read stay empty."""
     with open(folder / "results.csv", "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, [*ABOUT, *KNOBS, *METRICS], restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -162,7 +164,7 @@ def test_incomplete_sets_are_left_out_and_named(evaluation, tmp_path, capsys):
         ({"systems": ["adapter", "nobody"]}, "systems: nobody is not in .*which has no_op, adapter, text_only"),
         ({"systems": ["adapter"]}, "needs at least two, got adapter"),
         ({"sets_per_task": 0}, "sets_per_task: must be 1 or more, got 0"),
-        ({"evaluation": Path("nowhere")}, "nowhere contains no results.csv"),
+        ({"evaluation": Path("nowhere")}, r"nowhere/results.csv is missing"),
     ],
 )
 def test_mistakes_in_building(evaluation, tmp_path, arguments, message):
@@ -175,10 +177,10 @@ def test_bad_tables_and_full_folders(evaluation, tmp_path):
     with pytest.raises(InputError, match="exists already and is not an empty folder"):
         build(evaluation, evaluation)
     for content, message in (
-        (b"id,task\n1,timbre\n", "lacks the columns system, source"),
-        (b"", "lacks the columns"),
-        (b"id,task,system,source,prompt,audio,output\n", "has no rows"),
-        (b"\xff\xfe\x00", "not a CSV file in UTF-8"),
+        (b"id,task\n1,timbre\n", r"results.csv is .* table of an evaluation .*system"),
+        (b"", r"results.csv has no rows"),
+        (b"id,task,system,source,prompt,audio,output\n", r"results.csv has no rows"),
+        (b"\xff\xfe\x00", r"results.csv is .* table of an evaluation .*UnicodeDecodeError"),
     ):
         (evaluation / "results.csv").write_bytes(content)
         with pytest.raises(InputError, match=message):

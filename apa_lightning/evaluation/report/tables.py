@@ -232,12 +232,15 @@ def _missing(
 
 def as_markdown(table: Table) -> str:
     """The table in Markdown, with its notes."""
-    parts = [f"## {table.title}"]
+    parts = [f"## {table.title}"] if table.title else []
     if table.columns:
         heads = [*table.names, *(f"{group} {title}".strip() for group, title in table.columns)]
-        lines = [map(_plain, heads), ["---"] * len(heads)]
-        lines += [[*map(_plain, names), *map(_markdown_cell, cells)] for names, cells in table.rows]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        lines = [
+            map(_plain, heads),
+            *([*map(_plain, names), *map(_markdown_cell, cells)] for names, cells in table.rows),
+        ]
+        head, *body = (f"| {' | '.join(line)} |" for line in lines)
+        parts.append("\n".join([head, "|" + "---|" * len(heads), *body]))
     return "\n\n".join([*parts, "\n".join(f"- {_plain(note)}" for note in table.notes)])
 
 
