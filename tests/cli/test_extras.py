@@ -44,3 +44,15 @@ def test_each_module_is_in_the_extra_that_is_named(module):
     name = DISTRIBUTIONS.get(module, module)
     assert name in requirements("options.extras_require", EXTRAS[module])
     assert name not in requirements("options", "install_requires")
+
+
+def test_the_editor_edits_with_its_own_dependencies_alone():
+    """What other libraries of the base installation import themselves cannot be absent."""
+    absent = set(EXTRAS) - {"yaml", "requests", "urllib3", "sklearn"}
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)}))\n"
+        "import torch; from apa_lightning import AudioEditor; editor = AudioEditor.from_pretrained()\n"
+        "edit = editor.edit((0.1 * torch.randn(1, 16000), 16000), prompt='reggae style music', num_inference_steps=1)\n"
+        "assert edit.waveform.shape[-1] == 16000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
