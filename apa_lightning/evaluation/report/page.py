@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, OPPOSITE, SHOWN, figure, findings
-from apa_lightning.evaluation.report.tables import NOTHING, Table, correlation_table, number, tables
+from apa_lightning.evaluation.report.tables import FLOORS, NOTHING, Table, correlation_table, number, tables
 from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
 from apa_lightning.evaluation.summary import compared, family_of
 from apa_lightning.evaluation.sweep import operating_point, overlay
@@ -189,8 +189,7 @@ def _address(folder: Path, path: str) -> str:
 def _scores(row: Row) -> list[tuple[str, str, bool]]:
     """Title, value (with its floor) and whether it is a main metric, of each metric that was measured."""
     found = []
-    floors = {metric.floor for metric in METRICS.values()}
-    for name in sorted(METRICS.keys() - floors, key=[*MAIN, *METRICS].index):
+    for name in sorted(METRICS.keys() - FLOORS, key=[*MAIN, *METRICS].index):
         value, floor = row.figure(name), row.figure(METRICS[name].floor)
         if math.isfinite(value):
             text = ("yes" if value else "no") if name == "recognised" else number(value)
