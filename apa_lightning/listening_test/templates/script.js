@@ -81,7 +81,7 @@ function showProgress() {
   document.getElementById("download").hidden = state.position < 0 || state.position >= sets;
   const note = main.querySelector(".missing");
   const left = note ? missing(state.order[state.position]) : 0;
-  if (note) note.textContent = left ? `${count(left, "rating")} to give in this set` : "This set is complete";
+  if (note) note.textContent = left ? `${count(left, "rating")} missing in this set` : "This set is complete";
 }
 
 function hint(text) {
@@ -213,7 +213,7 @@ function showEnd() {
   const open = state.order.map((entry, i) => [i, missing(entry)]).filter(([, left]) => left);
   main.querySelector("h1").textContent = open.length ? "Not quite done" : "Thank you!";
   main.querySelector(".summary").textContent = open.length
-    ? "Some ratings are missing. Please give them, or download what you have."
+    ? "Some ratings are missing. Please add them, or download the answers given so far."
     : "You have rated everything.";
   for (const [i, left] of open) {
     const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet" });
