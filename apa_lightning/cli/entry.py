@@ -7,7 +7,6 @@ EXTRAS = {
     "lightning": "train",
     "jsonargparse": "train",
     "omegaconf": "train",
-    "yaml": "train",
     "webdataset": "train",
     "braceexpand": "train",
     "torchmetrics": "train",

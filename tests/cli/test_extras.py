@@ -11,7 +11,7 @@ import pytest
 from apa_lightning.cli.entry import EXTRAS
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
 def requirements(section: str, key: str) -> set[str]:
@@ -48,7 +48,7 @@ def test_each_module_is_in_the_extra_that_is_named(module):
 
 def test_the_editor_edits_with_its_own_dependencies_alone():
     """What other libraries of the base installation import themselves cannot be absent."""
-    absent = set(EXTRAS) - {"yaml", "requests", "urllib3", "sklearn"}
+    absent = set(EXTRAS) - {"requests", "urllib3", "sklearn"}
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)}))\n"
         "import torch; from apa_lightning import AudioEditor; editor = AudioEditor.from_pretrained()\n"
