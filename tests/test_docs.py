@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from apa_lightning.cli.main import CLI, main
 
@@ -68,3 +70,13 @@ def test_the_site_builds_without_warnings(tmp_path, monkeypatch):
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
     assert (tmp_path / "site" / "architecture" / "index.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/editing.md"])
+def test_python_code_of_the_documentation_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("piano.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000), 16000)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        exec(block, {})
+    assert soundfile.info("violin.wav").frames == 16000
