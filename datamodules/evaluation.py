@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.edit_jobs.manifest import Problems, Row
+from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
 from apa_lightning.edit_jobs.plan import Edit, plan_edits
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
@@ -143,7 +143,7 @@ class EvaluationDataModule(EditsDataModule):
         self.set_name, every = read_set(self.sources, self.instruments, self.output)
         sources = chosen(every, self.num_sources, self.tasks)
         problems, edits = Problems(), []
-        rows: list[tuple[Row, System, Planned]] = []
+        rows: list[tuple[ManifestRow, System, Planned]] = []
         for task in self.tasks:
             for system in self.systems.values():
                 rows += self._rows(task, system, sources)
@@ -157,8 +157,8 @@ class EvaluationDataModule(EditsDataModule):
             self.planned[edit.id] = planned
         return edits
 
-    def _rows(self, task: Task, system: System, sources: Sequence[Source]) -> list[tuple[Row, System, Planned]]:
-        rows: list[tuple[Row, System, Planned]] = []
+    def _rows(self, task: Task, system: System, sources: Sequence[Source]) -> list[tuple[ManifestRow, System, Planned]]:
+        rows: list[tuple[ManifestRow, System, Planned]] = []
         number = 0
         for place, source in enumerate(sources):
             for target in task.targets_for(source.instrument, place, self.targets_per_source):
@@ -175,7 +175,7 @@ class EvaluationDataModule(EditsDataModule):
 
     def _row(
         self, task: Task, system: System, source: Source, target: str, texts: dict[str, str], settings: dict[str, Any]
-    ) -> tuple[Row, System, Planned]:
+    ) -> tuple[ManifestRow, System, Planned]:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
@@ -191,7 +191,7 @@ class EvaluationDataModule(EditsDataModule):
         }  # fmt: skip
         knobs = {knob: settings.get(knob) for knob in KNOBS}
         where = f"{task.name}, {system.name}, {source.name}"
-        return Row(where, values), system, Planned(about, knobs, task, source, texts["source_text"])
+        return ManifestRow(where, values), system, Planned(about, knobs, task, source, texts["source_text"])
 
     # --- how it is made -----------------------------------------------------------------------------------------------
 
