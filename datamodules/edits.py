@@ -65,7 +65,8 @@ class EditsDataModule(LightningDataModule):
             raise InputError(f"batch_size: {batch_size}; give 1 or more.")
         self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
         self.output, self.batch_size = Path(output).expanduser(), batch_size
-        self.defaults: dict[str, Any] = {"prompt": prompt, **vars(EditSettings(**settings))}
+        self.settings = EditSettings(**settings)
+        self.defaults: dict[str, Any] = {"prompt": prompt, **vars(self.settings)}
         self.edits = self.read_edits()  # before a model is loaded
         self.queue: EditQueue | None = None
 

@@ -11,6 +11,7 @@ from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
 from apa_lightning.edit_jobs.plan import Edit, plan_edits
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS
 from apa_lightning.evaluation.systems import Adapter, SDEdit, System, SystemRequest, make_systems
@@ -118,8 +119,8 @@ class EvaluationDataModule(EditsDataModule):
             raise InputError(f"--data.grid: {empty[0]} needs a list of values.")
         for name, value in ((name, value) for name, values in grid.items() for value in values):
             try:
-                EditRequest(audio="", prompt="", **{name: value})
-            except (InputError, TypeError) as error:
+                EditSettings.check(name, value)
+            except InputError as error:
                 raise InputError(f"--data.grid: {error}") from None
         systems = make_systems(names, musicgen)
         ours = {name: list(dict.fromkeys(values)) for name, values in grid.items() if name != "strength"}

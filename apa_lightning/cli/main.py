@@ -13,7 +13,7 @@ import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.cli.evaluation import EVALUATIONS, prepare_evaluation
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
-from apa_lightning.cli.messages import mistakes_told, quiet_libraries
+from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
 from apa_lightning.cli.parser import Parser
 from apa_lightning.cli.run_folder import SaveFitConfig, refuse_requeued, resume
 from apa_lightning.cli.trainer import Trainer as EvaluatingTrainer
@@ -75,6 +75,7 @@ class CLI(CommandLine):
 
     def before_instantiate_classes(self) -> None:
         command = str(self.subcommand)
+        remember_flags(self.config[command])
         if command in FUNCTIONS:
             return
         config = self.config[command]

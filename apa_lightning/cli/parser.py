@@ -13,8 +13,12 @@ from apa_lightning.cli.packaged_configs import with_packaged_configs
 # An overlay's values must reach the ${...} of the base file: with this mode, interpolations are resolved after merging.
 # A configuration names classes of the kind that is asked for. Neither values of any kind nor functions are called, and a
 # denylist, of whatever length, makes jsonargparse refuse what runs commands (os, subprocess, builtins, ...).
+# The docstring below a dataclass's field is its help.
 set_parsing_settings(
-    omegaconf_absolute_to_relative_paths=True, instantiate_subclass_spec_in_any=False, import_path_denylist=[]
+    omegaconf_absolute_to_relative_paths=True,
+    instantiate_subclass_spec_in_any=False,
+    import_path_denylist=[],
+    docstring_parse_attribute_docstrings=True,
 )
 
 

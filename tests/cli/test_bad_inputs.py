@@ -385,16 +385,16 @@ LINES: dict[str, tuple[str, list[dict | str]]] = {
 SETTINGS = [
     (18, "missing_manifest", "nowhere.csv", ["--data.manifest", "nowhere.csv"]),
     (18, "missing_folder", "nowhere", ["--data.folder", "nowhere", "--data.prompt", "x"]),
-    (18, "nothing_to_edit", "Nothing to edit", []),
+    (18, "nothing_to_edit", "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT", []),
     (19, "no_prompt", "--data.prompt: is missing", ["--data.folder", "tests"]),
-    (20, "pooling_3", "time_pooling: 3 is not a pooling rate|1, 2, 4, 8", ["--data.time_pooling", 3]),
-    (20, "pooling_0", "time_pooling: 0|choose one of 1, 2, 4, 8", ["--data.time_pooling", 0]),
-    (20, "frequency_pooling_5", "freq_pooling: 5|1, 2, 4, 8", ["--data.freq_pooling", 5]),
-    (20, "alpha_nan", "ap_scale: nan is not a finite number", ["--data.ap_scale", ".nan"]),
-    (20, "negative_guidance", "guidance_scale: -1|0 or more", ["--data.guidance_scale", -1]),
-    (20, "no_steps", "num_inference_steps: 0|1 to 1000", ["--data.num_inference_steps", 0]),
-    (20, "region_end_first", "region: 4 to 2 s|after the start", ["--data.region", "[4, 2]"]),
-    (20, "no_batch", "batch_size: 0|1 or more", ["--data.batch_size", 0]),
+    (20, "pooling_3", "--data.time_pooling: 3; choose one of 1, 2, 4, 8", ["--data.time_pooling", 3]),
+    (20, "pooling_0", "--data.time_pooling: 0|choose one of 1, 2, 4, 8", ["--data.time_pooling", 0]),
+    (20, "frequency_pooling_5", "--data.freq_pooling: 5|1, 2, 4, 8", ["--data.freq_pooling", 5]),
+    (20, "alpha_nan", "--data.ap_scale: nan; give a finite number", ["--data.ap_scale", ".nan"]),
+    (20, "negative_guidance", "--data.guidance_scale: -1|0 or more", ["--data.guidance_scale", -1]),
+    (20, "no_steps", "--data.num_inference_steps: 0|1 to 1000", ["--data.num_inference_steps", 0]),
+    (20, "region_end_first", "--data.region: (4.0, 2.0)|after the start", ["--data.region", "[4, 2]"]),
+    (20, "no_batch", "--data.batch_size: 0|1 or more", ["--data.batch_size", 0]),
 ]
 WORDS = " ".join(["a recording of a violin solo in a large hall"] * 60)
 
@@ -414,8 +414,8 @@ EDITS = [
     refused(18, "missing_column_of_csv-predict", "edits.csv:1|column 'audio' is missing",
             lambda r: r.predict("--data.manifest", r.manifest("prompt", "x", name="edits.csv"))),
     refused(18, "input_equals_output-predict", "good.wav|would overwrite the recording", over_itself),
-    refused(19, "null-predict", "edits.jsonl:1|prompt: None is no text", lambda r: r.lines(A | {"prompt": None})),
-    refused(19, "no_string-predict", "edits.jsonl:1|prompt: 5 is no text", lambda r: r.lines(A | {"prompt": 5})),
+    refused(19, "null-predict", "edits.jsonl:1|prompt: None; give a string", lambda r: r.lines(A | {"prompt": None})),
+    refused(19, "no_string-predict", "edits.jsonl:1|prompt: 5; give a string", lambda r: r.lines(A | {"prompt": 5})),
     works(19, "empty_in_a_manifest-predict", "made     1", lambda r: r.lines(A | {"prompt": ""})),
     works(19, "empty-predict", "made     1", lambda r: one_edit(r, "--data.prompt", "")),
     works(19, "long-predict", "made     1|tokens, the text encoder reads|the end is cut",
@@ -640,7 +640,7 @@ def shards_on_a_small_disk(room: Room) -> list[object]:
 
 
 FOLDERS = [
-    refused(23, "exists-predict", "edits/good.wav is there and was not made by predict|--data.overwrite", foreign),
+    refused(23, "exists-predict", "edits/good.wav exists and was not made by predict|--data.overwrite", foreign),
     refused(23, "file_as_folder-predict", "--data.output: cannot write to", a_file_as_folder),
     refused(23, "folder_in_a_file-predict", "--data.output: cannot write to|file/edits", inside_a_file),
     refused(23, "folder_in_a_file-fit", "file", trained_inside_a_file),

@@ -297,7 +297,7 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
     tone(Path("edits/harp.wav"))
     mine = Path("edits/harp.wav").read_bytes()
     error = refusal(predict, capsys)
-    assert "m.csv:4: output: edits/harp.wav is there and was not made by predict" in error
+    assert "m.csv:4: output: edits/harp.wav exists and was not made by predict" in error
     assert audio_bytes() == {"harp.wav": mine}
     predict("--data.manifest=m.csv", "--data.overwrite=true")
     assert Path("edits/harp.wav").read_bytes() != mine
