@@ -19,6 +19,7 @@ from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 
 KEY_FORMAT = 1  # to be raised when the same settings give another sound
+log = logging.getLogger(__name__)
 
 
 class EditBatch:
@@ -51,7 +52,7 @@ class EditQueue:
         batch_size: int,
         window_seconds: float,
         identity: Callable[[], Callable[[EditRequest], Mapping[str, Any]]],
-        announce: Callable[[str], object] = logging.getLogger(__name__).info,
+        announce: Callable[[str], object] = log.info,
     ):
         self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity, self.announce = results, identity, announce

@@ -23,6 +23,8 @@ from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_o
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import alone, atomic_path, remove_leftovers
 
+log = logging.getLogger(__name__)
+
 RESULTS, CLAIMS = "results.jsonl", ".claims"
 FREE_IT = "Move it, choose another `output` folder, or let it be replaced: `overwrite` true."
 
@@ -43,7 +45,7 @@ class EditResults:
         self,
         folder: Path,
         table_name: str = "results.csv",
-        warn: Callable[[str], object] = logging.getLogger(__name__).warning,
+        warn: Callable[[str], object] = log.warning,
     ):
         self.folder, self.path, self.table_name, self.warn = folder, folder / RESULTS, table_name, warn
         self.entries: dict[str, Entry] = {}
@@ -145,7 +147,9 @@ class EditResults:
         with (
             self._appending(),
             atomic_path(table, sole_writer=True) as temporary,
-            open(temporary, "w", encoding="utf-8-sig", newline="") as file,  # the byte-order mark tells spreadsheets that it is UTF-8
+            open(
+                temporary, "w", encoding="utf-8-sig", newline=""
+            ) as file,  # the byte-order mark tells spreadsheets that it is UTF-8
         ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()

@@ -8,7 +8,6 @@ it is its help. From these fields come the flags of ``predict`` (``--data.ap_sca
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from typing import Any
 
 from apa_lightning.conditioning.pooling import POOLING_RATES
@@ -176,7 +175,6 @@ class EditSettings:
         return tuple(knob.batch(getattr(self, name)) for name, (knob, _) in _knobs(type(self)).items())
 
 
-@cache
 def _knobs(kind: type[EditSettings]) -> dict[str, tuple[Knob, object]]:
     """The knobs of a class and their defaults, by name."""
     return {one.name: (one.metadata["knob"], one.default) for one in fields(kind) if "knob" in one.metadata}

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from apa_lightning.editing.request import MIN_SECONDS, SILENCE_PEAK
+from apa_lightning.editing.source import MIN_SECONDS, SILENCE_PEAK
 from apa_lightning.errors import InputError
 
 Item = TypeVar("Item")

@@ -176,7 +176,11 @@ CSV_MISTAKES = {  # header, line -> where and what
     "0 steps": ("audio,prompt,num_inference_steps", "a.wav,x,0", "m.csv:2: num_inference_steps: 0; give 1 to 1000"),
     "huge rate": ("audio,prompt,sample_rate", "a.wav,x,1000000", "m.csv:2: sample_rate: 1000000"),
     "level": ("audio,prompt,match_level", "a.wav,x,loud", "m.csv:2: match_level: 'loud' is neither true nor false"),
-    "end first": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,1", "m.csv:2: region: (1.5, 1.0); give start and end in seconds, the end after the start"),
+    "end first": (
+        "audio,prompt,region_start,region_end",
+        "b.flac,x,1.5,1",
+        "m.csv:2: region: (1.5, 1.0); give start and end in seconds, the end after the start",
+    ),
     "half a region": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,", "m.csv:2: region_end: is missing"),
     "outside": (
         "audio,prompt,region_start,region_end",
@@ -229,7 +233,10 @@ JSONL_MISTAKES = {
         "m.jsonl:1: time_pooling: [2]; choose one of 1, 2, 4, 8",
     ),
     "object as seed": ('{"audio": "a.wav", "prompt": "x", "seed": {}}', "m.jsonl:1: seed: {}; give a whole number"),
-    "number as scheduler": ('{"audio": "a.wav", "prompt": "x", "scheduler": 3}', "m.jsonl:1: scheduler: 3; give the name of a diffusers scheduler"),
+    "number as scheduler": (
+        '{"audio": "a.wav", "prompt": "x", "scheduler": 3}',
+        "m.jsonl:1: scheduler: 3; give the name of a diffusers scheduler",
+    ),
     "word as level": (
         '{"audio": "a.wav", "prompt": "x", "match_level": "no"}',
         "match_level: 'no'; give true or false",
