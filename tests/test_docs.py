@@ -57,6 +57,17 @@ def test_every_path_of_the_documentation_exists(page):
         assert list((ROOT / "tests").rglob(name)), f"{page.name} names {name}"
 
 
+def test_every_make_target_of_the_documentation_and_the_workflows_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    named = {
+        name
+        for page in [*PAGES, *workflows]
+        for name in re.findall(r"(?:^|`|run: )\s*make ([\w-]+)", page.read_text(), re.M)
+    }
+    assert {"demo", "test", "lint", "docs"} <= named <= targets
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_code_of_the_documentation_compiles(page):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
