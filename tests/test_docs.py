@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from apa_lightning.cli.main import CLI, main
+from apa_lightning.editing.settings import EditSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +56,11 @@ def test_every_path_of_the_documentation_exists(page):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
     for name in re.findall(r"`(test_\w+\.py)`", text):
         assert list((ROOT / "tests").rglob(name)), f"{page.name} names {name}"
+
+
+def test_the_page_on_editing_names_each_knob():
+    table = (ROOT / "docs" / "editing.md").read_text().split("## The knobs")[1].split("##")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(EditSettings.names())
 
 
 def test_every_make_target_of_the_documentation_and_the_workflows_exists():
