@@ -1,7 +1,7 @@
 """The paper's Table 1 and a table of all other metrics, from the rows of an evaluation."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -83,7 +83,11 @@ class Scores:
         """
         rows = compared(rows)
         self.tasks, self.systems = tasks_of(rows), systems_of(rows)
-        self.found = {key: mean.interval for key, mean in means(rows, seed).items()} | set_intervals(set_metrics)
+        self.found = {key: mean.interval for key, mean in means(rows, seed).items()}
+        for entry in set_metrics:
+            if entry.get("value") is not None:
+                bounds = (math.nan if entry.get(name) is None else entry[name] for name in ("low", "high"))
+                self.found[entry["task"], entry["system"], entry["metric"]] = Interval(entry["value"], *bounds)
         if len(self.tasks) > 1:
             for system in self.systems:
                 for metric in SET_METRICS:
@@ -123,17 +127,6 @@ class Scores:
         known = [value for value in values if math.isfinite(value)]
         higher = metric in METRICS and METRICS[metric].higher_is_better
         return math.nan if len(known) < 2 else max(known) if higher else min(known)
-
-
-def set_intervals(set_metrics: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], Interval]:
-    """The scores of sets by (task, system, metric), where they have a value."""
-    return {
-        (entry["task"], entry["system"], entry["metric"]): Interval(
-            *(math.nan if entry.get(name) is None else float(entry[name]) for name in ("value", "low", "high"))
-        )
-        for entry in set_metrics
-        if entry.get("value") is not None
-    }
 
 
 def number(value: float) -> str:
