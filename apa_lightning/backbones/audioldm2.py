@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import ClapModel, GPT2LMHeadModel, SpeechT5HifiGan, T5EncoderModel
 
 from apa_lightning.adapters.audio_prompt import AdapterError, AudioPromptAdapter
-from apa_lightning.audio import MelSpec, fit_length, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, fit_length, log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.backbones.text_streams import TextStreams
@@ -255,7 +255,7 @@ class AudioLDM2Backbone(nn.Module):
         Args:
             lengths: samples of each item that are no padding; level and offset are measured on them.
         """
-        levelled = normalise_level(waveform, lengths=lengths)
+        levelled = normalize_level(waveform, lengths=lengths)
         length, window = waveform.shape[-1] // self.hop_samples, self.window_frames
         if length <= window:
             return self._window_moments(levelled)

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.conditioning.audio_mae import SAMPLE_RATE, AudioMAE
 from apa_lightning.pocket.assembly import require
 from apa_lightning.utils.pretrained import frozen, no_progress_bars
@@ -48,7 +48,7 @@ class WindowEncoder:
             AudioMAE's unpooled tokens. The VAE hears each window at a peak of 0.5, AudioMAE at its own level.
         """
         waveform = waveform.to(self.device)
-        levelled = normalise_level(waveform, lengths=lengths)
+        levelled = normalize_level(waveform, lengths=lengths)
         posterior = self.vae.encode(log_mel(levelled, MelSpec())).latent_dist
         factor = self.vae.config.scaling_factor
         encoded = {

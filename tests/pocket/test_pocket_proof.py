@@ -8,7 +8,7 @@ import torch
 from pocket_tools import LABELS, batch, pocket_folder, tones
 
 from apa_lightning import InputError
-from apa_lightning.audio import normalise_level
+from apa_lightning.audio import normalize_level
 from apa_lightning.pocket.assembly import with_untrained_unet
 from apa_lightning.pocket.measures import editing as measure_editing
 from apa_lightning.pocket.measures import judge as measure_judge
@@ -27,8 +27,8 @@ class Knowing:
         self.clips = clips
 
     def names(self, waveforms):
-        known = normalise_level(self.clips.waveform)
-        nearest = torch.cdist(normalise_level(waveforms), known).argmin(-1)
+        known = normalize_level(self.clips.waveform)
+        nearest = torch.cdist(normalize_level(waveforms), known).argmin(-1)
         return [self.clips.metadata[i]["instrument"] for i in nearest.tolist()]
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from apa_lightning import InputError
-from apa_lightning.audio import log_mel, normalise_level
+from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, TINY
 from apa_lightning.pocket.measures import vae as measure_vae
 from apa_lightning.pocket.measures.vae import load, measure, shuffled_pairs, untrained_like
@@ -171,7 +171,7 @@ def test_it_hears_what_the_backbone_hears():
     quiet = tones(1)[0]["waveform"]
     padded = torch.cat([quiet + 0.1, torch.zeros(3200)])[None]
     heard = levelled_log_mel({"waveform": padded, "num_samples": [len(quiet)]})
-    torch.testing.assert_close(heard, log_mel(normalise_level(padded, lengths=[len(quiet)])))
+    torch.testing.assert_close(heard, log_mel(normalize_level(padded, lengths=[len(quiet)])))
     assert heard[0, 0, -10:].max() == pytest.approx(math.log(1e-5))  # padding stays silent
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AudioLDM2Pipeline, AutoencoderKL
 
-from apa_lightning.audio import log_mel, normalise_level
+from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.cli.main import main
@@ -57,7 +57,7 @@ def test_the_wheel_would_hold_every_file():
 
 def test_the_vae_says_log_mels_again(held_out):
     vae = AutoencoderKL.from_pretrained(packaged() / "vae", torch_dtype=torch.float32).eval()
-    mel = log_mel(normalise_level(held_out["waveform"], lengths=held_out["num_samples"]))
+    mel = log_mel(normalize_level(held_out["waveform"], lengths=held_out["num_samples"]))
     with torch.no_grad():
         posterior = vae.encode(mel).latent_dist
         l1 = l1_per_clip(vae.decode(posterior.mean).sample, mel)

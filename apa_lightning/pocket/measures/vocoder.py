@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.audioldm2 import REFINEMENTS
 from apa_lightning.metrics import chroma, chroma_cosine
@@ -90,7 +90,7 @@ class Sources:
 
     def __init__(self, clips: Clips):
         self.keys = clips.keys
-        waveforms = normalise_level(clips.waveform.float(), PEAK)
+        waveforms = normalize_level(clips.waveform.float(), PEAK)
         self.mels = log_mel(waveforms, SPEC)[:, 0]
         self.waveforms = waveforms[:, : self.mels.shape[1] * SPEC.hop_length]
         self.chroma = [chroma(waveform, SPEC.sample_rate) for waveform in self.waveforms]

@@ -14,7 +14,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.parts.part import PocketPart
@@ -135,7 +135,7 @@ class PocketJudge(PocketPart):
 
 def judged_mel(waveforms: Tensor, lengths: Any = None) -> Tensor:
     """Log-mel (B, 1, T, 64) of waveforms (B, S) at a peak of 0.5."""
-    return log_mel(normalise_level(waveforms, lengths=lengths), MelSpec())
+    return log_mel(normalize_level(waveforms, lengths=lengths), MelSpec())
 
 
 def solos(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import SpeechT5HifiGan
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, Sizes
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import chroma, chroma_cosine, unmeasurable
@@ -245,7 +245,7 @@ class PocketVocoder(PocketPart):
         return inputs, torch.stack([waveform[clip, start * hop : end * hop] for clip, start, end in places])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        mels, pieces = self.segments(normalise_level(batch["waveform"], PEAK, batch.get("num_samples")))
+        mels, pieces = self.segments(normalize_level(batch["waveform"], PEAK, batch.get("num_samples")))
         margin = self.margin_frames * self.spec.hop_length
         judged = slice(margin, pieces.shape[1] - margin)
         loss = stft_loss(self(mels)[:, judged], pieces[:, judged], self.fft_sizes, self.convergence, self.log_norm)
@@ -254,7 +254,7 @@ class PocketVocoder(PocketPart):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Whole clips: the loss, the log-spectral distance, and of the first batch the chroma similarity and sounds."""
-        clips = normalise_level(batch["waveform"], PEAK, batch.get("num_samples"))
+        clips = normalize_level(batch["waveform"], PEAK, batch.get("num_samples"))
         mels = log_mel(clips, self.spec)[:, 0]
         made = self(mels)
         clips = clips[:, : made.shape[1]]

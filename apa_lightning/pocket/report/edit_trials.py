@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.metrics import ChromaSimilarity, Clip, EditedClip, PitchAccuracy, following_others
@@ -160,5 +160,5 @@ def _scores(score: Callable[[EditedClip], float], made: Sequence[Clip], compared
 
 def mel_distance(first: Tensor, second: Tensor) -> float:
     """Mean absolute difference of the log-mels of two waveforms (S,) at a peak of 0.5, in nats."""
-    mels = log_mel(normalise_level(torch.stack([first, second])), MelSpec())
+    mels = log_mel(normalize_level(torch.stack([first, second])), MelSpec())
     return float((mels[0] - mels[1]).abs().mean())
