@@ -1,10 +1,10 @@
 """The argument parser: errors in one line, and help that lists the settings of the usual classes."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from apa_lightning.cli.messages import check_config_files, fail, root_message, shortened
@@ -35,11 +35,11 @@ class Parser(LightningArgumentParser):
         """Print the user's mistake in one message and exit with 2."""
         fail(root_message(ex) or shortened(message))
 
-    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse a command line whose ``--config`` may name packaged files, and check those files first."""
         arguments = with_packaged_configs(sys.argv[1:] if args is None else args)
         check_config_files(arguments)
-        return super().parse_args(arguments, **kwargs)
+        return super().parse_args(arguments, *more, **options)
 
     def format_help(self, *args: Any) -> str:
         """Add the settings of the shown classes, which the parser itself lists only where ``class_path`` is given."""
