@@ -14,7 +14,7 @@ from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
 from apa_lightning.edit_jobs.results import EditResults
-from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.request import EditRequest
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
@@ -123,11 +123,6 @@ class EditsDataModule(LightningDataModule):
     ) -> list[EditRequest]:
         """Unpack the requests; the editor moves their recordings to where its parts are."""
         return batch.requests
-
-    def path_of(self, result: EditResult) -> Path:
-        """The file of a result."""
-        assert self.queue is not None
-        return self.output / self.queue.edits[result.request.name].output
 
     def _module(self) -> Any:
         return None if self.trainer is None else self.trainer.lightning_module

@@ -108,7 +108,7 @@ def root_message(error: BaseException | None) -> str | None:
 
 
 def shortened(message: str) -> str:
-    """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
+    """The message of jsonargparse on one line, without the types it tried in vain and the settings it dumps."""
     noise = re.compile(
         r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
     )

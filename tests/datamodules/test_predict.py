@@ -237,7 +237,7 @@ def test_broken_recording_fails_alone(here, predict, capsys):
     Path("cut.flac").write_bytes(Path("whole.flac").read_bytes()[:-20_000])
     write_manifest([("one", "a.wav"), ("bad", "nan.wav"), ("cut", "cut.flac"), ("two", "b.flac")])
     error = refusal(predict, capsys)
-    assert error.startswith("error: predict: 2 of 4 edits failed; the others are whole.")
+    assert error.startswith("error: predict: 2 of 4 edits failed; the others are finished.")
     assert "bad: nan.wav: contains NaN" in error
     assert "cut: cut.flac" in error
     assert audio_bytes().keys() == {"one.wav", "two.wav"}
