@@ -80,10 +80,20 @@ def test_imports_run_one_way():
 
 
 def test_no_room_is_crowded():
-    for package in PACKAGES:
+    for package in (*PACKAGES, "tests"):
         for folder in [ROOT / package, *(ROOT / package).rglob("*/")]:
-            files = [file for file in folder.glob("*.py") if file.stem != "__init__"]
+            files = [file for file in folder.glob("*.py") if file.stem not in ("__init__", "conftest")]
             assert len(files) <= MOST_FILES, f"{folder} holds {len(files)} files"
+
+
+def test_no_test_imports_another():
+    """What tests share is in tests/helpers; a basename may stand for one file only."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    tests = [path.stem for path in files if path.stem.startswith("test_")]
+    assert len(tests) == len(set(tests))
+    for path in files:
+        modules = {part for name in imported(path) for part in name.split(".")}
+        assert not modules & {*tests, "conftest"}, path
 
 
 def test_every_room_of_the_order_exists():

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from random_folders import tiny_flags, tiny_parts
-from test_manifest import tone
+from recordings import tone
 
 from apa_lightning import AudioEditor
 from apa_lightning.cli.main import main

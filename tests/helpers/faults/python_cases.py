@@ -8,11 +8,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from bad_inputs_tools import Room
+from bad_inputs.audio import AUDIO, audio
+from bad_inputs.edits import LINES
+from bad_inputs.room import Room
+from bad_inputs.weights import NO_WEIGHTS, WEIGHTS, truncated
 from fit_tools import WINDOW
 from random_folders import tiny_backbone, tiny_parts
 from shard_tools import tone, write_shards
-from test_bad_inputs import AUDIO, LINES, NO_WEIGHTS, WEIGHTS, audio, truncated
 
 from apa_lightning import AudioEditor, AudioLDM2Backbone, AudioMAE, EditRequest, EditResult
 from apa_lightning.backbones.audioldm2 import PARTS
@@ -226,9 +228,7 @@ def written(name: str, content: Callable[[Room], bytes]) -> Callable[[Room], Pat
 def newer_format(room: Room) -> Path:
     path = room.adapter()
     weights = safetensors.torch.load_file(path)
-    safetensors.torch.save_file(
-        weights, path, {"format": "apa_lightning.adapter", "format_version": "99"}
-    )
+    safetensors.torch.save_file(weights, path, {"format": "apa_lightning.adapter", "format_version": "99"})
     return path
 
 

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bad_servers import stream
+from damages import K, command, offset
 from diary import lines
 from shard_tools import served
-from test_damage import K, command, offset, whole
-from test_damage_streamed import stream
 
-__all__ = ["whole"]  # a fixture
 NAME = "Nothing lost silently"
 #: what happens to the first shard: (shell, samples that are lost by it).
 CHANGES = {

@@ -1,15 +1,11 @@
-"""For test_bad_inputs: a room to prepare bad files in, the commands that meet them, and how a command ended."""
+"""A room to prepare bad files in, and the commands that meet them."""
 
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
-import pickle
 import subprocess
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,17 +14,15 @@ import lightning as L
 import pytest
 import safetensors.torch
 import soundfile
-import torch
 from fit_tools import WINDOW
+from markers import Payload
 from random_folders import tiny_backbone, tiny_flags
-from shard_tools import RATE, encode, plain_tar, sample, tone
+from shard_tools import RATE, plain_tar, sample, tone
 
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
-from apa_lightning.cli.main import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = 12
-FORK = multiprocessing.get_context("fork")  # a second rank without importing everything again
 
 
 class Delivered(L.Callback):
@@ -95,7 +89,7 @@ class Room:
         safetensors.torch.save_file(weights, path)
         return path
 
-    def payload(self) -> "Payload":
+    def payload(self) -> Payload:
         """An object that leaves a canary when it is unpickled."""
         return Payload(self.path / "canary")
 
@@ -113,7 +107,7 @@ class Room:
         shards = ["--data.validation_shards" if command == "fit" else "--data.validation_samples", "null"]
         shards += [f"--data.{split}", shard] if shard is not None else []
         settings = ["--data.batch_size", 16, "--data.max_broken_share", 0.5, "--data.caption_templates", "['{}']"]
-        quiet = ["--trainer.callbacks", "null", "--trainer.callbacks+=bad_inputs_tools.Delivered"]
+        quiet = ["--trainer.callbacks", "null", "--trainer.callbacks+=bad_inputs.room.Delivered"]
         checkpoints = ["--trainer.enable_checkpointing", "false"]
         configs = ["--config", "configs/base.yaml", "--config", "tests/small.yaml"]
         folder = ["--trainer.default_root_dir", self.path / "runs"]
@@ -162,106 +156,6 @@ class Room:
         self.patch.setattr(os, "fsync", sync)
 
 
-class Payload:
-    """Runs a command where it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.canary}",)
-
-
 @cache
 def _good(first: int, last: int) -> list:
     return [member for i in range(first, last) for member in sample(f"good{i:02d}", i)]
-
-
-def noise(seconds: float, kind: str = "flac") -> bytes:
-    """Audio that does not compress, so that a cut falls where it is meant to."""
-    return encode(
-        torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(0)).numpy() * 0.1, kind=kind
-    )
-
-
-@cache
-def three_hours() -> bytes:
-    return encode(torch.full((3 * 3600 * 4_000,), 8_000, dtype=torch.int16).numpy(), 4_000, "flac")
-
-
-# --- how a command ended ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class End:
-    """The exit code, everything that was said, and the files that are new or changed (empty ones aside)."""
-
-    code: object
-    said: str
-    changed: set[str]
-
-    @property
-    def error(self) -> str:
-        return self.said[self.said.index("error: ") :] if "error: " in self.said else ""
-
-
-def run(room: Room, arguments: list[object], capfd, caplog, ranks: int = 1) -> End:
-    """Run the command line in this process, or as several ranks in children."""
-    before = _files(room.path)
-    capfd.readouterr()
-    words = [str(argument) for argument in arguments]
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        if ranks == 1:
-            code = _main(words)
-        else:
-            processes = [FORK.Process(target=_rank, args=(words, rank, ranks)) for rank in range(ranks)]
-            for process in processes:
-                process.start()
-            for process in processes:
-                process.join()
-            (code,) = {process.exitcode for process in processes}
-    output = capfd.readouterr()
-    said = "\n".join([*(str(warning.message) for warning in warned), caplog.text, output.out, output.err])
-    after = _files(room.path)
-    return End(code, said, {name for name, content in after.items() if content and before.get(name) != content})
-
-
-def _main(words: list[str]) -> object:
-    try:
-        main(words)
-    except SystemExit as end:
-        return end.code
-    return 0
-
-
-def _rank(words: list[str], rank: int, ranks: int) -> None:
-    port = 20_000 + os.getppid() % 20_000
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ["WORLD_SIZE"] = str(ranks)
-    sys.exit(_main(words))  # type: ignore[arg-type]
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def quarantined(room: Room) -> Iterator[dict]:
-    """Lines of the reports in the run's log folder."""
-    for report in (room.path / "runs" / "lightning_logs").rglob("quarantine-*.jsonl"):
-        yield from map(json.loads, report.read_text().splitlines())
-
-
-def delivered(room: Room) -> set[str]:
-    return set((room.path / "runs" / "delivered.txt").read_text().split())
-
-
-def pickled(content: object) -> bytes:
-    return pickle.dumps(content)
-
-
-def torch_bytes(content: object, path: Path) -> bytes:
-    torch.save(content, path)
-    data = path.read_bytes()
-    path.unlink()
-    return data

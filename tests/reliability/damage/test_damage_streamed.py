@@ -5,74 +5,24 @@ shard that cannot be used is not known before the run begins, so it is named whe
 others (until `max_broken_share`); and without an index nobody knows what a lost stretch held: it is named as one.
 """
 
-import itertools
 import shutil
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from bad_servers import Bad, stream
+from damages import DAMAGES, Damage, K, cut, offset, written
 from diary import lines
-from processes import Command
-from shard_tools import Quiet, served
-from test_damage import DAMAGES, Damage, K, command, cut, offset, whole, written
+from shard_tools import served
 
-from datamodules.shards import streamed as streamed_shards
 from datamodules.shards.index import index_path
 
-__all__ = ["whole"]  # a fixture
 NAME = "Nothing lost silently"
-
-
-class Bad(Quiet):
-    """A server that behaves badly with the first shard."""
-
-    asked = itertools.count()
-
-    def __init__(self, *arguments, fault: str, **options):
-        self.fault = fault
-        super().__init__(*arguments, **options)
-
-    def do_GET(self) -> None:
-        bad = self.path.endswith("train-000000.tar")
-        if bad and self.fault == "refuses":
-            self.send_error(403)
-        elif bad and self.fault == "sends a page":
-            self.answer(b"<html>Please log in</html>", 0)
-        elif bad and self.fault == "hangs up":
-            data = Path(self.directory, "train-000000.tar").read_bytes()
-            self.answer(data[: len(data) // 2], len(data) // 2)
-        elif bad and self.fault == "goes silent":
-            data = Path(self.directory, "train-000000.tar").read_bytes()
-            self.answer(data[: len(data) // 2], len(data) // 2)
-            time.sleep(300)
-        elif bad and self.fault == "is busy twice" and next(self.asked) < 2:
-            self.send_error(503)
-        else:
-            super().do_GET()
-
-    def answer(self, data: bytes, missing: int) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data) + missing))
-        self.end_headers()
-        self.wfile.write(data)
 
 
 SERVERS = ("refuses", "sends a page", "hangs up", "goes silent", "is busy twice")
 FAST = ("flipped byte in a header", "server hangs up")
 CASES = [*DAMAGES, *(f"server {fault}" for fault in SERVERS)]
-
-
-def impatient() -> None:
-    """Do not wait as long for a bad server as one would wait in earnest."""
-    streamed_shards.SILENCE, streamed_shards.PAUSE = 2.0, 0.1
-
-
-def stream(kind: str, folder: Path, url: str, *more: object, share: float = 1) -> Command:
-    names = ",".join(f"{url}/train-00000{number}.tar" for number in range(2))
-    split = {"fit": "train", "validate": "validation"}[kind]
-    per_epoch = ["--data.samples_per_epoch=24"] if kind == "fit" else []
-    return command(kind, folder, f"--data.{split}_shards=[{names}]", *per_epoch, *more, share=share, before=impatient)
 
 
 @pytest.mark.parametrize("kind", ["validate", "fit"])
