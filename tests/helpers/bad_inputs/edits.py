@@ -29,7 +29,12 @@ LINES: dict[str, tuple[str, list[dict | str]]] = {
 SETTINGS = [
     (18, "missing_manifest", "nowhere.csv", ["--data.manifest", "nowhere.csv"]),
     (18, "missing_folder", "nowhere", ["--data.folder", "nowhere", "--data.prompt", "x"]),
-    (18, "nothing_to_edit", "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT", []),
+    (
+        18,
+        "nothing_to_edit",
+        "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT",
+        [],
+    ),
     (19, "no_prompt", "--data.prompt: is missing", ["--data.folder", "tests"]),
     (20, "pooling_3", "--data.time_pooling: 3; choose one of 1, 2, 4, 8", ["--data.time_pooling", 3]),
     (20, "pooling_0", "--data.time_pooling: 0|choose one of 1, 2, 4, 8", ["--data.time_pooling", 0]),
