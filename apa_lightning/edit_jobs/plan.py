@@ -7,16 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.audio import AudioError, AudioInfo, load_audio, probe_audio, to_mono
+from apa_lightning.audio import AudioError, AudioInfo
 from apa_lightning.edit_jobs.manifest import PAIRS, ManifestRow, Problems
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.editing.source import check_length, check_not_silent
+from apa_lightning.editing.source import check_region, probe_recording
 from apa_lightning.errors import InputError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 OUTPUT_SUFFIXES = (".wav", ".flac")
 MAX_NAME_BYTES = 200  # most file systems allow 255, and a temporary name next to it is longer
-PROBED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -185,10 +184,7 @@ class _Planner:
     def _recording(self, row: ManifestRow, audio: Path, region: tuple[float, float] | None) -> AudioInfo | None:
         if audio not in self.recordings:
             try:
-                found = probe_audio(audio)
-                check_length(found.seconds, None, str(audio))
-                _check_audible(audio, found)
-                self.recordings[audio] = found
+                self.recordings[audio] = probe_recording(audio)
             except (AudioError, OSError) as error:
                 self.recordings[audio] = str(error)
         info = self.recordings[audio]
@@ -196,7 +192,7 @@ class _Planner:
             self.problems.add(row.where, f"audio: {info}" if row.where else info)
             return None
         try:
-            check_length(info.seconds, region, str(audio))
+            check_region(region, info.seconds, str(audio))
         except AudioError as error:
             self.problems.add(row.where, error)
         return info
@@ -219,16 +215,3 @@ class _Planner:
                     f"output: {self.output / output} would overwrite the recording {source}. "
                     "Choose another output folder (`output`) or name.",
                 )
-
-
-def _check_audible(audio: Path, info: AudioInfo) -> None:
-    """Refuse silence. Decoding stops at the first sound: mostly in the first seconds."""
-    start = 0.0
-    while start < info.seconds:
-        waveform, _ = load_audio(audio, start=start, seconds=PROBED_SECONDS)
-        start += PROBED_SECONDS
-        try:
-            return check_not_silent(to_mono(waveform), str(audio))
-        except AudioError:
-            if start >= info.seconds:
-                raise

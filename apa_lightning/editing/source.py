@@ -1,4 +1,6 @@
-"""The recording that is edited: loaded and checked once, prepared for the backbone, and turned into the result."""
+"""The recording that is edited: checked when edits are planned and when it is loaded, prepared for the backbone, and
+turned into the result.
+"""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -7,7 +9,16 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import SAMPLE_RATES, AudioError, fit_length, load_audio, probe_audio, resample, to_mono
+from apa_lightning.audio import (
+    SAMPLE_RATES,
+    AudioError,
+    AudioInfo,
+    fit_length,
+    load_audio,
+    probe_audio,
+    resample,
+    to_mono,
+)
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
@@ -16,6 +27,7 @@ from apa_lightning.utils.pretrained import first_line
 MIN_SECONDS = 0.25
 MAX_SECONDS = 1_800.0
 SILENCE_PEAK = 1e-4  # -80 dBFS
+PROBED_SECONDS = 5.0
 #: Seconds over which an edited region fades into the untouched recording.
 REGION_FADE = 0.03
 
@@ -55,13 +67,14 @@ class Recording:
             return audio
         if isinstance(audio, tuple):
             name, (waveform, rate) = "audio", _from_array(*audio)
-            check_length(waveform.shape[-1] / rate, region, name)
+            _check_length(waveform.shape[-1] / rate, name)
         else:
             name = str(audio)
-            check_length(probe_audio(audio).seconds, region, name)
+            _check_length(probe_audio(audio).seconds, name)
             waveform, rate = load_audio(audio, max_seconds=MAX_SECONDS)
         mono = to_mono(waveform)
-        check_not_silent(mono, name)
+        check_region(region, mono.shape[-1] / rate, name)
+        _check_not_silent(mono, name)
         return cls(mono, rate, name)
 
     def finish(self, settings: EditSettings, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
@@ -107,20 +120,46 @@ class ModelInput:
         self.waveform = fit_length(model, self.frames * backbone.hop_samples)
 
 
-def check_length(seconds: float, region: tuple[float, float] | None, name: str) -> None:
-    """Raise :class:`AudioError` if a recording of ``seconds`` is too short, too long, or ends before ``region``."""
+def probe_recording(path: str | PathLike) -> AudioInfo:
+    """Check a file as far as its header and first sound tell whether it can be edited, without loading the rest.
+
+    Returns:
+        Facts from the header.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InputError: If the recording cannot be read, is too short, too long or silent.
+    """
+    info, name = probe_audio(path), str(path)
+    _check_length(info.seconds, name)
+    start = 0.0
+    while True:  # mostly the first seconds hold a sound
+        waveform, _ = load_audio(path, start=start, seconds=PROBED_SECONDS)
+        start += PROBED_SECONDS
+        try:
+            _check_not_silent(to_mono(waveform), name)
+            return info
+        except AudioError:
+            if start >= info.seconds:
+                raise
+
+
+def check_region(region: tuple[float, float] | None, seconds: float, name: str) -> None:
+    """Raise :class:`AudioError` if ``region`` lies outside a recording of ``seconds``."""
+    if region is not None and region[1] > seconds + 1e-3:
+        raise AudioError(f"region: {region[0]:g} to {region[1]:g} s lies outside {name}, which lasts {seconds:.2f} s.")
+
+
+def _check_length(seconds: float, name: str) -> None:
     if seconds < MIN_SECONDS:
         raise AudioError(f"{name}: lasts {seconds:.3f} s; an edit needs at least {MIN_SECONDS} s.")
     if seconds > MAX_SECONDS:
         raise AudioError(
             f"{name}: lasts {seconds:.0f} s; the limit for one edit is {MAX_SECONDS:g} s. Cut it into parts."
         )
-    if region is not None and region[1] > seconds + 1e-3:
-        raise AudioError(f"region: {region[0]:g} to {region[1]:g} s lies outside {name}, which lasts {seconds:.2f} s.")
 
 
-def check_not_silent(waveform: Tensor, name: str) -> None:
-    """Raise :class:`AudioError` if ``waveform`` (..., S) is digital silence."""
+def _check_not_silent(waveform: Tensor, name: str) -> None:
     if torch.numel(waveform) == 0 or float(waveform.abs().max()) < SILENCE_PEAK:
         raise AudioError(f"{name}: is digital silence; there is nothing to edit.")
 
