@@ -14,7 +14,8 @@ EXTRAS = {
     "matplotlib": "train",
     "requests": "train",
     "urllib3": "train",
-    "mir_eval": "evaluate",
+    "mir_eval": "train",
+    "jinja2": "evaluate",
     "sklearn": "evaluate",
 }
 

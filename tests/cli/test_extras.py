@@ -48,7 +48,7 @@ def test_each_module_is_in_the_extra_that_is_named(module):
 
 def test_the_editor_edits_with_its_own_dependencies_alone():
     """What other libraries of the base installation import themselves cannot be absent."""
-    absent = set(EXTRAS) - {"requests", "urllib3", "sklearn"}
+    absent = set(EXTRAS) - {"requests", "urllib3", "jinja2", "sklearn"}
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)}))\n"
         "import torch; from apa_lightning import AudioEditor; editor = AudioEditor.from_pretrained()\n"
@@ -56,3 +56,14 @@ def test_the_editor_edits_with_its_own_dependencies_alone():
         "assert edit.waveform.shape[-1] == 16000"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_training_needs_no_other_extra():
+    """Torch itself depends on jinja2, so that it is never absent."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['sklearn', 'pretty_midi', 'selenium']))\n"
+        "sys.argv[1:] = ['fit', '--config', 'configs/base.yaml', '--print_config']\n"
+        "from apa_lightning.cli.entry import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (0, "")
