@@ -21,7 +21,7 @@ from filelock import FileLock
 from apa_lightning.audio import AudioError, probe_audio
 from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import alone, atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -199,16 +199,16 @@ class EditResults:
         """Remove the notes of killed processes whose files have been made since, or do not exist."""
         for note, outputs in self._in_progress().items():
             if all(self._is_intact(output) or not (self.folder / output).exists() for output in outputs):
-                with alone(note.with_suffix(".lock"), wait=False) as held:
+                with file_lock(note.with_suffix(".lock"), wait=False) as held:
                     if held:
                         note.unlink(missing_ok=True)
         for half in (self.folder / CLAIMS).glob(".*.json"):
             name = half.name.split(".")[1]
-            with alone(self.folder / CLAIMS / f"{name}.lock", wait=False) as held:
+            with file_lock(self.folder / CLAIMS / f"{name}.lock", wait=False) as held:
                 if held:
                     remove_leftovers(self.folder / CLAIMS / f"{name}.json")
         for lock in set((self.folder / CLAIMS).glob("*.lock")) - {self._results_lock}:
-            with alone(lock, wait=False):
+            with file_lock(lock, wait=False):
                 pass
 
     @contextlib.contextmanager
@@ -222,7 +222,7 @@ class EditResults:
         Yields:
             Whether the claim is held; False if another process holds it and ``wait`` is not set.
         """
-        with alone(self.folder / CLAIMS / f"{name}.lock", wait) as held:
+        with file_lock(self.folder / CLAIMS / f"{name}.lock", wait) as held:
             if held:
                 self.refresh()
             yield held
