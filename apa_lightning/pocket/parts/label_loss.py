@@ -1,4 +1,4 @@
-"""Telling a clip's AudioSet labels, beside what an audio tower is trained for: the towers of CLAP and AudioMAE can begin so."""
+"""The loss of predicting a clip's AudioSet labels: an auxiliary task of CLAP and AudioMAE."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from torch.nn import functional as F
 
 from apa_lightning.pocket.text.prompts import GENRES, INSTRUMENTS
 
-#: What a label head tells apart.
 LABELS = (*INSTRUMENTS.values(), *GENRES.values())
+"""The labels that a label head predicts."""
 
 
 def label_loss(logits: Tensor, labels: Sequence[Sequence[str]]) -> Tensor:
     """Binary cross-entropy of the logits of :data:`LABELS`; clips that have none of them do not count.
 
     Args:
-        logits: (B, L), or (B, L + 1), whose last tells whether a clip has more than one of them.
-        labels: of each clip.
+        logits: (B, L), or (B, L + 1), whose last says whether a clip has more than one label.
+        labels: Labels of each clip.
     """
     target = logits.new_tensor([[float(name in names) for name in LABELS] for names in labels])
     several = (target.sum(dim=1, keepdim=True) > 1).to(target)

@@ -1,6 +1,7 @@
-"""Does a U-Net listen? Noise-prediction losses with what belongs to a clip, and with what belongs to another one.
+"""Losses of a U-Net with a clip's own conditions and with those of another clip; the gap shows whether it uses them.
 
-The gates of the pocket's U-Net: where these are no larger with another clip's audio tokens, no adapter can carry a tune.
+These gaps are the gates of the pocket's U-Net: where the loss is not larger with another clip's audio tokens, no adapter can
+carry a tune.
 """
 
 from collections.abc import Sequence
@@ -12,16 +13,16 @@ from torch import Tensor
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.pooling import POOLING_RATES, pool_tokens
 from apa_lightning.diffusion.losses import epsilon_loss
+from apa_lightning.pocket.parts.phases import TIMESTEPS
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.utils.rng import generator_for, randn
 
-TIMESTEPS = 1000
 GATE = (350, 950)
-"""Timesteps at which is asked whether the U-Net listens; below, the noisy latent itself tells all."""
+"""Range of the timesteps of the gaps; below it, the noisy latent itself tells all."""
 MIDDLE = 650
 
 GAPS = (*((f"omega_{rate}", "text", rate) for rate in POOLING_RATES), ("no_text", "nothing", 1))
-"""What is asked with matched and shuffled audio: name, text stream, pooling rate."""
+"""Gaps between matched and shuffled audio: name, text stream, pooling rate."""
 _GAP_NAMES = (*(name for name, _, _ in GAPS), "omega_1_low", "omega_1_high")
 QUOTIENTS = (
     *((f"shuffled_excess_{name}", f"shuffled_{name}", f"matched_{name}") for name in _GAP_NAMES),
@@ -31,14 +32,19 @@ QUOTIENTS = (
 LOSSES = ("loss", *(loss for _, *pair in QUOTIENTS for loss in pair))
 
 
-def listening_losses(
+def conditioning_losses(
     unet: Any, scheduler: Any, streams: PromptStreams, batch: dict[str, Any], key: Sequence[Any]
 ) -> dict[str, Tensor]:
-    """Losses of a batch of different clips, one per item, by the names of :data:`LOSSES`; those that cannot be asked are absent.
+    """Losses of a batch of different clips, one per item, by the names of :data:`LOSSES`.
+
+    Losses that this batch cannot give are absent.
 
     Args:
-        batch: as ``datamodules.EncodedDataModule`` gives it, on the device of ``unet``.
-        key: decides every draw, so that the losses of two U-Nets can be compared.
+        unet: The U-Net.
+        scheduler: The noise schedule.
+        streams: Encoder of prompts.
+        batch: A batch of ``datamodules.EncodedDataModule``, on the device of ``unet``.
+        key: Seed of every draw, so that the losses of two U-Nets can be compared.
     """
     latents = sample(batch, generator_for(*key, "latents"))
     size, grid, device = len(latents), batch["grid"].float(), latents.device
@@ -75,7 +81,7 @@ def denoising_loss(
     loa: Tensor,
     draw: torch.Generator,
 ) -> Tensor:
-    """Eq. 10: noise -> prediction -> mean squared error of each item (B,)."""
+    """Mean squared error of the predicted noise of each item (B,), Eq. 10."""
     noise, timesteps = randn(tuple(latents.shape), draw, latents), timesteps.to(latents.device)
     predicted = unet(
         scheduler.add_noise(latents, noise, timesteps),
@@ -89,7 +95,7 @@ def denoising_loss(
 
 
 def sample(batch: dict[str, Any], draw: torch.Generator) -> Tensor:
-    """A draw of the VAE's posterior (B, C, T, F) from its moments."""
+    """A sample (B, C, T, F) of the VAE's posterior from its moments."""
     mean = batch["mean"].float()
     return mean + batch["std"].float() * randn(tuple(mean.shape), draw, mean)
 
