@@ -12,7 +12,7 @@ from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalize_level
 from apa_lightning.audio.griffin_lim import _iterate, griffin_lim, magnitudes
 from apa_lightning.backbones.audioldm2 import REFINEMENTS, AudioLDM2Backbone
 from apa_lightning.metrics import chroma, chroma_cosine
-from apa_lightning.pocket.parts.vocoder import log_spectral_distance
+from apa_lightning.pocket.stft_loss import log_spectral_distance
 
 
 def note(pitch: float, seconds: float = 2.56) -> torch.Tensor:

@@ -14,10 +14,11 @@ from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.cli.main import main
 from apa_lightning.pocket.assembly import PARTS, missing, sizes
-from apa_lightning.pocket.measures.vocoder import Sources, load, refine, synthesise, untrained_like
+from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.measures.vocoder import Sources, refine, synthesize, untrained_like
 from apa_lightning.pocket.parts.vae import l1_per_clip
-from apa_lightning.pocket.parts.vocoder import log_spectral_distance, multi_resolution_distance
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.stft_loss import log_spectral_distance, multi_resolution_distance
 from apa_lightning.utils.pretrained import ADAPTER_FILE, packaged
 from datamodules.audioset import AudioSetDataModule
 
@@ -70,7 +71,9 @@ def test_the_vae_says_log_mels_again(held_out):
 def test_the_vocoder_is_nearer_to_the_source_than_an_untrained_one(held_out):
     chosen = [0, 2, 5, 7, 10, 12, 14, 15]
     sources = Sources(Clips(held_out["waveform"][chosen], [held_out["key"][i] for i in chosen]))
-    trained, untrained = (synthesise(v, sources.mels) for v in (load(packaged()), untrained_like(packaged(), 0)))
+    trained, untrained = (
+        synthesize(v, sources.mels) for v in (load_frozen(packaged(), "vocoder"), untrained_like(packaged(), 0))
+    )
     distance, without = (log_spectral_distance(made, sources.waveforms).mean() for made in (trained, untrained))
     assert distance < 11 < without
     assert sum(sources.similarities(trained)) / 8 > 0.65

@@ -183,6 +183,4 @@ def _require_melodies(melodies: Sequence[str]) -> None:
 def _score(name: str, right: dict[str, np.ndarray], seed: int, target: str) -> Score:
     values = {kind: right.pop(kind) for kind in ("trained", "untrained")}
     compared = {kind: float(rows.mean()) for kind, rows in right.items()}
-    return Score.of(
-        "audio_mae", name, values["trained"], seed, values["untrained"], compared=compared, target=target
-    )
+    return Score.of("audio_mae", name, values["trained"], seed, values["untrained"], compared=compared, target=target)

@@ -13,8 +13,8 @@ from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.metrics import ChromaSimilarity, Clip, EditedClip, PitchAccuracy, following_others
-from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
+from apa_lightning.pocket.report.clips import Clips
 
 BATCH = 8
 

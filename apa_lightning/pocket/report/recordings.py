@@ -19,7 +19,9 @@ def find_recordings(folder: Path) -> list[Path]:
         InputError: If there is no such folder, or no sound file in it.
     """
     if not folder.is_dir():
-        raise InputError(f"model.recordings: {folder} is not a folder; give one with sound files ({', '.join(SUFFIXES)}).")
+        raise InputError(
+            f"model.recordings: {folder} is not a folder; give one with sound files ({', '.join(SUFFIXES)})."
+        )
     if not (found := sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)):
         raise InputError(f"model.recordings: {folder} holds no sound files ({', '.join(SUFFIXES)}).")
     return found

@@ -39,7 +39,9 @@ class Score:
     target: str = ""
 
     @classmethod
-    def of(cls, part: str, name: str, values: Values, seed: int, untrained: Values | float | None = None, **more: Any) -> "Score":
+    def of(
+        cls, part: str, name: str, values: Values, seed: int, untrained: Values | float | None = None, **more: Any
+    ) -> "Score":
         """The score of one value per clip.
 
         Args:

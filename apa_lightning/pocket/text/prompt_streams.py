@@ -25,7 +25,9 @@ class PromptStreams:
     def __init__(self, folder: Path):
         require(folder, ("projection_model", "language_model"))
         self.prompts = PromptEncoder(folder)
-        self.projection, self.language_model = (load_frozen(folder, f"{part}_model") for part in ("projection", "language"))
+        self.projection, self.language_model = (
+            load_frozen(folder, f"{part}_model") for part in ("projection", "language")
+        )
         self._known: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     @torch.no_grad()

@@ -15,19 +15,10 @@ from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.measures import audio_mae as measure_audio_mae
 from apa_lightning.pocket.measures.audio_mae import measure, sounding_columns
-from apa_lightning.pocket.parts.audio_mae import (
-    DECODER,
-    Decoder,
-    PocketAudioMAE,
-    encode_visible,
-    normalised,
-    patches,
-    random_order,
-    reconstruction_losses,
-    unpatched,
-)
-from apa_lightning.pocket.parts.labels import LABELS, label_loss
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, normalised, random_order, reconstruction_losses
+from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
+from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, unpatched
+from apa_lightning.pocket.report.clips import Clips
 
 INSTRUMENTS = {"flute": (1.0, 0.1), "organ": (1.0, 0.8, 0.6, 0.5, 0.4)}  # by their overtones
 NOTE = 0.64
@@ -212,7 +203,7 @@ def test_written_folder_is_read_by_the_ordinary_class(trained, items):
 
 
 def test_the_written_decoder_fills_in_the_same(trained):
-    own, written = trained.module.decoder, Decoder.load(trained.folder / "audio_encoder" / DECODER)
+    own, written = trained.module.decoder, PatchDecoder.load(trained.folder / "audio_encoder" / DECODER)
     tokens, seen = torch.randn(2, 1 + 51, own.sizes["tokens"]), torch.rand(2, 256).argsort(dim=1)[:, :51]
     with torch.no_grad():
         torch.testing.assert_close(written(tokens, seen), own.eval()(tokens, seen), rtol=0, atol=2e-2)
@@ -251,7 +242,7 @@ def test_measure(trained, items, monkeypatch, tmp_path):
     assert {figure.part for figure in figures} == {"audio_mae"}
     for figure in figures:
         assert figure.low <= figure.value <= figure.high and figure.clips == len(items)
-        assert figure.untrained is not None and set(figure.beside) == {"filter-bank patches"}
+        assert figure.untrained is not None and set(figure.compared) == {"filter-bank patches"}
     instrument, pitch = figures[:2]
     assert instrument.value > 0.8  # two instruments that differ in their overtones
     assert pitch.value > 3 / 12

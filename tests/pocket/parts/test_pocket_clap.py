@@ -23,7 +23,7 @@ from apa_lightning.pocket.parts.clap import (
     feature_extractor,
     same_meaning,
 )
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.text.prompts import genre_captions
 
 
@@ -216,7 +216,7 @@ def test_the_measure_asks_among_eight(trained, tmp_path):
     figures = measure(tmp_path, held_out, 0, tmp_path / "pictures", recordings)
     by_name = {figure.name: figure for figure in figures}
     instrument = by_name["text retrieves the instrument among 8"]
-    assert (instrument.clips, instrument.target, instrument.beside) == (6, ">= 0.95", {"chance": 0.125})
+    assert (instrument.clips, instrument.target, instrument.compared) == (6, ">= 0.95", {"chance": 0.125})
     assert by_name["text retrieves the genre among 8"].clips == 1
     assert by_name["text retrieves the accompaniment among 8"].clips == 1
     assert by_name["audio-to-text recall@1 among 6 captions"].clips == 6
@@ -229,9 +229,9 @@ def test_the_measure_asks_among_eight(trained, tmp_path):
 def test_recall_counts_the_caption_itself(trained, tmp_path):
     """With embeddings that are known: every clip at its own caption, then every clip at the first caption."""
     trained.module.write(tmp_path)
-    pair, untrained = embedders(tmp_path, 0)
+    both = embedders(tmp_path, 0)
     held_out = clips(4)
-    vectors = pair.text(held_out.prompts)
-    figure = recall(pair, untrained, vectors, vectors, held_out, 0)
-    assert (figure.value, figure.clips, figure.beside["caption of the same labels"]) == (1.0, 4, 1.0)
-    assert recall(pair, untrained, vectors[:1].expand(4, -1), vectors, held_out, 0).value == 0.25
+    vectors = both[0].text(held_out.prompts)
+    figure = recall(both, [vectors, vectors], held_out, 0)
+    assert (figure.value, figure.clips, figure.compared["caption of the same labels"]) == (1.0, 4, 1.0)
+    assert recall(both, [vectors[:1].expand(4, -1), vectors], held_out, 0).value == 0.25

@@ -7,7 +7,8 @@ from pocket_tools import batch, pocket_folder, tones
 from torch.utils.data import DataLoader
 
 from apa_lightning import InputError
-from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge, PocketJudge, disguised, judged_mel, solos
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge, judged_mel
+from apa_lightning.pocket.parts.judge import PocketJudge, disguised, solos
 from apa_lightning.utils.rng import generator_for
 
 

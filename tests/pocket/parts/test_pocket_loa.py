@@ -11,9 +11,10 @@ from transformers import GPT2LMHeadModel
 
 from apa_lightning import AudioMAE, InputError
 from apa_lightning.pocket.measures.loa import measure
-from apa_lightning.pocket.parts.loa import PocketLOA, begin_at, generate, own_and_others, token_cosine, true_loa
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.parts.loa import PocketLOA, match_moments, own_and_others, token_cosine, true_loa
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.text.prompt_encoder import PromptEncoder
+from apa_lightning.pocket.text.prompt_streams import generate
 
 PROMPTS = ["a recording of a violin solo", "jazz", "", "Duet, played with cello accompaniment"]
 
@@ -118,7 +119,7 @@ def test_the_loss_falls_and_the_parts_are_written(fitted):
         return float(torch.nn.functional.mse_loss(generate(m.projection, m.language_model, prompts), target))
 
     fresh = loss(start)
-    begin_at(start.language_model.transformer.ln_f, target)
+    match_moments(start.language_model.transformer.ln_f, target)
     assert loss(module) < 0.7 * loss(start) < 0.35 * fresh
     assert {p.name for p in folder.iterdir() if not p.is_symlink()} == {"projection_model", "language_model"}
     assert {"val/loss", "val/cosine", "val/cosine_centred", "val/cosine_centred_shuffled"} <= set(
@@ -163,8 +164,8 @@ def test_measure(fitted, tmp_path):
     assert figures == measure(folder, clips, seed=0)
     cosine, gain, centred, centred_gain = figures
     assert cosine.low <= cosine.value <= cosine.high and cosine.value > cosine.untrained
-    assert gain.value == pytest.approx(cosine.value - cosine.beside["shuffled captions"])
-    assert centred_gain.value == pytest.approx(centred.value - centred.beside["shuffled captions"])
+    assert gain.value == pytest.approx(cosine.value - cosine.compared["shuffled captions"])
+    assert centred_gain.value == pytest.approx(centred.value - centred.compared["shuffled captions"])
     assert [figure.reached for figure in figures][:3] == [None] * 3 and centred_gain.reached is not None
     assert (tmp_path / "loa.png").stat().st_size > 1000
     with pytest.raises(InputError, match=r"clips: 1; a caption is compared"):

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer, RobertaTokenizer, T5EncoderModel, T5Toke
 from apa_lightning import InputError
 from apa_lightning.conditioning.caption_templates import TEMPLATES
 from apa_lightning.pocket.measures.text_encoder import MeanState, measure
-from apa_lightning.pocket.parts.text_encoder import IGNORED, PocketTextEncoder, mean_state, span_corruption
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.parts.text_encoder import IGNORED, PocketTextEncoder, mean_state
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.text_probe import captions
 from apa_lightning.pocket.text import prompts
+from apa_lightning.pocket.text.span_corruption import span_corruption
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer, corpus, t5_tokenizer
 from datamodules.music.composition.grooves import GENRES
 from datamodules.music.composition.instruments import INSTRUMENTS

@@ -11,8 +11,9 @@ from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.diffusion.losses import loss_weights
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import MAX_FILE_BYTES, PARTS, sizes
-from apa_lightning.pocket.parts.listening import denoising_loss, other_labels, sample, spread
-from apa_lightning.pocket.parts.unet import Phase, PocketUNet, phase_at
+from apa_lightning.pocket.parts.conditioning_gap import denoising_loss, other_labels, sample, spread
+from apa_lightning.pocket.parts.phases import Phase, phase_at
+from apa_lightning.pocket.parts.unet import PocketUNet
 from apa_lightning.utils.rng import generator_for
 from datamodules.encoded import EncodedDataModule
 

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 from apa_lightning import InputError
 from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, TINY
+from apa_lightning.pocket.loading import load_frozen, untrained
 from apa_lightning.pocket.measures import vae as measure_vae
-from apa_lightning.pocket.measures.vae import load, measure, shuffled_pairs, untrained_like
+from apa_lightning.pocket.measures.vae import measure, shuffled_pairs
 from apa_lightning.pocket.parts import vae as vae_module
 from apa_lightning.pocket.parts.vae import PocketVAE, kl_per_number, l1_per_clip, levelled_log_mel, random_crops
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.report.clips import Clips
 
 KINDS = ("solo", "duet", "genre", "solo")
 
@@ -225,7 +226,7 @@ def test_the_shipped_size():
 
 
 def test_scaled_latents_have_unit_deviation(trained):
-    vae = load(trained.folder)
+    vae = load_frozen(trained.folder, "vae")
     heard = levelled_log_mel(batch(tones(8, first=8)))  # the validation clips
     posterior = vae.encode(heard).latent_dist
     latents = posterior.sample(torch.Generator().manual_seed(0)) * vae.config.scaling_factor
@@ -254,11 +255,11 @@ def test_figures(figures):
     assert (solo.clips, solo.target, backing.clips, backing.target) == (4, "<= 0.35", 4, "<= 0.25")
     for figure in (solo, backing, by_name["log-mel L1, real recordings"]):
         assert figure.part == "vae" and figure.low <= figure.value <= figure.high
-        assert figure.value < figure.untrained and "mean spectrum of the clips" in figure.beside
+        assert figure.value < figure.untrained and "mean spectrum of the clips" in figure.compared
     chroma_figure = by_name["chroma similarity through VAE and Griffin-Lim"]
     assert chroma_figure.clips == 2 and chroma_figure.target == ">= 0.80"
-    assert set(chroma_figure.beside) == {"Griffin-Lim on true mels", "shuffled pairs"}
-    assert chroma_figure.beside["Griffin-Lim on true mels"] > chroma_figure.beside["shuffled pairs"]
+    assert set(chroma_figure.compared) == {"Griffin-Lim on true mels", "shuffled pairs"}
+    assert chroma_figure.compared["Griffin-Lim on true mels"] > chroma_figure.compared["shuffled pairs"]
     assert by_name["chroma similarity of real recordings through VAE and Griffin-Lim"].target == ""
     assert by_name["deviation of the scaled latents"].value == pytest.approx(1, abs=0.2)
 
@@ -284,7 +285,7 @@ def test_pictures(figures):
 
 
 def test_l1_is_that_of_the_written_vae(trained, figures):
-    vae, solos = load(trained.folder), clips(8, first=8).where(lambda fields: fields["kind"] == "solo")
+    vae, solos = load_frozen(trained.folder, "vae"), clips(8, first=8).where(lambda fields: fields["kind"] == "solo")
     mel = levelled_log_mel({"waveform": solos.waveform})
     expected = (vae.decode(vae.encode(mel).latent_dist.mean).sample - mel).abs().mean()
     assert figures.by_name["log-mel L1, solo"].value == pytest.approx(float(expected), rel=1e-4)
@@ -292,11 +293,11 @@ def test_l1_is_that_of_the_written_vae(trained, figures):
 
 def test_the_untrained_vae_has_the_same_sizes(trained):
     one, other, third = (
-        untrained_like(trained.folder, 0),
-        untrained_like(trained.folder, 0),
-        untrained_like(trained.folder, 1),
+        untrained(trained.folder, "vae", 0),
+        untrained(trained.folder, "vae", 0),
+        untrained(trained.folder, "vae", 1),
     )
-    shapes = {key: value.shape for key, value in load(trained.folder).state_dict().items()}
+    shapes = {key: value.shape for key, value in load_frozen(trained.folder, "vae").state_dict().items()}
     assert {key: value.shape for key, value in one.state_dict().items()} == shapes
     key = "encoder.conv_in.weight"
     assert torch.equal(one.state_dict()[key], other.state_dict()[key])

@@ -9,20 +9,21 @@ from torch.utils.data import DataLoader
 from transformers import SpeechT5HifiGan
 
 from apa_lightning import InputError
-from apa_lightning.audio import log_mel, normalize_level
+from apa_lightning.audio import log_mel, normalise_level
 from apa_lightning.backbones.architectures import POCKET, TINY
-from apa_lightning.pocket.measures.vocoder import Sources, load, measure, synthesise, untrained_like
+from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.measures.vocoder import Sources, measure, synthesize, untrained_like
 from apa_lightning.pocket.parts.part import save_half
-from apa_lightning.pocket.parts.vocoder import (
+from apa_lightning.pocket.parts.vocoder import PocketVocoder
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.stft_loss import (
     FLOOR,
     PEAK,
-    PocketVocoder,
     log_spectral_distance,
     multi_resolution_distance,
     power_spectrum,
     stft_loss,
 )
-from apa_lightning.pocket.report.figures import Clips
 
 SIZES = {"upsample_initial_channel": 32, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3]]}
 OPTIONS = {"sizes": SIZES, "segment_frames": 16, "segments_per_clip": 2, "fft_sizes": (1024, 256), "warmup_steps": 1}
@@ -138,7 +139,7 @@ def test_the_loss_is_finite_in_silence_and_has_a_gradient(log_norm):
 
 def test_segments_are_pieces_of_the_clips_with_their_own_mels(tmp_path):
     module = PocketVocoder(tmp_path, **OPTIONS)
-    waveform = normalize_level(noise(3, 20_480), PEAK)
+    waveform = normalise_level(noise(3, 20_480), PEAK)
     mels, pieces = module.segments(waveform)
     assert mels.shape == (6, 16, 64) and pieces.shape == (6, 16 * 160)
     for mel, piece in zip(mels, pieces, strict=True):
@@ -178,8 +179,8 @@ def test_a_fit_learns_and_the_folder_sounds_the_same(tmp_path):
     assert vocoder.dtype == torch.float16 and vocoder.config.normalize_before is False
     assert vocoder.config.vocoder_choice == "refined"
     assert list((tmp_path / "model").iterdir()) == [tmp_path / "model" / "vocoder"]
-    mels = log_mel(normalize_level(batch(tones(2))["waveform"], PEAK))[:, 0]
-    written = synthesise(load(tmp_path / "model"), mels)
+    mels = log_mel(normalise_level(batch(tones(2))["waveform"], PEAK))[:, 0]
+    written = synthesize(load_frozen(tmp_path / "model", "vocoder"), mels)
     with torch.no_grad():
         own = module.eval()(mels)
     assert (written - own).abs().max() < 5e-3 * own.abs().max()
@@ -198,11 +199,11 @@ def test_a_fit_learns_and_the_folder_sounds_the_same(tmp_path):
     for figure in measured:
         assert figure.part == "vocoder" and figure.low <= figure.value <= figure.high
         assert bool(figure.target) == ("recordings" not in figure.name and "VAE" not in figure.name)
-        assert figure.untrained is not None and "Griffin-Lim" in figure.beside
+        assert figure.untrained is not None and "Griffin-Lim" in figure.compared
     distance = by_name["multi-resolution STFT distance"]
     assert distance.value < distance.untrained
     assert by_name["multi-resolution STFT distance, refined"].value < distance.value
-    assert distance.target == f"<= {distance.beside['Griffin-Lim']:.3f}"
+    assert distance.target == f"<= {distance.compared['Griffin-Lim']:.3f}"
 
 
 def test_a_resumed_fit_goes_on_exactly(tmp_path):
@@ -271,8 +272,8 @@ def test_the_untrained_vocoder_has_the_same_sizes_and_is_seeded(tmp_path):
     one, same, other = (untrained_like(tmp_path, seed) for seed in (0, 0, 1))
     assert torch.equal(one.conv_pre.weight, same.conv_pre.weight)
     assert not torch.equal(one.conv_pre.weight, other.conv_pre.weight)
-    assert [p.shape for p in one.parameters()] == [p.shape for p in load(tmp_path).parameters()]
-    assert all(p.dtype == torch.float32 for p in load(tmp_path).parameters())
+    assert [p.shape for p in one.parameters()] == [p.shape for p in load_frozen(tmp_path, "vocoder").parameters()]
+    assert all(p.dtype == torch.float32 for p in load_frozen(tmp_path, "vocoder").parameters())
 
 
 def test_a_folder_without_a_vocoder_is_named(tmp_path):
