@@ -104,8 +104,8 @@ def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: 
         return (errors * hidden).sum(dim=1) / (deviations * hidden).sum(dim=1)
 
     if pictures is not None:
-        shown = (values[:PICTURES] for values in (banks, predicted, hidden))
-        draw_masked(pictures / "audio_mae.png", *shown, chosen.keys)
+        few = slice(PICTURES)
+        draw_masked(pictures / "audio_mae.png", banks[few], predicted[few], hidden[few], chosen.keys)
     name = f"share of the variance of hidden patches ({MASK_SHARE:.0%} are hidden) that is not told"
     return Score.of("audio_mae", name, unexplained(predicted), seed, unexplained(without))
 

@@ -13,10 +13,10 @@ import torch
 
 from apa_lightning.audio import MelSpec, log_mel, save_audio
 from apa_lightning.editing.editor import AudioEditor
-from apa_lightning.pocket.measures.judge import of_known_instrument
 from apa_lightning.pocket.instrument_judge import InstrumentJudge
-from apa_lightning.pocket.report.edit_trials import Outcome, Trials, recorded_trials, rendered_trials
+from apa_lightning.pocket.measures.judge import of_known_instrument
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.edit_trials import Outcome, Trials, recorded_trials, rendered_trials
 from apa_lightning.pocket.report.pictures import draw_mels
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.utils.atomic_files import atomic_path

@@ -68,7 +68,7 @@ class PocketUNet(PocketPart):
         self.streams = PromptStreams(self.folder)
         self.scheduler: Any = new_scheduler()
         most = max_loss_weight if loss_weighting == "inverse_snr" else 1
-        self.loss_weights = loss_weights(self.scheduler.alphas_cumprod, most)
+        self.loss_weights = loss_weights(self.scheduler.alphas_cumprod, most)  # type: ignore[attr-defined]
         if start is not None:
             self.unet: Any = load_part(Path(start), "unet").train()
         else:

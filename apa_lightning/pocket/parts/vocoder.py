@@ -105,8 +105,11 @@ class PocketVocoder(PocketPart):
         return vocode(self.vocoder, mels, self.spec.hop_length)
 
     def segments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels (B * K, M + T + M, F) of random pieces of clips (B, S) with margins of M frames, and the pieces
-        themselves (B * K, (M + T + M) * 160)."""
+        """Random pieces of clips (B, S): K of each, of T frames with margins of M frames.
+
+        Returns:
+            Log-mels (B * K, M + T + M, F), and the pieces themselves (B * K, (M + T + M) * 160).
+        """
         mels, hop, draws = log_mel(waveform, self.spec)[:, 0], self.spec.hop_length, self.draws("segments")
         length = self.segment_frames + 2 * self.margin_frames
         last = mels.shape[1] - length

@@ -42,8 +42,8 @@ class Clips:
         def pick(rows: list) -> list:
             return [rows[i] for i in chosen] if rows else []
 
-        rows = (pick(column) for column in (self.keys, self.prompts, self.labels, self.metadata))
-        return Clips(self.waveform[list(chosen)], *rows)
+        texts = pick(self.keys), pick(self.prompts)
+        return Clips(self.waveform[list(chosen)], *texts, pick(self.labels), pick(self.metadata), self.sample_rate)
 
     def draw(self, most: int, seed: int) -> "Clips":
         """At most ``most`` of the clips, in random order."""
