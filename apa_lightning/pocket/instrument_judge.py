@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.text.prompts import INSTRUMENTS
 from apa_lightning.utils.pretrained import frozen
@@ -59,4 +59,4 @@ class InstrumentJudge(nn.Module):
 
 def judged_mel(waveforms: Tensor, lengths: Any = None) -> Tensor:
     """Log-mel (B, 1, T, 64) of waveforms (B, S) at a peak of 0.5."""
-    return log_mel(normalise_level(waveforms, lengths=lengths), MelSpec())
+    return log_mel(normalize_level(waveforms, lengths=lengths), MelSpec())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from apa_lightning.audio import normalise_level
+from apa_lightning.audio import normalize_level
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.report.clips import Clips
@@ -52,5 +52,5 @@ def of_known_instrument(recordings: Clips) -> dict[int, str]:
 @torch.no_grad()
 def round_trip(backbone: AudioLDM2Backbone, waveforms: torch.Tensor) -> torch.Tensor:
     """Waveforms (N, S) encoded and decoded: the upper limit of an edit's quality."""
-    parts = [backbone.decode(backbone.encode_audio(normalise_level(part))) for part in waveforms.split(8)]
+    parts = [backbone.decode(backbone.encode_audio(normalize_level(part))) for part in waveforms.split(8)]
     return torch.cat(parts)

@@ -36,7 +36,7 @@ class PocketAudioMAE(PocketPart):
             need not keep the detail of its own patch, and with that the pitch.
         label_weight: Weight of predicting the AudioSet labels of a clip from the mean of its visible tokens; 0: patches
             alone. With it, a probe for the instrument measures what was taught; pitch is never taught.
-        normalised_targets: Predict each patch with its own mean and deviation taken out.
+        normalized_targets: Predict each patch with its own mean and deviation taken out.
         decoder_width: Width of the decoder's blocks.
         decoder_depth: Number of the decoder's blocks.
         decoder_heads: Attention heads of the decoder's blocks.
@@ -51,7 +51,7 @@ class PocketAudioMAE(PocketPart):
         mask_share: float = 0.8,
         visible_weight: float = 1.0,
         label_weight: float = 0.0,
-        normalised_targets: bool = False,
+        normalized_targets: bool = False,
         decoder_width: int = 96,
         decoder_depth: int = 1,
         decoder_heads: int = 3,
@@ -64,7 +64,7 @@ class PocketAudioMAE(PocketPart):
         least = 4 * decoder_heads
         rule = f"it must be a multiple of 4 * decoder_heads = {least}."
         check(decoder_width % least == 0, "decoder_width", decoder_width, rule)
-        self.mask_share, self.normalised_targets = mask_share, normalised_targets
+        self.mask_share, self.normalized_targets = mask_share, normalized_targets
         self.visible_weight, self.label_weight = visible_weight, label_weight
         with seeded(self.seed):
             self.encoder: Any = POCKET.build_audio_encoder()
@@ -100,7 +100,7 @@ class PocketAudioMAE(PocketPart):
         masked = torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
         tokens = encode_visible(self.encoder, banks, seen)
         target = patches(banks, self.patch)
-        target = normalised(target) if self.normalised_targets else target
+        target = normalized(target) if self.normalized_targets else target
         return self.decoder(tokens, seen), target, masked, self.label_head(tokens[:, 1:].mean(dim=1))
 
     def _losses(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ class PocketAudioMAE(PocketPart):
         """Write pictures of a few clips into the run's log folder and its TensorBoard."""
         from matplotlib.image import imread
 
-        if self.normalised_targets:
+        if self.normalized_targets:
             target = patches(banks, self.patch)
             predicted = predicted * deviation(target) + target.mean(dim=-1, keepdim=True)
         path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / f"masked_{self.global_step:07d}.png"
@@ -164,6 +164,6 @@ def deviation(values: Tensor) -> Tensor:
     return (values.var(dim=-1, keepdim=True, correction=0) + _FLAT**2).sqrt()
 
 
-def normalised(values: Tensor) -> Tensor:
+def normalized(values: Tensor) -> Tensor:
     """Patches (B, N, P) with their own mean and deviation taken out."""
     return (values - values.mean(dim=-1, keepdim=True)) / deviation(values)

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.instrument_judge import LOG_MEL_MEAN, LOG_MEL_STD
@@ -113,7 +113,7 @@ def initialize(vae: Any) -> Any:
 
 def levelled_log_mel(batch: dict[str, Any]) -> Tensor:
     """Log-mel (B, 1, T, F) of a batch's waveforms, as the backbone encodes them."""
-    return log_mel(normalise_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
+    return log_mel(normalize_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
 
 
 def random_crops(mel: Tensor, frames: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, Sizes
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import chroma, chroma_cosine, unmeasurable
@@ -127,7 +127,7 @@ class PocketVocoder(PocketPart):
         return inputs, torch.stack([waveform[clip, start * hop : end * hop] for clip, start, end in places])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        mels, pieces = self.segments(normalise_level(batch["waveform"], PEAK, batch.get("num_samples")))
+        mels, pieces = self.segments(normalize_level(batch["waveform"], PEAK, batch.get("num_samples")))
         margin = self.margin_frames * self.spec.hop_length
         counted = slice(margin, pieces.shape[1] - margin)
         loss = stft_loss(self(mels)[:, counted], pieces[:, counted], self.fft_sizes, self.convergence, self.log_norm)
@@ -136,7 +136,7 @@ class PocketVocoder(PocketPart):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the loss and log-spectral distance of whole clips; chroma similarity and audio of the first batch."""
-        clips = normalise_level(batch["waveform"], PEAK, batch.get("num_samples"))
+        clips = normalize_level(batch["waveform"], PEAK, batch.get("num_samples"))
         mels = log_mel(clips, self.spec)[:, 0]
         made = self(mels)
         clips = clips[:, : made.shape[1]]

@@ -15,7 +15,7 @@ from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.measures import audio_mae as measure_audio_mae
 from apa_lightning.pocket.measures.audio_mae import measure, sounding_columns
-from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, normalised, random_order, reconstruction_losses
+from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, normalized, random_order, reconstruction_losses
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, unpatched
 from apa_lightning.pocket.report.clips import Clips
@@ -144,9 +144,9 @@ def test_label_loss_counts_clips_with_known_labels():
     assert label_loss(several, [["Flute", "Organ"]]).item() == pytest.approx(40 / (len(LABELS) + 1), rel=1e-4)
 
 
-def test_normalised_patches():
+def test_normalized_patches():
     values = torch.stack([torch.randn(256) * 3 + 5, torch.full((256,), -1.3) + 1e-6 * torch.randn(256)])[None]
-    loud, silent = normalised(values)[0]
+    loud, silent = normalized(values)[0]
     assert loud.mean().item() == pytest.approx(0, abs=1e-5) and loud.std().item() == pytest.approx(1, abs=0.01)
     assert silent.abs().max() < 1e-2  # rounding is not blown up
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from transformers import SpeechT5HifiGan
 
 from apa_lightning import InputError
-from apa_lightning.audio import log_mel, normalise_level
+from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, TINY
 from apa_lightning.pocket.loading import load_frozen
 from apa_lightning.pocket.measures.vocoder import Sources, measure, synthesize, untrained_like
@@ -139,7 +139,7 @@ def test_the_loss_is_finite_in_silence_and_has_a_gradient(log_norm):
 
 def test_segments_are_pieces_of_the_clips_with_their_own_mels(tmp_path):
     module = PocketVocoder(tmp_path, **OPTIONS)
-    waveform = normalise_level(noise(3, 20_480), PEAK)
+    waveform = normalize_level(noise(3, 20_480), PEAK)
     mels, pieces = module.segments(waveform)
     assert mels.shape == (6, 16, 64) and pieces.shape == (6, 16 * 160)
     for mel, piece in zip(mels, pieces, strict=True):
@@ -179,7 +179,7 @@ def test_a_fit_learns_and_the_folder_sounds_the_same(tmp_path):
     assert vocoder.dtype == torch.float16 and vocoder.config.normalize_before is False
     assert vocoder.config.vocoder_choice == "refined"
     assert list((tmp_path / "model").iterdir()) == [tmp_path / "model" / "vocoder"]
-    mels = log_mel(normalise_level(batch(tones(2))["waveform"], PEAK))[:, 0]
+    mels = log_mel(normalize_level(batch(tones(2))["waveform"], PEAK))[:, 0]
     written = synthesize(load_frozen(tmp_path / "model", "vocoder"), mels)
     with torch.no_grad():
         own = module.eval()(mels)
