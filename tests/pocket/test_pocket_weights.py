@@ -97,9 +97,9 @@ def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["folder"] == str(packaged())
-    wanted = [figure for figure in report["figures"] if figure["target"]]
-    assert {figure["part"] for figure in wanted} == {"clap", "audio_mae", "text_encoder", "loa"}
-    short = {f"{figure['part']}: {figure['name']}" for figure in wanted if not figure["reached"]}
+    wanted = [score for score in report["scores"] if score["target"]]
+    assert {score["part"] for score in wanted} == {"clap", "audio_mae", "text_encoder", "loa"}
+    short = {f"{score['part']}: {score['name']}" for score in wanted if not score["reached"]}
     # Few of the embedded clips have one note at a time: too few to teach a probe pitch. The full report has 256.
     assert short <= {"audio_mae: pitch class of a column, tokens side by side"}
     assert "| loa" in capsys.readouterr().out
