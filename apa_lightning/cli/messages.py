@@ -59,6 +59,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def remember_typed_flags(args: Sequence[str]) -> None:
+    """Keep the flags that were typed, for messages about a command line that cannot be parsed."""
+    typed = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
+    _flags.update({flag.rpartition(".")[2].lstrip("-").rstrip("+"): flag for flag in typed})
+
+
 def remember_flags(settings: Namespace) -> None:
     """Keep the flags of the running command by the bare names of its settings, for messages."""
     names = {name: f"--{name}" for name in vars(settings)}
@@ -113,7 +119,9 @@ def shortened(message: str) -> str:
         r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
     )
     lines = [line.strip(" -") for line in message.splitlines()]
-    return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
+    short = " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
+    short = re.sub(r"^Parser key \"([\w.]+)\"", lambda key: f"--{key[1]}" if "." in key[1] else key[1], short)
+    return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 
 
 def quiet_libraries() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
-from apa_lightning.cli.messages import check_config_files, fail, root_message, shortened
+from apa_lightning.cli.messages import check_config_files, fail, remember_typed_flags, root_message, shortened
 from apa_lightning.cli.packaged_configs import with_packaged_configs
 
 # An overlay's values must reach the ${...} of the base file: with this mode, interpolations are resolved after merging.
@@ -38,6 +38,7 @@ class Parser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse a command line whose ``--config`` may name packaged files, and check those files first."""
         arguments = with_packaged_configs(sys.argv[1:] if args is None else args)
+        remember_typed_flags(arguments)
         check_config_files(arguments)
         return super().parse_args(arguments, *more, **options)
 
