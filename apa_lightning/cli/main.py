@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import callbacks
@@ -87,11 +88,20 @@ class CLI(CommandLine):
             refuse_requeued(config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self.subcommand == "fit":
-            listed = self.config_init[self.subcommand].trainer.callbacks or []
-            listed = listed if isinstance(listed, list) else [listed]
-            missing = [guard() for guard in GUARDS if not any(isinstance(one, guard) for one in listed)]
-            kwargs["callbacks"] = missing + listed
+        settings = self.config_init[str(self.subcommand)].trainer
+        listed = settings.callbacks or []
+        listed = listed if isinstance(listed, list) else [listed]
+
+        def is_listed(kind: type[Callback]) -> bool:
+            return any(isinstance(callback, kind) for callback in listed)
+
+        guards = [guard() for guard in GUARDS if self.subcommand == "fit" and not is_listed(guard)]
+        shown: list[Callback] = []
+        if settings.enable_progress_bar is not False and not settings.barebones and not is_listed(ProgressBar):
+            shown.append(callbacks.StepProgress())
+        if settings.enable_model_summary is not False and not settings.barebones and not is_listed(ModelSummary):
+            shown.append(callbacks.ParameterTable())
+        kwargs["callbacks"] = guards + listed + shown
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...

@@ -6,12 +6,12 @@ from functools import partial
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, EditMetric, with_floors
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.module import AudioPromptModule
+from callbacks.loggers import log_charts
 from callbacks.validation.edits import EditsCallback, ValidationEdit
 from callbacks.validation.plan import ValidationPlan, file_name
 
@@ -29,11 +29,11 @@ class EditMetrics(EditsCallback):
     and EarlyStopping. Every process edits clips of its own; the means are over all of them.
 
     Args:
-        plan: what is edited, and how.
-        every_n_validations: 1 means at each; the first validation always counts.
-        during_sanity_check: edit also in the sanity check before training.
-        clap: CLAP folder or hub id for the scores; ``null`` means the one that the backbone itself reads prompts with.
-        name: prefix of the logged names; give two of these callbacks different names.
+        plan: Clips to edit, and the settings of the edits.
+        every_n_validations: Number of validations from one with edits to the next; the first one has edits.
+        during_sanity_check: Edit also in the sanity check before training.
+        clap: CLAP folder or hub id for the scores; ``null`` means the one that the backbone itself encodes prompts with.
+        name: Prefix of the logged names; give two of these callbacks different names.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class EditMetrics(EditsCallback):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        return f"{type(self).__qualname__}{dict(name=self.name)}"
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -65,10 +65,9 @@ class EditMetrics(EditsCallback):
             log.info("%s: scores are by %s", self.name, self._embedder.name)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
-                logger.experiment.add_custom_scalars(_charts(names, pl_module.pooling_rates.rates))
+        names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            log_charts(logger, _charts(names, pl_module.pooling_rates.rates))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         clap, rate = self._embedder.to(module.device), module.backbone.sample_rate
