@@ -18,6 +18,7 @@ from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, P
 from apa_lightning.diffusion.losses import epsilon_loss, loss_weights
 from apa_lightning.editing.editor import AudioEditor, EditRequest, EditResult
 from apa_lightning.errors import InputError
+from apa_lightning.utils.lightning_compat import leave_out_of_ddp, training_batch
 from apa_lightning.utils.rng import generator_for, randn
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class AudioPromptModule(L.LightningModule):
         frozen = [
             name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
         ]
-        self._ddp_params_and_buffers_to_ignore = frozen
+        leave_out_of_ddp(self, frozen)
         kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
         self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
 
@@ -155,7 +156,7 @@ class AudioPromptModule(L.LightningModule):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        draw = generator_for(self.seed, "fit", self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        draw = generator_for(self.seed, "fit", training_batch(self.trainer), self.global_rank)
         size = len(batch["prompt"])
         omega = self.pooling_rates.draw(draw)
         drop_text, drop_audio = self.condition_dropout.draw(size, draw)
