@@ -109,12 +109,12 @@ def test_settings_are_checked_once_and_everywhere():
         lambda: EditSettings.check("strength", 2),
         lambda: EditRequest(audio="a.wav", prompt="x", strength=2),
     ):
-        with pytest.raises(InputError, match="^strength: 2; give a share above 0, at most 1"):
+        with pytest.raises(InputError, match=r"^strength: 2; give a share above 0, at most 1"):
             call()
     assert EditSettings(freq_pooling=None).freq_pooling is None
-    with pytest.raises(InputError, match="^num_inference_steps: None; "):
+    with pytest.raises(InputError, match=r"^num_inference_steps: None; "):
         EditSettings(num_inference_steps=None)
-    with pytest.raises(InputError, match="^guidance_scale: 1"):
+    with pytest.raises(InputError, match=r"^guidance_scale: 1"):
         EditSettings(guidance_scale=10**400)
 
 

@@ -39,16 +39,18 @@ SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lamb
 def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
 ) -> list[Score]:
-    """The adapter beside text alone, SDEdit, no edit at all and the truth; then one knob at a time.
+    """Compare the adapter with text alone, SDEdit, no edit and the truth; then vary one knob at a time.
 
     Args:
-        folder: a whole pocket backbone with ``judge`` and ``adapter.safetensors``. clips: held-out, each melody on several
-            instruments. seed: of trials, noise and intervals.
-        pictures: folder for ``trade_off.png``, ``edits.png``, ``editing.json`` and some edits as sound.
-        recordings: real recordings; those of a known instrument are edited too, whatever comes out.
+        folder: A whole pocket backbone with ``judge`` and ``adapter.safetensors``.
+        clips: Held-out clips, each melody on several instruments.
+        seed: Seed of trials, noise and intervals.
+        pictures: Folder for ``trade_off.png``, ``edits.png``, ``editing.json`` and some edits as sound.
+        recordings: Real recordings; those of a known instrument are edited too.
 
     Raises:
-        InputError: ``folder`` lacks a part; no melody was rendered on two instruments.
+        InputError: If ``folder`` lacks a part.
+        ValueError: If no melody was rendered on two instruments.
     """
     judge = InstrumentJudge.from_pretrained(folder)
     adapter = folder / "adapter.safetensors"
