@@ -27,7 +27,7 @@ from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.text.prompts import genre_captions
 
 
-def fit(module: PocketClap, steps: int, count: int = 16, ckpt_path=None, callbacks=()) -> L.Trainer:
+def fit(module: PocketClap, steps: int, count: int = 16, ckpt_path=None, callbacks=(), **options) -> L.Trainer:
     trainer = L.Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -39,6 +39,7 @@ def fit(module: PocketClap, steps: int, count: int = 16, ckpt_path=None, callbac
         val_check_interval=steps,
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
+        **options,
     )
     loaders = (DataLoader(tones(n), batch_size=8, collate_fn=batch) for n in (count, 8))
     trainer.fit(module, *loaders, ckpt_path=ckpt_path, weights_only=True)
@@ -60,6 +61,12 @@ class Losses(L.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, *_):
         self.train.append(float(outputs["loss"]))
+
+
+def test_mixed_precision_clips_gradients(tmp_path):
+    """The recipe's precision: Lightning refuses to clip the gradients of a fused optimizer there."""
+    trainer = fit(PocketClap(tmp_path), 1, count=8, precision="bf16-mixed", gradient_clip_val=1.0)
+    assert trainer.global_step == 1 and not trainer.optimizers[0].defaults["fused"]
 
 
 # --- features -------------------------------------------------------------------------------------------------------
