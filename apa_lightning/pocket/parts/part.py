@@ -80,9 +80,8 @@ class PocketPart(L.LightningModule):
                 "trainer.max_steps: the learning rate falls to 0 at the last step; give a number of steps."
             )
         groups = decayed(self.named_parameters(), self.weight_decay)
-        fused = "mixed" not in str(
-            self.trainer.precision
-        )  # Lightning refuses to clip gradients of a fused optimizer there
+        # In mixed precision Lightning refuses to clip the gradients of a fused optimizer.
+        fused = "mixed" not in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=fused)
 
         def rate(step: int) -> float:
