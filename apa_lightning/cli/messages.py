@@ -89,7 +89,7 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
 
 
 def check_config_files(args: Sequence[str]) -> None:
-    """jsonargparse says what is wrong with a configuration file, but not with which one."""
+    """Name the configuration file that is broken: jsonargparse says what is wrong, but not in which file."""
     for flag, value in zip(args, [*args[1:], ""], strict=False):
         name, _, joined = flag.partition("=")
         if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
