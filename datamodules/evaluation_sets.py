@@ -50,7 +50,7 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
         raise FileNotFoundError(
             f"--data.sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
         )
-    urls = expand_shards("--data.sources", sources, True, "validation")  # a command is none of these
+    urls = expand_shards("sources", sources, True, "validation")  # a command is none of these
     if remote := [url for url in urls if not is_local(url)]:
         raise InputError(f"--data.sources: {remote[0]} is not local. Download it and give its path.")
     return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)

@@ -55,5 +55,10 @@ def _start_worker() -> None:
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if (parent := multiprocessing.parent_process()) is not None:  # a pool's workers would wait for work forever
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:  # otherwise a pool's workers wait for work forever
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

@@ -12,8 +12,8 @@ from audioset_tools import ALL, keys, module, on_rank
 from shard_tools import tone, write_shards
 
 from apa_lightning.errors import InputError
+from datamodules.loading.order import SampleOrder, evaluation_plan
 from datamodules.shards.index import index_path
-from datamodules.shards.loading import SampleOrder, evaluation_plan
 
 
 @pytest.mark.parametrize("workers", [0, 2, 5])
@@ -151,7 +151,7 @@ def test_evaluation_plans() -> None:
 
 
 def test_too_few_validation_clips_for_the_ranks_is_said(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"--data.init_args.validation_shards: fewer clips than the 6 processes"):
+    with pytest.raises(InputError, match=r"^validation_shards: fewer clips than the 6 processes"):
         on_rank(module(folder), 0, 6).val_dataloader()
 
 
