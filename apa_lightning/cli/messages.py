@@ -83,7 +83,7 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
 
     def flag(match: re.Match) -> str:
         name = match["field"] or match["quoted"]
-        return match[0].replace(match["quoted"] and f"`{name}`" or name, flags[name], 1) if name in flags else match[0]
+        return match[0].replace((match["quoted"] and f"`{name}`") or name, flags[name], 1) if name in flags else match[0]
 
     return re.sub(r"^ *(?P<field>\w+)(?=(\.\w+)*: )|`(?P<quoted>\w+)`", flag, message, flags=re.MULTILINE)
 
