@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types reliability tensorboard pocket-report clean
+.PHONY: demo test lint docs reliability tensorboard pocket-report clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Kills, damages, fills and starves the program on purpose, and prints the table of RELIABILITY.md: about an hour.
+# Kills, damages, fills and starves the program on purpose, and prints the table of docs/reliability.md: about an hour.
 reliability: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 --dist loadfile -m "slow or not slow"
 
@@ -30,9 +30,14 @@ pocket-report: $(VENV)/.installed
 	$(BIN)/python -m apa_lightning test --config configs/pocket/report.yaml \
 		--data.validation_shards 'runs/pocket/held_out/validation-*.tar'
 
-lint types: $(VENV)/.installed
+lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/ruff check . && $(BIN)/ruff format --diff . && $(BIN)/mypy
 
+# The pages in docs/ as a site in site/. The variable turns off an announcement of mkdocs-material about its successor.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs edits
+	rm -rf $(VENV) runs edits site

@@ -20,6 +20,7 @@ from apa_lightning.diffusion.objectives import LossWeighting, Objective
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
+from apa_lightning.utils.lightning_compat import leave_out_of_ddp, training_batch
 from apa_lightning.utils.rng import generator_for, randn
 
 log = logging.getLogger(__name__)
@@ -150,9 +151,10 @@ class AudioPromptModule(L.LightningModule):
             backbone.compile_blocks()
         self.adapter, self.audio_encoder, self.backbone = adapter, audio_encoder, backbone
         # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
-        self._ddp_params_and_buffers_to_ignore = [
+        frozen = [
             name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
         ]
+        leave_out_of_ddp(self, frozen)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.ap_scale == 0:
@@ -174,7 +176,7 @@ class AudioPromptModule(L.LightningModule):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        draw = generator_for(self.seed, "fit", self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        draw = generator_for(self.seed, "fit", training_batch(self.trainer), self.global_rank)
         size = len(batch["prompt"])
         omega = self.pooling_rates.draw(draw)
         drop_text, drop_audio = self.condition_dropout.draw(size, draw)

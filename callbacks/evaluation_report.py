@@ -18,7 +18,7 @@ import apa_lightning
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.measure import Measurer, Measures, Pair
 from apa_lightning.evaluation.report.findings import write_findings
-from apa_lightning.evaluation.report.html import write_report
+from apa_lightning.evaluation.report.page import write_report
 from apa_lightning.evaluation.report.tables import write_tables
 from apa_lightning.evaluation.rows import Row, write_rows
 from apa_lightning.evaluation.sweep import write_operating_points

@@ -5,17 +5,19 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from apa_lightning.utils.lightning_compat import is_accumulating, save_checkpoint_now
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt``, the state to resume from, after every validation and when training ends.
 
-    ``ModelCheckpoint(monitor=..., save_last=True)`` writes it only when the monitored figure has become better: a kill in
-    a long plateau would lose all of it. Where a validation falls between batches whose gradients are accumulated, it is
-    written after the step that they lead to: gradients are in no checkpoint.
+    ``ModelCheckpoint(monitor=..., save_last=True)`` writes it only when the monitored score has improved, so a kill in a
+    long plateau would lose all of it. Where a validation falls between batches whose gradients are accumulated, the file
+    is written after the step that they lead to, because gradients are in no checkpoint.
 
     Args:
-        every_n_train_steps: write it so often instead of after every validation.
-        dirpath: folder; ``null`` means ``checkpoints`` in the run's folder.
+        every_n_train_steps: Steps from one file to the next; ``null`` writes it after every validation instead.
+        dirpath: Folder of the file; ``null`` means ``checkpoints`` in the run's folder.
     """
 
     def __init__(self, every_n_train_steps: int | None = None, dirpath: str | None = None):
@@ -29,16 +31,15 @@ class LastCheckpoint(ModelCheckpoint):
         self._waits = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._waits = not trainer.sanity_checking and trainer.fit_loop._should_accumulate()
+        self._waits = not trainer.sanity_checking and is_accumulating(trainer)
         if not self._waits:
             super().on_validation_end(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
         super().on_train_batch_end(trainer, *arguments)
-        if self._waits and not trainer.fit_loop._should_accumulate():
+        if self._waits and not is_accumulating(trainer):
             self._waits = False
-            self.on_train_end(trainer)
+            save_checkpoint_now(self, trainer)
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        save_checkpoint_now(self, trainer)

@@ -1,9 +1,12 @@
-"""Files of `predict`: one audio file and one line of `results.jsonl` per edit, a summary, a table for spreadsheets."""
+"""Files of ``predict``: one audio file and one line of ``results.jsonl`` per edit, a summary, a table for spreadsheets."""
 
 import time
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
@@ -11,40 +14,45 @@ from apa_lightning.audio import AudioError
 from apa_lightning.edit_jobs.queue import EditQueue
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
+from apa_lightning.utils.progress import progress
 from datamodules.edits import EditsDataModule
 
 TERMINATED = 128 + 15
 
 
-class PredictionWriter(Callback):
-    """Writes each edit as soon as it is made: the audio file first, its line after, so a stop at any moment loses
-    nothing but the batch in work. Nothing is kept in memory. Outside of `predict` it does nothing.
+class PredictionWriter(BasePredictionWriter):
+    """Writes each edit as soon as it is made; outside of `predict` it does nothing.
 
-    An edit that cannot be made (a recording that breaks in the middle, a result with NaN) is recorded as failed and the
-    run goes on; at the very end :class:`InputError` names the failures, so that the command exits with 2.
+    The audio file is written first and its line after it, so a stop at any moment loses only the batch that is being made.
+    Nothing is kept in memory. An edit that cannot be made (a recording that breaks in the middle, a result with NaN) is
+    recorded as failed and the run continues; at the end :class:`InputError` names the failures, so that the command exits
+    with 2.
 
     Args:
-        progress: Show a progress bar over all edits, of all processes, in place of Lightning's over batches.
+        progress: Report progress over all edits, of all processes, in place of Lightning's bar over batches.
     """
 
     def __init__(self, progress: bool = True):
+        super().__init__(write_interval="batch")
         self.progress = progress
         self._bar: tqdm | None = None
         self._replaced: Any = None  # Lightning's bar, while ours is shown
         self._started = 0.0
         self._failures: dict[str, str] = {}
-        self._summarised = False
+        self._summarized = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
-        if not isinstance(trainer.datamodule, EditsDataModule):
+        if not isinstance(_data(trainer), EditsDataModule):
             raise InputError(
                 "data: predict edits what datamodules.EditsDataModule reads; give it as --data.class_path."
             )
+        # Lightning looks for indices of a batch in a dataset; a queue has none.
+        warnings.filterwarnings("ignore", "Couldn't infer the batch indices")
         _queue(trainer).has_writer = True
         trainer.predict_loop.return_predictions = False  # Lightning would keep every waveform
-        self._failures, self._summarised = {}, False
+        self._failures, self._summarized = {}, False
         bar: Any = trainer.progress_bar_callback
         if self.progress and trainer.is_global_zero and bar is not None and bar.is_enabled:
             bar.disable()
@@ -56,27 +64,28 @@ class PredictionWriter(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: list[EditRequest], *_: Any
     ) -> None:
-        if self._bar is None and trainer.is_global_zero:
-            done, total = len(_queue(trainer).skipped), len(_queue(trainer).edits)
-            hidden = self._replaced is None
-            self._bar = tqdm(total=total, initial=done, desc="edits", unit="edit", dynamic_ncols=True, disable=hidden)
+        if self._bar is None and self._replaced is not None:
+            queue = _queue(trainer)
+            self._bar = progress(len(queue.edits), "edits", "edit", initial=len(queue.skipped))
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: list[EditResult], batch: list[EditRequest], *_: Any
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: list[EditRequest],
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
+        """Write the results of a batch that are not there yet; the others were computed only to keep the batch whole."""
         queue = _queue(trainer)
-        for result in outputs:
-            if queue.is_settled(result.request.name):  # computed along with others of its batch that were missing
-                continue
-            try:
-                result.save(trainer.datamodule.path_of(result))
-            except AudioError as error:
-                queue.record_failed(result.request.name, str(error))
-            else:
-                queue.record_done(result.request.name, result.record())
+        for result in prediction:
+            if not queue.is_settled(result.request.name):
+                self._write(queue, result)
         if self._bar is not None:
             self._bar.update(len(queue.skipped) + len(queue.made()) + len(queue.failures()) - self._bar.n)
-        if trainer.received_sigterm:  # Lightning looks at it in fit alone
+        if trainer.received_sigterm:  # Lightning checks it in fit only
             raise SIGTERMException(TERMINATED)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,29 +96,39 @@ class PredictionWriter(Callback):
             queue.results.tidy()
             self._failures = queue.failures()
             table = queue.results.write_table()
-            self._summarised = True
+            self._summarized = True
             print(summary(queue, time.monotonic() - self._started, f"{queue.results.path}, {table.name}"), flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
-        queue = trainer.datamodule.queue if isinstance(trainer.datamodule, EditsDataModule) else None
-        if queue is not None and queue.keys and trainer.is_global_zero and not self._summarised:
+        data = _data(trainer)
+        queue = data.queue if isinstance(data, EditsDataModule) else None
+        if queue is not None and queue.keys and trainer.is_global_zero and not self._summarized:
             done = len(queue.skipped) + len(queue.made())
             print(
-                f"predict: stopped; {done} of {len(queue.edits)} edits are whole in {queue.results.folder}. "
+                f"predict: stopped; {done} of {len(queue.edits)} edits are finished in {queue.results.folder}. "
                 "The same command makes the rest.",
                 flush=True,
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The very end: all is written and told."""
+        """Name the failed edits, after everything else is done."""
         if self._failures:
             failures, self._failures = self._failures, {}
             shown = "".join(f"\n  {edit_id}: {message}" for edit_id, message in failures.items())
             raise InputError(
-                f"predict: {len(failures)} of {len(_queue(trainer).edits)} edits failed; the others are whole. "
-                f"Mend what is said below and start the same command again: it makes only these.{shown}"
+                f"predict: {len(failures)} of {len(_queue(trainer).edits)} edits failed; the others are finished. "
+                f"Correct the problems below and start the same command again: it makes only these edits.{shown}"
             )
+
+    def _write(self, queue: EditQueue, result: EditResult) -> None:
+        edit_id = result.request.name
+        try:
+            result.save(queue.results.folder / queue.edits[edit_id].output)
+        except AudioError as error:
+            queue.record_failed(edit_id, str(error))
+        else:
+            queue.record_done(edit_id, result.record())
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -121,7 +140,7 @@ class PredictionWriter(Callback):
 
 
 def summary(queue: EditQueue, seconds: float, files: str) -> str:
-    """A small table: what was made, skipped, failed or left, how long it took, and where it is."""
+    """A small table of how many edits were made, skipped, failed or left, of the time it took, and of the files."""
     made, skipped, failed = len(queue.made()), len(queue.skipped), len(queue.failures())
     left = len(queue.edits) - made - skipped - failed
     rows = [
@@ -135,7 +154,9 @@ def summary(queue: EditQueue, seconds: float, files: str) -> str:
     return "\n".join(["predict: summary", *(f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows)])
 
 
+def _data(trainer: Trainer) -> Any:
+    return trainer.datamodule  # type: ignore[attr-defined]
+
+
 def _queue(trainer: Trainer) -> EditQueue:
-    queue = trainer.datamodule.queue
-    assert queue is not None
-    return queue
+    return _data(trainer).queue

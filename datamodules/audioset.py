@@ -1,68 +1,59 @@
 """Training and validation data: AudioSet, or anything else in shards of the same form."""
 
-import math
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
+from datamodules.loading.loaders import EvaluationLoader, TrainLoader
+from datamodules.loading.order import SampleOrder, evaluation_plan
+from datamodules.loading.readers import IndexedReader, StreamReader, loader_options
+from datamodules.ranges import check_range
+from datamodules.resumable import ResumableDataModule
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.indexed import IndexedShards, SampleTable
-from datamodules.shards.loading import (
-    EvaluationLoader,
-    IndexedReader,
-    Reader,
-    SampleOrder,
-    StreamReader,
-    TrainLoader,
-    evaluation_plan,
-    loader_options,
-)
 from datamodules.shards.quarantine import Quarantine
 from datamodules.shards.streamed import StreamedShards
-from datamodules.shards.urls import expand_shards, identity, is_local
-
-_PREFIX = "--data.init_args."
+from datamodules.shards.urls import expand_shards, is_local, shard_identity
 
 
-class AudioSetDataModule(LightningDataModule):
+class AudioSetDataModule(ResumableDataModule):
     """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
 
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
-    `num_samples` (list of B), `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: what the JSON
-    says). Local shards are read by index, in one global order that depends on (seed, epoch) alone; as soon as one shard
-    is remote all are streamed (see `StreamedShards`).
+    `num_samples` (list of B), `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: the content of the
+    JSON). Local shards are read by index, in one global order that depends on (seed, epoch) alone; if one shard is remote,
+    all are streamed (see `StreamedShards`).
 
-    Broken samples are skipped, named in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay
-    full. Under DDP every rank takes the same number of training steps; validation samples come once over all ranks.
+    Broken samples are skipped, listed in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay full.
+    Under DDP every rank takes the same number of training steps, and each validation sample comes once over all ranks.
 
     Args:
         train_shards: `embedded` (the project's own clips), or paths, brace expressions (`a-{000..099}.tar`),
-            wildcards, http(s) URLs, `pipe:` commands; one or a list.
-        validation_shards: Likewise; no shard may be in both. Null: no validation.
+            wildcards, http(s) URLs or `pipe:` commands; one or a list.
+        validation_shards: The same for validation; no shard may be in both. Null: no validation.
         batch_size: Clips per step and rank.
         num_workers: Processes per rank that read and decode; 0 decodes in the training process.
         audio_length_in_s: Length of a clip: a random window in training, the start in validation, padded with zeros;
             null: the model's window (5.12 s for the pocket, 10.24 s for AudioLDM2).
-        sample_rate: Of the waveforms, in Hz; null: the model's (16,000 for AudioLDM2).
+        sample_rate: Sample rate of the waveforms in Hz; null: the model's (16,000 for AudioLDM2).
         min_seconds: Shorter clips are skipped as broken.
-        samples_per_epoch: Clips of all ranks in one epoch; null: all there are. Needed for streamed shards.
+        samples_per_epoch: Clips of all ranks in one epoch; null: all clips. Required for streamed shards.
         validation_samples: Use only so many validation clips, spread evenly over the shards; null: all.
-        seed: Of order, windows and captions.
-        caption_templates: Texts with `{}` in place of the labels; null: the paper's kind, 15 of them.
-        lowercase_labels: Write labels without their capital.
-        prefer_captions: A clip's own caption is used where it has one.
-        max_broken_share: Above this share of broken clips the run stops.
+        seed: Seed of order, windows and captions.
+        caption_templates: Texts with `{}` in place of the labels; null: 15 of the paper's kind.
+        lowercase_labels: Write labels without their initial capital.
+        prefer_captions: Use a clip's own caption if it has one.
+        max_broken_share: Largest share of broken clips; beyond it the run stops.
         quarantine_dir: Folder of the report of broken clips; null: the run's log folder.
-        shuffle_buffer: Streamed shards only: clips among which each worker draws.
+        shuffle_buffer: Streamed shards only: number of clips among which each worker draws.
         allow_pipe: Allow `pipe:` shards, which run a command.
 
     Raises:
-        InputError: A setting cannot be.
+        InputError: If a setting is out of range.
     """
 
     def __init__(
@@ -86,21 +77,15 @@ class AudioSetDataModule(LightningDataModule):
         allow_pipe: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, kind, least, most in (
-            ("batch_size", batch_size, int, 1, math.inf),
-            ("num_workers", num_workers, int, 0, 1024),
-            ("audio_length_in_s", audio_length_in_s, int | float | None, 0.1, 1800),
-            ("sample_rate", sample_rate, int | None, 4000, 384_000),
-            ("min_seconds", min_seconds, int | float, 0, 1800),
-            ("samples_per_epoch", samples_per_epoch, int | None, 1, math.inf),
-            ("validation_samples", validation_samples, int | None, 1, math.inf),
-            ("max_broken_share", max_broken_share, int | float, 0, 1),
-            ("shuffle_buffer", shuffle_buffer, int, 1, math.inf),
-        ):
-            if not isinstance(value, kind) or (value is not None and not least <= value <= most):
-                limits = f"at least {least}" if most == math.inf else f"between {least} and {most}"
-                number = "a number" if isinstance(0.5, kind) else "a whole number"
-                raise InputError(f"{_PREFIX}{name} is {value!r}; it must be {number}, {limits}.")
+        check_range("batch_size", batch_size, int, 1)
+        check_range("num_workers", num_workers, int, 0, 1024)
+        check_range("audio_length_in_s", audio_length_in_s, int | float | None, 0.1, 1800)
+        check_range("sample_rate", sample_rate, int | None, 4000, 384_000)
+        check_range("min_seconds", min_seconds, int | float, 0, 1800)
+        check_range("samples_per_epoch", samples_per_epoch, int | None, 1)
+        check_range("validation_samples", validation_samples, int | None, 1)
+        check_range("max_broken_share", max_broken_share, int | float, 0, 1)
+        check_range("shuffle_buffer", shuffle_buffer, int, 1)
         self.train_shards, self.validation_shards = train_shards, validation_shards
         self.batch_size, self.num_workers = batch_size, num_workers
         self.audio_length_in_s, self.sample_rate, self.min_seconds = audio_length_in_s, sample_rate, min_seconds
@@ -109,33 +94,34 @@ class AudioSetDataModule(LightningDataModule):
         self.max_broken_share, self.quarantine_dir = max_broken_share, quarantine_dir
         self.shuffle_buffer, self.allow_pipe = shuffle_buffer, allow_pipe
         self.quarantines: dict[str, Quarantine] = {}
-        """By split: what was not delivered."""
+        """Samples that were not delivered, by split."""
         self._sources: dict[str, SampleTable | list[str]] = {}
-        self._train_loader: TrainLoader | None = None
-        self._resume: dict[str, Any] | None = None
 
-    # --- what there is ------------------------------------------------------------------------------------------------
+    # --- shards ---------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Find and check all shards before any work begins.
+        """Find and check all shards before any work starts.
 
         Raises:
-            FileNotFoundError: Local shards are missing.
-            InputError: They are empty, no tar files, mostly broken, or in both splits.
+            FileNotFoundError: If local shards are missing.
+            InputError: If shards are empty, not tar files, mostly broken, or in both splits.
         """
+        model = getattr(self.trainer, "lightning_module", None)
+        if model is not None:
+            model.configure_model()  # Lightning calls it after this, and the window of its backbone is needed before
         wanted: dict[str, str | list[str] | None] = {"validation": self.validation_shards}
         if stage == "fit":
             wanted = {"train": self.train_shards, **wanted}
         urls = {
-            split: expand_shards(f"{_PREFIX}{split}_shards", shards, self.allow_pipe, split)
+            split: expand_shards(f"{split}_shards", shards, self.allow_pipe, split)
             for split, shards in wanted.items()
             if shards is not None
         }
         _refuse_shared_shards(urls)
-        self._train_loader = self._resume = None  # of an earlier fit
+        self.forget_place()
         folder = self._report_folder()
         for split, names in urls.items():
-            self.quarantines[split] = Quarantine(split, self.max_broken_share, folder, self._rank)
+            self.quarantines[split] = Quarantine(split, self.max_broken_share, folder, self.rank)
             self._sources[split] = self._locate(split, names)
         _refuse_shared_clips(self._sources)
 
@@ -143,8 +129,8 @@ class AudioSetDataModule(LightningDataModule):
         if not all(is_local(url) for url in urls):
             if split == "train" and self.samples_per_epoch is None:
                 raise InputError(
-                    f"{_PREFIX}samples_per_epoch is needed, because the number of samples in streamed shards is not "
-                    "known. Give the number of clips after which an epoch ends."
+                    "samples_per_epoch: is needed, because the number of samples in streamed shards is unknown. Give the "
+                    "number of clips after which an epoch ends."
                 )
             rank_zero_info(f"{split}: {len(urls)} shards, streamed")
             return urls
@@ -154,7 +140,7 @@ class AudioSetDataModule(LightningDataModule):
         return table
 
     def describe(self) -> dict[str, dict[str, int | str]]:
-        """By split: number of shards, number of clips and their digest; of streamed shards the first alone is known."""
+        """Number of shards, number of clips and their digest, by split; of streamed shards only the first is known."""
         return {
             split: {"shards": len(source.shards), "clips": len(source), "digest": source.digest()}
             if isinstance(source, SampleTable)
@@ -168,14 +154,6 @@ class AudioSetDataModule(LightningDataModule):
         folder = self.trainer.log_dir if self.trainer is not None else None
         return Path(folder) if folder else None
 
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
-
     def _decoder(self, random_crop: bool) -> ExampleDecoder:
         backbone = getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
         seconds = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
@@ -186,57 +164,37 @@ class AudioSetDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
-        trainer = self.trainer
         source, decode = self._sources["train"], self._decoder(random_crop=True)
         if isinstance(source, SampleTable):
             per_epoch = self.samples_per_epoch or len(source)
             order = SampleOrder(len(source), per_epoch, self.seed)
             dataset = IndexedShards(source, decode, substitute=True)
-            read: Reader = IndexedReader(
-                dataset, order, self.batch_size, self._rank, self._world_size, self.num_workers
-            )
-            fixed: dict[str, int | str] = {
-                "samples": len(source),
-                "samples_per_epoch": per_epoch,
-                "seed": self.seed,
-                "digest": source.digest(),
-            }
-        else:
-            per_epoch = self.samples_per_epoch or 0
-            stream = StreamedShards(source, decode, True, self.shuffle_buffer, self._rank, self._world_size)
-            read = StreamReader(stream, self.batch_size, self.num_workers)
-            fixed = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
-        self._train_loader = TrainLoader(
-            read,
-            per_epoch,
-            self.batch_size * self._world_size,
-            self.quarantines["train"],
-            fixed,
-            # Lightning's own count: it knows of a batch that was handed out and not finished.
-            (lambda: trainer.fit_loop.epoch_loop.batch_progress.current.ready) if trainer else None,
-            same_epoch=bool(trainer and trainer.overfit_batches > 0),  # type: ignore[attr-defined]
-        )
-        if self._resume is not None:
-            self._train_loader.load_state_dict(self._resume)
-            self._resume = None
-        return self._train_loader
+            indexed = IndexedReader(dataset, order, self.batch_size, self.rank, self.world_size, self.num_workers)
+            identity: dict[str, int | str] = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+            identity["digest"] = source.digest()
+            return self.make_train_loader(indexed, per_epoch, self.quarantines["train"], identity)
+        per_epoch = self.samples_per_epoch or 0
+        stream = StreamedShards(source, decode, True, self.shuffle_buffer, self.rank, self.world_size)
+        identity = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
+        streamed = StreamReader(stream, self.batch_size, self.num_workers)
+        return self.make_train_loader(streamed, per_epoch, self.quarantines["train"], identity)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
-        """Validation batches of this rank, always the same."""
+        """Validation batches of this rank, the same in every epoch."""
         if self.validation_shards is None:
             return []
         source, decode = self._sources["validation"], self._decoder(random_crop=False)
         wanted, options = self.validation_samples, loader_options(self.num_workers)
         if isinstance(source, SampleTable):
-            if min(len(source), wanted or len(source)) < self._world_size:
+            if min(len(source), wanted or len(source)) < self.world_size:
                 raise InputError(
-                    f"{_PREFIX}validation_shards: fewer clips than the {self._world_size} processes, and each needs at "
-                    f"least one. Give more clips, raise {_PREFIX}validation_samples, or use fewer devices."
+                    f"validation_shards: fewer clips than the {self.world_size} processes, and each needs at least one. "
+                    "Give more clips, raise `validation_samples`, or use fewer devices."
                 )
-            plan = evaluation_plan(len(source), wanted, self.batch_size, self._rank, self._world_size)
+            plan = evaluation_plan(len(source), wanted, self.batch_size, self.rank, self.world_size)
             loader: DataLoader = DataLoader(IndexedShards(source, decode, False), batch_sampler=plan, **options)
             return EvaluationLoader(loader, self.quarantines["validation"], len(plan))
-        stream = StreamedShards(source, decode, False, 1, self._rank, self._world_size, wanted)
+        stream = StreamedShards(source, decode, False, 1, self.rank, self.world_size, wanted)
         loader = DataLoader(stream, batch_size=self.batch_size, **options)
         return EvaluationLoader(loader, self.quarantines["validation"], None)
 
@@ -244,39 +202,12 @@ class AudioSetDataModule(LightningDataModule):
         """The validation clips."""
         return self.val_dataloader()
 
-    def teardown(self, stage: str) -> None:
-        """End the training workers."""
-        if stage == "fit" and self._train_loader is not None:
-            self._train_loader.close()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End the training workers."""
-        self.teardown("fit")
-
-    # --- resuming -----------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """The place in the training data, for the trainer's checkpoint."""
-        return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the place in the training data where the checkpoint was written.
-
-        Lightning restores a loader's own state too late when `estimated_stepping_batches` was touched before; the
-        datamodule's comes in time.
-        """
-        self._resume = state_dict.get("train")
-        if self._train_loader is not None and self._resume is not None:
-            self._train_loader.load_state_dict(self._resume)
-
 
 def _refuse_shared_shards(urls: dict[str, list[str]]) -> None:
-    train = {identity(url): url for url in urls.get("train", [])}
+    train = {shard_identity(url): url for url in urls.get("train", [])}
     for url in urls.get("validation", []):
-        if identity(url) in train:
-            raise InputError(
-                f"{_PREFIX}validation_shards: '{url}' is a training shard too. Validate on shards of their own."
-            )
+        if shard_identity(url) in train:
+            raise InputError(f"validation_shards: '{url}' is a training shard too. Validate on other shards.")
 
 
 def _refuse_shared_clips(sources: dict[str, SampleTable | list[str]]) -> None:
@@ -288,6 +219,6 @@ def _refuse_shared_clips(sources: dict[str, SampleTable | list[str]]) -> None:
         if digest in known:
             first, second = validation.group(known[digest]), train.group(number)
             raise InputError(
-                f"{_PREFIX}validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
-                f"'{second.shard}'. Validate on clips of their own."
+                f"validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
+                f"'{second.shard}'. Validate on other clips."
             )

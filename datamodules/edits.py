@@ -1,4 +1,4 @@
-"""Bulk editing: what `predict` edits, from a manifest or a folder of recordings."""
+"""Bulk editing: the edits of ``predict``, from a manifest or a folder of recordings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,22 +6,24 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.adapters.scale import expand_scale
 from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
 from apa_lightning.edit_jobs.results import EditResults
-from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 
 class EditsDataModule(LightningDataModule):
     """Recordings to edit by text with `predict`: a manifest, or a folder and one prompt.
 
-    Everything that is wrong with the input is reported at once before the first edit. Started again, `predict` makes
-    only what is missing or has other settings than before; several processes share the work, whether of one run or not.
-    The knobs below are defaults that a manifest's line can override; theirs are the paper's for timbre transfer.
+    Everything that is wrong with the input is reported at once before the first edit. When it is started again, `predict` makes
+    only edits that are missing or have other settings than before; several processes can share the work, of one run or of
+    several. A manifest's line can override the settings.
 
     Args:
         manifest: CSV or JSONL file with one edit per line (see `apa_lightning.edit_jobs.manifest`).
@@ -29,28 +31,18 @@ class EditsDataModule(LightningDataModule):
         recursive: Search the folder's subfolders too; results keep the subfolders.
         output: Folder of the results: one WAV per edit, results.jsonl and, at the end, results.csv.
         overwrite: Replace audio files in the output folder that predict has not made, or that were changed since.
-        prompt: c_y, what the recordings shall become: "a recording of a violin solo"; "" means unconditional.
-        negative_prompt: c_y- of Eq. 12, what they shall not be: "a recording of the piano solo".
-        ap_scale: alpha, how strongly a recording is kept; a number, or a mapping for single blocks ({"up": 0.5}).
-            Paper: 0.5, genre transfer 0.4.
-        time_pooling: omega along time (1, 2, 4 or 8): larger keeps less of the recording. Paper: 2, genre transfer 1.
-        freq_pooling: omega along frequency; null: as time_pooling.
-        guidance_scale: lambda of Eq. 12; 1 or less means no guidance. Paper: 7.5.
-        num_inference_steps: Denoising steps of the whole schedule. Paper: 50.
-        strength: Share of the schedule that is run from the recording under noise (SDEdit); 1: from pure noise, as the paper.
-        scheduler: A diffusers scheduler that is compatible with the backbone's.
-        seed: Of the initial noise.
-        region: [start, end] in seconds: only this part is edited.
-        sample_rate: Of the results in Hz; null: the recording's.
-        match_level: Give the results the recordings' loudness (RMS).
-        batch_size: Edits with equal knobs and lengths that are denoised together: faster on a GPU. Its value can change
-            results by rounding, so keep it when a run is continued.
+        prompt: Text that the recordings shall become, c_y of Eq. 12: "a recording of a violin solo"; "" means unconditional.
+        batch_size: Most edits with equal settings and lengths that are denoised together: faster on a GPU. Another value
+            can change results by rounding, so keep it when a run is continued.
+        tasks: Tasks of `evaluate`. They are accepted and ignored here, so that one overlay such as
+            configs/tasks/timbre.yaml sets the operating point of both commands.
+        settings: The knobs of every edit, see :class:`apa_lightning.editing.settings.EditSettings`.
 
     Raises:
-        InputError: a knob outside its range.
+        InputError: If a setting is out of its range, or anything is wrong with the manifest, recordings or outputs.
     """
 
-    #: The table of all results in the output folder.
+    #: File name of the table of all results in the output folder.
     table_name = "results.csv"
 
     def __init__(
@@ -61,45 +53,19 @@ class EditsDataModule(LightningDataModule):
         output: str = "edits",
         overwrite: bool = False,
         prompt: str | None = None,
-        negative_prompt: str = "",
-        ap_scale: float | list[Any] | dict[str, Any] = 0.5,
-        time_pooling: int = 2,
-        freq_pooling: int | None = None,
-        guidance_scale: float = 7.5,
-        num_inference_steps: int = 50,
-        strength: float = 1.0,
-        scheduler: str = "DDIMScheduler",
-        seed: int = 0,
-        region: tuple[float, float] | None = None,
-        sample_rate: int | None = None,
-        match_level: bool = True,
         batch_size: int = 1,
+        tasks: list[dict[str, Any]] | None = None,
+        **settings: Any,
     ):
         super().__init__()
         if manifest is not None and folder is not None:
-            raise InputError("Can't provide both --data.manifest and --data.folder. Choose one.")
+            raise InputError("Can't provide both `manifest` and `folder`. Choose one.")
         if batch_size < 1:
-            raise InputError(f"--data.batch_size: {batch_size}; give 1 or more.")
+            raise InputError(f"batch_size: {batch_size}; give 1 or more.")
         self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
         self.output, self.batch_size = Path(output).expanduser(), batch_size
-        self.defaults: dict[str, Any] = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "ap_scale": ap_scale,
-            "time_pooling": time_pooling,
-            "freq_pooling": freq_pooling,
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": num_inference_steps,
-            "strength": strength,
-            "scheduler": scheduler,
-            "seed": seed,
-            "region": tuple(region) if region else None,
-            "sample_rate": sample_rate,
-            "match_level": match_level,
-        }
-        EditRequest(
-            **{**self.defaults, "audio": "", "prompt": prompt or ""}
-        )  # refuses a bad default here, not for every line
+        self.settings = EditSettings(**settings)
+        self.defaults: dict[str, Any] = {"prompt": prompt, **vars(self.settings)}
         self.edits = self.read_edits()  # before a model is loaded
         self.queue: EditQueue | None = None
 
@@ -107,66 +73,55 @@ class EditsDataModule(LightningDataModule):
         """The checked edits. Needs neither a model nor a Trainer.
 
         Raises:
-            FileNotFoundError, InputError: all that is wrong with the manifest, the recordings and the outputs, at once.
+            FileNotFoundError: If there is no such manifest or folder.
+            InputError: If anything is wrong with the manifest, the recordings and the outputs, all of it at once.
         """
         problems = Problems()
         if self.manifest is not None:
-            rows = read_manifest(
-                self.manifest, ("audio",) if self.defaults["prompt"] is not None else ("audio", "prompt"), problems
-            )
-            source, base = f"--data.manifest {self.manifest}", Path(self.manifest).parent
+            required = ("audio",) if self.defaults["prompt"] is not None else ("audio", "prompt")
+            rows = read_manifest(self.manifest, required, problems)
+            source, base = f"manifest: {self.manifest}", Path(self.manifest).parent
         elif self.folder is not None:
             if self.defaults["prompt"] is None:
-                raise InputError("--data.prompt: is missing; a folder of recordings needs one. Or write a manifest.")
-            rows, source, base = (
-                folder_rows(self.folder, self.recursive, self.output),
-                f"--data.folder {self.folder}",
-                Path(),
-            )
+                raise InputError("prompt: is missing; a folder of recordings needs one. Or write a manifest.")
+            rows = folder_rows(self.folder, self.recursive, self.output)
+            source, base = f"folder: {self.folder}", Path()
         else:
-            raise InputError(
-                "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER and --data.prompt TEXT."
-            )
+            raise InputError("Nothing to edit: give `manifest` FILE, or `folder` FOLDER and `prompt` TEXT.")
         edits = plan_edits(rows, self.defaults, base, self.output, problems)
         problems.raise_any(source)
         return edits
 
     def setup(self, stage: str) -> None:
+        """Check the edits against the model and the output folder, and line them up."""
         if stage != "predict":
             raise InputError(
                 f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path."
             )
-        edits, problems = self.edits, Problems()
-        self._check_against_model(edits, problems)
+        problems = Problems()
+        self._check_against_model(problems)
         problems.raise_any("the edits")
-        results = EditResults(self.output, self.table_name)
-        if not self.overwrite:
-            problems = Problems()
-            for edit in edits:
-                try:
-                    results.check_free(edit.output)
-                except InputError as error:
-                    problems.add(edit.where, error)
-            problems.raise_any(f"--data.output {self.output}")
+        results = EditResults(self.output, self.table_name, rank_zero_warn)
+        for edit in () if self.overwrite else self.edits:
+            try:
+                results.check_free(edit.output)
+            except InputError as error:
+                problems.add(edit.where, error)
+        problems.raise_any(f"output: {self.output}")
         module = self._module()
         window_seconds = 0.0 if module is None else module.backbone.window_seconds
-        self.queue = EditQueue(edits, results, self.batch_size, window_seconds, self._identity)
+        self.queue = EditQueue(self.edits, results, self.batch_size, window_seconds, self._identity, rank_zero_info)
 
     def predict_dataloader(self) -> EditQueue:
-        """Not a DataLoader: nothing is loaded ahead, and Lightning's sampler would give each rank a fixed share."""
+        """Return the queue. It is not a DataLoader: nothing is loaded ahead, and ranks share the work as they are free."""
         assert self.queue is not None
         return self.queue
 
     def transfer_batch_to_device(
         self, batch: EditBatch, device: torch.device, dataloader_idx: int
     ) -> list[EditRequest]:
-        """Nothing is moved: the editor does it, to where its parts are."""
+        """Unpack the requests; the editor moves their recordings to where its parts are."""
         return batch.requests
-
-    def path_of(self, result: EditResult) -> Path:
-        """Where `result` belongs."""
-        assert self.queue is not None
-        return self.output / self.queue.edits[result.request.name].output
 
     def _module(self) -> Any:
         if self.trainer is None:
@@ -175,8 +130,8 @@ class EditsDataModule(LightningDataModule):
         module.configure_model()  # Lightning would call it after this data module's setup
         return module
 
-    def _check_against_model(self, edits: list[Edit], problems: Problems) -> None:
-        """What only the backbone knows: its schedulers, their steps, and the blocks that an `ap_scale` may name."""
+    def _check_against_model(self, problems: Problems) -> None:
+        """Check what only the backbone knows: its schedulers, their steps, and the blocks that an `ap_scale` may name."""
         if (module := self._module()) is None:
             return
 
@@ -189,10 +144,10 @@ class EditsDataModule(LightningDataModule):
                 raise InputError(f"ap_scale: {len(scales)} scales for one adapter; give one number.")
             expand_scale(scales[0], module.adapter.layer_names)
 
-        module.backbone.make_scheduler(self.defaults["scheduler"])  # said once, not for every edit
+        module.backbone.make_scheduler(self.defaults["scheduler"])  # reported once, not for every edit
         check_scale(self.defaults["ap_scale"])
         found: dict[str, InputError | None] = {}  # edits mostly share their knobs
-        for edit in edits:
+        for edit in self.edits:
             request = edit.request
             for check, values in (
                 (check_steps, (request.scheduler, request.num_inference_steps)),
@@ -204,7 +159,7 @@ class EditsDataModule(LightningDataModule):
                     problems.add(edit.where, error)
 
     def _identity(self) -> Callable[[EditRequest], Mapping[str, Any]]:
-        """What decides a request's sound besides itself: a change of it makes the edit anew."""
+        """Everything besides a request that decides its sound: if it changes, the edit is made again."""
         module = self._module()
         parts = (
             {}

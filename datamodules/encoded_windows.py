@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import WindowEncoder, fingerprint
 from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.progress import progress
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
@@ -70,7 +70,7 @@ def read_header(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["encodings"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"--data.init_args.cache: {path} holds no encodings ({error}). Remove it.") from None
+        raise InputError(f"cache: {path} holds no encodings ({error}). Remove it.") from None
 
 
 def missing(wanted: Sequence[Piece], weights: str, windows_per_clip: int) -> list[Piece]:
@@ -90,7 +90,7 @@ def missing(wanted: Sequence[Piece], weights: str, windows_per_clip: int) -> lis
         ):
             if header.get(name) != value:
                 raise InputError(
-                    f"--data.init_args.cache: {piece.path} was made with {what} than now. Remove {piece.path.parent}, "
+                    f"cache: {piece.path} was made with {what} than now. Remove {piece.path.parent}, "
                     "or give another folder."
                 )
     return [piece for piece in wanted if not piece.path.exists()]
@@ -121,7 +121,7 @@ def encode_missing(
     encoder = WindowEncoder(folder, device)
     seconds = windows_per_clip * encoder.samples / _RATE
     clips = IndexedShards(table, ExampleDecoder(seconds, _RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
-    with tqdm(total=sum(len(piece.clips) for piece in left), desc="encoding", unit="clip") as progress:
+    with progress(sum(len(piece.clips) for piece in left), "encoding", "clip") as bar:
         for piece in left:
             parts, windows = [], []
             for start in range(0, len(piece.clips), _BATCH):
@@ -130,7 +130,7 @@ def encode_missing(
                 if cut := list(_windows(fetched, encoder.samples)):
                     parts.append(encoder(torch.stack([w for w, _ in cut]), [about["num_samples"] for _, about in cut]))
                     windows += [about for _, about in cut]
-                progress.update(len(fetched))
+                bar.update(len(fetched))
             header = {
                 "weights": weights,
                 "source": piece.source,
@@ -193,7 +193,7 @@ class EncodedWindows(Dataset[Fetched]):
             if order[about["key"]] < wanted and not (first_only and about["window"])
         ]
         if not self._rows:
-            raise InputError("--data.init_args.train_shards, validation_shards: no clip could be encoded.")
+            raise InputError("No clip of `train_shards` or `validation_shards` could be encoded.")
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.edit_jobs.manifest import Problems, Row
+from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
 from apa_lightning.edit_jobs.plan import Edit, plan_edits
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS
 from apa_lightning.evaluation.systems import Adapter, SDEdit, System, SystemRequest, make_systems
@@ -118,8 +119,8 @@ class EvaluationDataModule(EditsDataModule):
             raise InputError(f"--data.grid: {empty[0]} needs a list of values.")
         for name, value in ((name, value) for name, values in grid.items() for value in values):
             try:
-                EditRequest(audio="", prompt="", **{name: value})
-            except (InputError, TypeError) as error:
+                EditSettings.check(name, value)
+            except InputError as error:
                 raise InputError(f"--data.grid: {error}") from None
         systems = make_systems(names, musicgen)
         ours = {name: list(dict.fromkeys(values)) for name, values in grid.items() if name != "strength"}
@@ -143,7 +144,7 @@ class EvaluationDataModule(EditsDataModule):
         self.set_name, every = read_set(self.sources, self.instruments, self.output)
         sources = chosen(every, self.num_sources, self.tasks)
         problems, edits = Problems(), []
-        rows: list[tuple[Row, System, Planned]] = []
+        rows: list[tuple[ManifestRow, System, Planned]] = []
         for task in self.tasks:
             for system in self.systems.values():
                 rows += self._rows(task, system, sources)
@@ -157,8 +158,8 @@ class EvaluationDataModule(EditsDataModule):
             self.planned[edit.id] = planned
         return edits
 
-    def _rows(self, task: Task, system: System, sources: Sequence[Source]) -> list[tuple[Row, System, Planned]]:
-        rows: list[tuple[Row, System, Planned]] = []
+    def _rows(self, task: Task, system: System, sources: Sequence[Source]) -> list[tuple[ManifestRow, System, Planned]]:
+        rows: list[tuple[ManifestRow, System, Planned]] = []
         number = 0
         for place, source in enumerate(sources):
             for target in task.targets_for(source.instrument, place, self.targets_per_source):
@@ -175,7 +176,7 @@ class EvaluationDataModule(EditsDataModule):
 
     def _row(
         self, task: Task, system: System, source: Source, target: str, texts: dict[str, str], settings: dict[str, Any]
-    ) -> tuple[Row, System, Planned]:
+    ) -> tuple[ManifestRow, System, Planned]:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
@@ -191,7 +192,7 @@ class EvaluationDataModule(EditsDataModule):
         }  # fmt: skip
         knobs = {knob: settings.get(knob) for knob in KNOBS}
         where = f"{task.name}, {system.name}, {source.name}"
-        return Row(where, values), system, Planned(about, knobs, task, source, texts["source_text"])
+        return ManifestRow(where, values), system, Planned(about, knobs, task, source, texts["source_text"])
 
     # --- how it is made -----------------------------------------------------------------------------------------------
 

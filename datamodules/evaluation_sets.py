@@ -10,7 +10,7 @@ from apa_lightning.audio import save_audio
 from apa_lightning.edit_jobs.plan import AUDIO_SUFFIXES
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.tasks import Task
-from apa_lightning.utils.atomic_files import alone, remove_leftovers
+from apa_lightning.utils.atomic_files import file_lock, remove_leftovers
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.indexed import IndexedShards, SampleTable
@@ -50,7 +50,7 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
         raise FileNotFoundError(
             f"--data.sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
         )
-    urls = expand_shards("--data.sources", sources, True, "validation")  # a command is none of these
+    urls = expand_shards("sources", sources, True, "validation")  # a command is none of these
     if remote := [url for url in urls if not is_local(url)]:
         raise InputError(f"--data.sources: {remote[0]} is not local. Download it and give its path.")
     return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)
@@ -108,7 +108,7 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
     folder = output / "sources" / digest[:12]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder.with_suffix(".lock")):  # each process of a run comes here
+        with file_lock(folder.with_suffix(".lock")):  # each process of a run comes here
             remove_leftovers(folder)
             found, faults = _unpack(table, folder)
     except OSError as error:

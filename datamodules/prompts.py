@@ -1,4 +1,4 @@
-"""Captions without audio, to train a text encoder on: the label templates and what musicians write."""
+"""Captions without audio, to train a text encoder: the label templates and captions as musicians write them."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from apa_lightning.conditioning.caption_templates import TEMPLATES
-from apa_lightning.errors import InputError
 from apa_lightning.pocket.text import prompts
+from apa_lightning.utils.lightning_compat import batches_started
+from datamodules.ranges import check_range
 
 Pair = tuple[str, str]
 
@@ -25,18 +26,16 @@ class PromptDataModule(LightningDataModule):
     Args:
         batch_size: Texts per step and rank.
         described: Share of training texts with words of description, capitals or full stops added.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
-        InputError: A setting cannot be.
+        InputError: If a setting is out of range.
     """
 
     def __init__(self, batch_size: int = 64, described: float = 0.25, seed: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise InputError(f"--data.init_args.batch_size is {batch_size}; it must be at least 1.")
-        if not 0 <= described <= 1:
-            raise InputError(f"--data.init_args.described is {described}; it must be between 0 and 1.")
+        check_range("batch_size", batch_size, int, 1)
+        check_range("described", described, int | float, 0, 1)
         self.batch_size, self.described, self.seed = batch_size, described, seed
 
     def train_dataloader(self) -> "_Drawn":
@@ -48,7 +47,7 @@ class PromptDataModule(LightningDataModule):
         return DataLoader(held_out_captions(), self.batch_size, collate_fn=_batch)  # type: ignore[arg-type]
 
     def draw(self, *key: int) -> Pair:
-        """Prompt and plain wording of one place in training."""
+        """Draw the prompt and plain wording of one place in training."""
         rng = random.Random("/".join(map(str, (self.seed, *key))))
         while prompts.held_out((pair := _drawn(rng))[0]):
             pass
@@ -59,14 +58,14 @@ class PromptDataModule(LightningDataModule):
 
 
 class _Drawn:
-    """The training batches: begins where the trainer stands, so that a resumed run goes on with the same texts."""
+    """Training batches from the trainer's step on, so that a resumed run continues with the same texts."""
 
     def __init__(self, data: PromptDataModule) -> None:
         self._data = data
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         data, trainer = self._data, self._data.trainer
-        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer else 0
+        step = batches_started(trainer) if trainer else 0
         rank = trainer.global_rank if trainer else 0
         while True:
             yield _batch([data.draw(rank, step, i) for i in range(data.batch_size)])
@@ -74,7 +73,7 @@ class _Drawn:
 
 
 def held_out_captions() -> list[Pair]:
-    """Every caption that training never sees, with its plain wording, in a fixed order of chance."""
+    """Every caption that is never trained on, with its plain wording, in a fixed random order."""
     pairs = [pair for name in prompts.INSTRUMENTS for pair in _solos(name)]
     pairs += [pair for name in prompts.GENRES for pair in _genres(name)]
     pairs += [pair for names in permutations(prompts.INSTRUMENTS, 2) for pair in _duets(*names)]

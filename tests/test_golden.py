@@ -15,7 +15,7 @@ from torch import nn
 
 from apa_lightning.adapters.attention import install, set_scale
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
-from apa_lightning.audio import fbank, fit_length, log_mel, normalise_level, resample
+from apa_lightning.audio import fbank, fit_length, log_mel, normalize_level, resample
 from apa_lightning.backbones.audioldm2 import adapted_layers
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
@@ -112,7 +112,7 @@ def test_log_mel(path):
     case = load_file(path)
     for name, waveform in waveforms(case):
         expected = case[f"log_mel.{name}"]
-        actual = log_mel(fit_length(normalise_level(waveform), len(expected) * 160))[0, 0]
+        actual = log_mel(fit_length(normalize_level(waveform), len(expected) * 160))[0, 0]
         assert relative_error(actual, expected) < 1e-4, name
 
 

@@ -79,11 +79,52 @@ def test_imports_run_one_way():
                 assert rank[parts[1]] <= here, f"{path} imports {name}"
 
 
+def private_names(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """Names with a leading underscore that a file defines, and that it uses as attributes; loops of the Trainer count too."""
+    defined, used = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            own = isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == "self"
+            (defined if own else used).add(node.attr)
+    used = {name for name in used if name == "fit_loop" or (name.startswith("_") and not name.startswith("__"))}
+    return defined, used
+
+
+def test_private_parts_of_lightning_are_used_in_one_file():
+    trees = {path: ast.parse((ROOT / path).read_text()) for path in MODULES if path.stem != "lightning_compat"}
+    ours = set().union(*(private_names(tree)[0] for tree in trees.values()))
+    for path, tree in trees.items():
+        if any(name.split(".")[0] == "lightning" for name in imported(path)):
+            assert not private_names(tree)[1] - ours, path
+        for cls in vars(importlib.import_module(name_of(path))).values():
+            if not isinstance(cls, type) or cls.__module__ != name_of(path):
+                continue
+            bases = [base for base in cls.__mro__ if base.__module__.split(".")[0] == "lightning"]
+            overridden = {name for name in vars(cls) for base in bases if name in vars(base)}
+            assert not {name for name in overridden if name.startswith("_") and not name.startswith("__")} - {
+                "_abc_impl"
+            }, cls
+
+
 def test_no_room_is_crowded():
-    for package in PACKAGES:
+    for package in (*PACKAGES, "tests"):
         for folder in [ROOT / package, *(ROOT / package).rglob("*/")]:
-            files = [file for file in folder.glob("*.py") if file.stem != "__init__"]
+            files = [file for file in folder.glob("*.py") if file.stem not in ("__init__", "conftest")]
             assert len(files) <= MOST_FILES, f"{folder} holds {len(files)} files"
+
+
+def test_no_test_imports_another():
+    """What tests share is in tests/helpers; a basename may stand for one file only."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    tests = [path.stem for path in files if path.stem.startswith("test_")]
+    assert len(tests) == len(set(tests))
+    for path in files:
+        modules = {part for name in imported(path) for part in name.split(".")}
+        assert not modules & {*tests, "conftest"}, path
 
 
 def test_every_room_of_the_order_exists():

@@ -10,7 +10,7 @@ from apa_lightning.audio.io import (
     probe_audio,
     save_audio,
 )
-from apa_lightning.audio.waveform import fit_length, normalise_level, resample, to_mono
+from apa_lightning.audio.waveform import fit_length, normalize_level, resample, to_mono
 
 __all__ = [
     "SAMPLE_RATES",
@@ -23,7 +23,7 @@ __all__ = [
     "load_audio",
     "log_mel",
     "mel_basis",
-    "normalise_level",
+    "normalize_level",
     "probe_audio",
     "resample",
     "save_audio",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apa_lightning.audio.waveform import real_parts
 
-# AudioMAE's input normalisation, (x - mean) / (2 * std), with AudioSet's statistics (x + 4.2677393).
+# AudioMAE's input normalization, (x - mean) / (2 * std), with AudioSet's statistics (x + 4.2677393).
 FBANK_MEAN, FBANK_STD = -4.2677393, 4.5689974
 
 
@@ -53,7 +53,7 @@ def fbank(
 ) -> Tensor:
     """AudioMAE's input: Kaldi filter banks of (B, S) at ``sample_rate`` -> (B, 1, T=num_frames, F=num_mels).
 
-    25 ms Hann window, 10 ms shift. The *frames* are zero-padded or cut to ``num_frames``, before normalising, as published:
+    25 ms Hann window, 10 ms shift. The *frames* are zero-padded or cut to ``num_frames``, before normalizing, as published:
     give ``lengths``, the samples of each item that are no padding, where a waveform was padded.
     """
     banks = []
@@ -92,7 +92,7 @@ def mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
 def log_mel(waveform: Tensor, spec: MelSpec = MelSpec()) -> Tensor:
     """Natural log of Slaney mel magnitudes, clamped at 1e-5: (B, S) -> (B, 1, T=S // hop, F=num_mels).
 
-    The level is used as it is; :func:`normalise_level` goes before for the VAE.
+    The level is used as it is; :func:`normalize_level` goes before for the VAE.
     """
     filters, window = mel_basis(spec, waveform.device)
     with torch.autocast(waveform.device.type, enabled=False):

@@ -38,7 +38,7 @@ def real_parts(waveform: Tensor, lengths: Sequence[int] | None) -> list[Tensor]:
     return [item[: min(length, len(item))] for item, length in zip(waveform, lengths, strict=True)]
 
 
-def normalise_level(waveform: Tensor, peak: float = 0.5, lengths: Sequence[int] | None = None) -> Tensor:
+def normalize_level(waveform: Tensor, peak: float = 0.5, lengths: Sequence[int] | None = None) -> Tensor:
     """Remove the DC offset of each item of (B, S) and scale it to ``peak``; the VAE expects 0.5. Padding stays zero."""
     result = torch.zeros_like(waveform)
     for row, item in zip(result, real_parts(waveform, lengths), strict=True):

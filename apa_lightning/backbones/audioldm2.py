@@ -14,7 +14,7 @@ from transformers import ClapModel, GPT2LMHeadModel, SpeechT5HifiGan, T5EncoderM
 
 from apa_lightning.adapters.attention import with_audio_tokens
 from apa_lightning.adapters.base import AdapterError, AttentionLayer
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.base import Backbone, Clap
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.backbones.text_streams import TextStreams
@@ -225,7 +225,7 @@ class AudioLDM2Backbone(Backbone):
             waveform: At :attr:`sample_rate`.
             lengths: Samples of each item that are not padding; level and offset are measured on them.
         """
-        levelled = normalise_level(waveform, lengths=lengths)
+        levelled = normalize_level(waveform, lengths=lengths)
         length, window = waveform.shape[-1] // self.hop_samples, self.window_frames
         if length <= window:
             return self._window_moments(levelled)

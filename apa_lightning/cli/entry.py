@@ -7,7 +7,6 @@ EXTRAS = {
     "lightning": "train",
     "jsonargparse": "train",
     "omegaconf": "train",
-    "yaml": "train",
     "webdataset": "train",
     "braceexpand": "train",
     "torchmetrics": "train",
@@ -15,7 +14,8 @@ EXTRAS = {
     "matplotlib": "train",
     "requests": "train",
     "urllib3": "train",
-    "mir_eval": "evaluate",
+    "mir_eval": "train",
+    "jinja2": "evaluate",
     "sklearn": "evaluate",
 }
 

@@ -6,11 +6,12 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,11 +25,14 @@ USER_ERRORS = (
     IsADirectoryError,
     NotADirectoryError,
 )
+#: Flags of the running command by the bare names of its settings.
+_flags: dict[str, str] = {}
 
 
 @contextlib.contextmanager
 def mistakes_told() -> Iterator[None]:
     """A user's mistake inside the block ends the program with one line and code 2; a bug keeps its traceback."""
+    _flags.clear()
     try:
         yield
     except OmegaConfBaseException as error:
@@ -50,14 +54,45 @@ def mistakes_told() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Print it and exit with 2."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print the message, with its fields spelled as flags, and exit with 2."""
+    print(f"error: {with_flags(message, _flags)}", file=sys.stderr)
     sys.exit(2)
 
 
+def remember_typed_flags(args: Sequence[str]) -> None:
+    """Keep the flags that were typed, for messages about a command line that cannot be parsed."""
+    typed = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
+    _flags.update({flag.rpartition(".")[2].lstrip("-").rstrip("+"): flag for flag in typed})
+
+
+def remember_flags(settings: Namespace) -> None:
+    """Keep the flags of the running command by the bare names of its settings, for messages."""
+    names = {name: f"--{name}" for name in vars(settings)}
+    for section in ("trainer", "model", "data"):  # of two settings with one name the last one counts
+        names.pop(section, None)
+        part = settings.get(section)
+        part = getattr(part, "init_args", part)
+        if isinstance(part, Namespace):
+            names |= {name: f"--{section}.{name}" for name in vars(part)}
+    _flags.clear()
+    _flags.update(names)
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Spell the fields of a message, which start a line or stand in backticks, as flags."""
+
+    def flag(match: re.Match) -> str:
+        name = match["field"] or match["quoted"]
+        return (
+            match[0].replace((match["quoted"] and f"`{name}`") or name, flags[name], 1) if name in flags else match[0]
+        )
+
+    return re.sub(r"^ *(?P<field>\w+)(?=(\.\w+)*: )|`(?P<quoted>\w+)`", flag, message, flags=re.MULTILINE)
+
+
 def check_config_files(args: Sequence[str]) -> None:
-    """jsonargparse says what is wrong with a configuration file, but not with which one."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    """Name the configuration file that is broken: jsonargparse says what is wrong, but not in which file."""
+    for flag, value in zip(args, [*args[1:], ""], strict=False):
         name, _, joined = flag.partition("=")
         if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
             continue
@@ -81,12 +116,14 @@ def root_message(error: BaseException | None) -> str | None:
 
 
 def shortened(message: str) -> str:
-    """jsonargparse's message on one line, without the types it tried in vain and the settings it dumps."""
+    """The message of jsonargparse on one line, without the types it tried in vain and the settings it dumps."""
     noise = re.compile(
         r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
     )
     lines = [line.strip(" -") for line in message.splitlines()]
-    return " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
+    short = " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
+    short = re.sub(r"^Parser key \"([\w.]+)\"", lambda key: f"--{key[1]}" if "." in key[1] else key[1], short)
+    return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 
 
 def quiet_libraries() -> None:

@@ -1,11 +1,10 @@
-"""A manifest of edits: CSV (also with `;` or tabs) or JSONL, one edit per row, columns named as `EditRequest`'s knobs.
+"""A manifest of edits: CSV (also with `;` or tabs) or JSONL, one edit per row.
 
 Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id` (default: the audio's stem), `output`
-(default: `<id>.wav`), `negative_prompt`, `ap_scale`, `time_pooling`, `freq_pooling`, `guidance_scale`,
-`num_inference_steps`, `strength`, `scheduler`, `seed`, `region_start` and `region_end` (seconds), `sample_rate`, `match_level`.
-Only `audio` is needed, and `prompt` unless a default is set; a missing column or key and an empty CSV cell mean the
-default (for `prompt`, without one: unconditional). JSONL also takes `region: [start, end]`; an `ap_scale` for single
-layers or blocks is JSON in both.
+(default: `<id>.wav`), and one for each knob of :class:`EditSettings`. A knob that is a pair of numbers has two columns in CSV
+(`region_start`, `region_end`); JSONL also takes `region: [start, end]`. Only `audio` is needed, and `prompt` unless the
+command sets one for all rows. A missing column or key and an empty CSV cell mean the command's setting; an empty `prompt`
+without one means unconditional. An `ap_scale` for single layers or blocks is JSON in both formats.
 """
 
 import csv
@@ -17,19 +16,26 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 DELIMITERS = ",;\t"
 CSV_SUFFIXES, JSONL_SUFFIXES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson", ".json")
 MAX_LISTED = 100
-_DEFAULTS = {"prompt": " (--data.prompt would set one for all)"}
+_DEFAULTS = {"prompt": " (`prompt` of the command would set one for all)"}
 
 
 @dataclass
-class Row:
-    """One line of a manifest: where it stands, typed `values` by column, and the columns whose cell is empty."""
+class ManifestRow:
+    """One line of a manifest.
+
+    Attributes:
+        where: File and line, for messages; empty for the rows of a folder.
+        values: Typed values by column.
+        empty: Columns whose cell is empty.
+    """
 
     where: str
     values: dict[str, Any]
@@ -38,11 +44,12 @@ class Row:
 
 @dataclass
 class Problems:
-    """Everything that is wrong, gathered so that it can be mended in one go."""
+    """A list of everything that is wrong, so that all of it can be corrected at once."""
 
     messages: list[str] = field(default_factory=list)
 
     def add(self, where: str, message: object) -> None:
+        """Add a message, unless it is listed already."""
         text = f"{where}: {message}" if where else str(message)
         if text not in self.messages:
             self.messages.append(text)
@@ -58,26 +65,29 @@ class Problems:
         raise InputError(f"{source}: {count}; nothing was edited.\n  " + "\n  ".join(listed))
 
 
-def read_manifest(path: str | PathLike, required: Collection[str], problems: Problems) -> list[Row]:
-    """Rows of the manifest at `path`; lines that cannot be read, or lack a `required` column, go to `problems`.
+def read_manifest(path: str | PathLike, required: Collection[str], problems: Problems) -> list[ManifestRow]:
+    """Read the rows of a manifest.
+
+    Args:
+        path: The file.
+        required: Columns that every row must have.
+        problems: Gets the lines that cannot be read or lack a required column.
 
     Raises:
-        FileNotFoundError: no such file.
-        InputError: neither CSV nor JSONL, not UTF-8, or without rows.
+        FileNotFoundError: If there is no such file.
+        InputError: If the file is neither CSV nor JSONL, is not UTF-8, or has no rows.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"--data.manifest: {path} does not exist. Give a CSV or JSONL file.")
+        raise FileNotFoundError(f"manifest: {path} does not exist. Give a CSV or JSONL file.")
     suffix = path.suffix.lower()
     if not path.is_file() or suffix not in CSV_SUFFIXES + JSONL_SUFFIXES:
-        raise InputError(
-            f"--data.manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use --data.folder."
-        )
+        raise InputError(f"manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use `folder`.")
     text = _read_text(path)
     found = len(problems.messages)
     rows = list((_jsonl_rows if suffix in JSONL_SUFFIXES else _csv_rows)(path, text, required, problems))
     if not rows and len(problems.messages) == found:
-        raise InputError(f"--data.manifest: {path} holds no edit. Write one per line; `audio` and `prompt` are enough.")
+        raise InputError(f"manifest: {path} holds no edit. Write one per line; audio and prompt are enough.")
     return rows
 
 
@@ -87,19 +97,18 @@ def _read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"--data.manifest: {path}:{line} is not UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
-        ) from None
+        way_out = "Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
+        raise InputError(f"manifest: {path}:{line} is not UTF-8. {way_out}") from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise InputError(f"--data.manifest: {path}:{line} contains zero bytes: no text file. Save it as UTF-8.")
+        raise InputError(f"manifest: {path}:{line} contains zero bytes and is not a text file. Save it as UTF-8.")
     return text
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-def _csv_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[Row]:
+def _csv_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[ManifestRow]:
     first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -121,12 +130,11 @@ def _csv_rows(path: Path, text: str, required: Collection[str], problems: Proble
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
-            header = (
-                ",".join(cell.strip() for cell in cells).rstrip(",").split(",")
-            )  # spreadsheets leave nameless columns at the end
+            # Spreadsheets leave nameless columns at the end.
+            header = ",".join(cell.strip() for cell in cells).rstrip(",").split(",")
             _check_header(header, required, where, problems)
             if not set(header).issuperset(required):
-                return  # said once, not for every row
+                return  # reported once, not for every row
         elif len(cells) > len(header) and any(cells[len(header) :]):
             problems.add(
                 where,
@@ -135,11 +143,8 @@ def _csv_rows(path: Path, text: str, required: Collection[str], problems: Proble
             )
         else:
             named = dict(zip(header, cells, strict=False))
-            yield Row(
-                where,
-                _typed_cells(named, where, problems),
-                frozenset(name for name in named if not named[name].strip()),
-            )
+            empty = frozenset(name for name in named if not named[name].strip())
+            yield ManifestRow(where, _typed_cells(named, where, problems), empty)
 
 
 def _check_header(header: list[str], required: Collection[str], where: str, problems: Problems) -> None:
@@ -147,7 +152,7 @@ def _check_header(header: list[str], required: Collection[str], where: str, prob
         if name not in CSV_COLUMNS:
             problems.add(where, unknown_column(name, CSV_COLUMNS))
     for name in sorted({name for name in header if header.count(name) > 1}):
-        problems.add(where, f"column {name!r} stands there twice. Keep one.")
+        problems.add(where, f"column {name!r} appears twice. Keep one.")
     for name in required:
         if name not in header:
             problems.add(
@@ -170,25 +175,17 @@ def _typed_cells(cells: dict[str, str], where: str, problems: Problems) -> dict[
     return values
 
 
-def _text(cell: str) -> str:
-    return cell
-
-
-def _name(cell: str) -> str:
-    return cell.strip()
-
-
 def _number(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
-        raise ValueError("no number (the decimal sign is a point: 0.5)") from None
+        raise ValueError("not a number (the decimal sign is a point: 0.5)") from None
 
 
 def _integer(cell: str) -> int:
     number = _number(cell)  # spreadsheets write 2.0 for 2
     if not number.is_integer():
-        raise ValueError("no whole number")
+        raise ValueError("not a whole number")
     return int(cell) if re.fullmatch(r"\s*[+-]?\d+\s*", cell) else int(number)
 
 
@@ -199,41 +196,43 @@ def _boolean(cell: str) -> bool:
     return words[cell.strip().lower()]
 
 
-def _scale(cell: str) -> Any:
+def _number_or_json(cell: str) -> Any:
     if not cell.lstrip().startswith(("[", "{")):
         return _number(cell)
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
-        raise ValueError('no JSON; write a number, or for example {"up": 0.5}') from None
+        raise ValueError('not JSON; write a number, or for example {"up": 0.5}') from None
 
 
-CSV_COLUMNS: dict[str, Callable[[str], Any]] = {
-    "id": _name,
-    "audio": _name,
-    "output": _name,
-    "prompt": _text,
-    "negative_prompt": _text,
-    "ap_scale": _scale,
-    "time_pooling": _integer,
-    "freq_pooling": _integer,
-    "guidance_scale": _number,
-    "num_inference_steps": _integer,
-    "strength": _number,
-    "scheduler": _name,
-    "seed": _integer,
-    "region_start": _number,
-    "region_end": _number,
-    "sample_rate": _integer,
-    "match_level": _boolean,
-}
-COLUMNS = (*CSV_COLUMNS, "region")
+def _readers() -> dict[str, Callable[[str], Any]]:
+    """How the cells of each column are read, from the types of :class:`EditSettings`; a pair has two columns."""
+    readers: dict[str, Callable[[str], Any]] = {"id": str.strip, "audio": str.strip, "output": str.strip, "prompt": str}
+    hints = get_type_hints(EditSettings)
+    for name in EditSettings.names():
+        kinds = get_args(hints[name]) or (hints[name],)
+        origins = {get_origin(kind) for kind in kinds}
+        if tuple in origins:
+            readers |= {f"{name}_start": _number, f"{name}_end": _number}
+        elif origins & {list, dict}:
+            readers[name] = _number_or_json
+        else:
+            typed = {bool: _boolean, int: _integer, float: _number}
+            text = str if name.endswith("prompt") else str.strip  # prompts are kept as they are written
+            readers[name] = next((typed[kind] for kind in kinds if kind in typed), text)
+    return readers
+
+
+CSV_COLUMNS = _readers()
+#: Knobs that are pairs of numbers.
+PAIRS = tuple(name for name in EditSettings.names() if name not in CSV_COLUMNS)
+COLUMNS = (*CSV_COLUMNS, *PAIRS)
 
 
 # --- JSONL ----------------------------------------------------------------------------------------------------------
 
 
-def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[Row]:
+def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[ManifestRow]:
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would break at U+2028 inside a string
         where = f"{path}:{number}"
         if not line.strip():
@@ -247,7 +246,7 @@ def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Prob
             problems.add(where, f"bad JSON ({error}).")
             continue
         if not isinstance(values, dict):
-            problems.add(where, 'is no JSON object. Write one per line: {"audio": "a.wav", "prompt": "..."}.')
+            problems.add(where, 'is not a JSON object. Write one per line: {"audio": "a.wav", "prompt": "..."}.')
             continue
         for name in values.keys() - set(COLUMNS):
             problems.add(where, unknown_column(name, COLUMNS))
@@ -255,20 +254,20 @@ def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Prob
         for name in missing:
             problems.add(where, f"{name!r} is missing{_DEFAULTS.get(name, '')}.")
         if not missing:
-            yield Row(where, {name: value for name, value in values.items() if name in COLUMNS})
+            yield ManifestRow(where, {name: value for name, value in values.items() if name in COLUMNS})
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, but not one that names a key twice: Python would silently keep the last."""
+    """A JSON object; one that names a key twice is refused, because Python would silently keep the last value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
     return values
 
 
-def unknown_column(name: str, known: Any) -> str:
-    """What to say about a column that is none, with the nearest one that is."""
+def unknown_column(name: str, known: Collection[str]) -> str:
+    """The message about an unknown column, with the most similar known one."""
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
     return f"unknown column {name!r}; {hint}"

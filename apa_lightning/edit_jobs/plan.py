@@ -1,4 +1,4 @@
-"""From a manifest or a folder to a checked list of edits; whatever is wrong is reported at once, before any edit."""
+"""From a manifest or a folder to a checked list of edits; everything that is wrong is reported at once, before any edit."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -7,21 +7,29 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.audio import AudioError, AudioInfo, load_audio, probe_audio, to_mono
-from apa_lightning.edit_jobs.manifest import Problems, Row
-from apa_lightning.editing.request import EditRequest, check_length, check_not_silent
+from apa_lightning.audio import AudioError, AudioInfo
+from apa_lightning.edit_jobs.manifest import PAIRS, ManifestRow, Problems
+from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.source import check_region, probe_recording
 from apa_lightning.errors import InputError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 OUTPUT_SUFFIXES = (".wav", ".flac")
-MAX_NAME_BYTES = 200  # most file systems allow 255, and a temporary name beside it is longer
-HEARD_SECONDS = 5.0
+MAX_NAME_BYTES = 200  # most file systems allow 255, and a temporary name next to it is longer
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit to make: `request` and the `id` and `audio` in it, `output` relative to the output folder, `where` it
-    was asked for, and what the recording's header says."""
+    """One edit to make.
+
+    Attributes:
+        request: The request, with ``id`` and ``audio``.
+        id: Its id.
+        audio: The recording.
+        output: Name of the result, relative to the output folder.
+        where: File and line that asked for it.
+        info: Facts from the recording's header.
+    """
 
     request: EditRequest
     id: str
@@ -31,48 +39,51 @@ class Edit:
     info: AudioInfo
 
 
-def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[Row]:
-    """A row for every recording in `folder`, named by its path without suffix; hidden files and `output` are left out.
+def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[ManifestRow]:
+    """A row for every recording in a folder, named by its path without suffix.
+
+    Args:
+        folder: The folder; hidden files and folders in it are left out.
+        recursive: Whether to search its subfolders too.
+        output: Folder of the results, which is left out.
 
     Raises:
-        FileNotFoundError, InputError: no such folder, or no recordings in it.
+        FileNotFoundError: If there is no such folder.
+        InputError: If there are no recordings in it.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"--data.folder: {folder} is not a folder.")
-    files = []
+        raise FileNotFoundError(f"folder: {folder} is not a folder.")
+    files: list[Path] = []
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        inner = [
-            name for name in sorted(folders) if not name.startswith(".") and (here / name).resolve() != output.resolve()
-        ]
-        folders[:] = inner if recursive else []
-        files += [
-            here / name
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
-        ]
+        shown = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in shown if recursive and (here / name).resolve() != output.resolve()]
+        audible = [name for name in sorted(names) if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+        files += [here / name for name in audible if not name.startswith(".")]
     if not files:
-        hint = "" if recursive else " (only its top level was searched: --data.recursive true)"
-        raise InputError(f"--data.folder: {folder} holds no {', '.join(AUDIO_SUFFIXES)}{hint}.")
+        hint = "" if recursive else " (only its top level was searched: `recursive` true)"
+        raise InputError(f"folder: {folder} holds no {', '.join(AUDIO_SUFFIXES)}{hint}.")
     stems = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    # a.wav and a.flac side by side keep their suffix in the name
-    ids = [
-        f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem for stem, file in zip(stems, files, strict=True)
-    ]
-    return [Row("", {"id": name, "audio": str(file.resolve())}) for name, file in zip(ids, files, strict=True)]
+    rows = []
+    for stem, file in zip(stems, files, strict=True):
+        # a.wav and a.flac in one folder keep their suffix in the name.
+        name = f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem
+        rows.append(ManifestRow("", {"id": name, "audio": str(file.resolve())}))
+    return rows
 
 
 def plan_edits(
-    rows: Iterable[Row], defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems
+    rows: Iterable[ManifestRow], defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems
 ) -> list[Edit]:
-    """Checked edits of `rows`; a row with anything wrong goes to `problems`.
+    """Check the rows and make their edits.
 
     Args:
-        rows: of a manifest or folder.
-        defaults: knobs of :class:`EditRequest` for what a row leaves out, also `prompt` (`None`: rows need their own).
-        base: where relative audio paths start.
-        output: folder of the results.
+        rows: Of a manifest or folder.
+        defaults: Every knob's value for rows that leave it out, also ``prompt`` (None: each row needs its own).
+        base: Folder at which relative audio paths start.
+        output: Folder of the results.
+        problems: Gets everything that is wrong with a row; such a row has no edit.
     """
     planner = _Planner(defaults, base, output, problems)
     edits = [edit for row in rows if (edit := planner.plan(row)) is not None]
@@ -84,17 +95,17 @@ class _Planner:
     def __init__(self, defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems):
         self.defaults, self.base, self.output, self.problems = dict(defaults), base, output, problems
         self.recordings: dict[Path, AudioInfo | str] = {}  # a recording is opened once, however many edits it has
-        self.ids: dict[str, str] = {}  # where each was first given
+        self.ids: dict[str, str] = {}  # by id, where it was first given
         self.outputs: dict[str, str] = {}
 
-    def plan(self, row: Row) -> Edit | None:
+    def plan(self, row: ManifestRow) -> Edit | None:
         before = len(self.problems.messages)
         values = {**self.defaults, **row.values}
-        self._region(row, values)
         if values["prompt"] is None and "prompt" in row.empty:
             values["prompt"] = ""
+        given = (row.values.keys() | self._join_pairs(row, values)) & set(EditRequest.names())
         audio, output = self._audio(row, values), values.pop("output", None)
-        self._check_each(row, values)
+        self._check_knobs(row, values, given)
         region = values["region"] if len(self.problems.messages) == before else None
         edit_id = values.pop("id", None)
         if audio is None or (edit_id is None and "id" in row.values):
@@ -108,92 +119,72 @@ class _Planner:
         request = EditRequest(**{**values, "audio": str(audio), "id": edit_id})
         return Edit(request, edit_id, audio, output, row.where, info)
 
-    def _region(self, row: Row, values: dict[str, Any]) -> None:
-        """`region_start` and `region_end` become `region`."""
-        start, end = values.pop("region_start", None), values.pop("region_end", None)
-        if start is None and end is None:
-            if isinstance(values["region"], list):
-                values["region"] = tuple(values["region"])
-        elif start is None or end is None:
-            self.problems.add(
-                row.where,
-                f"region_{'start' if start is None else 'end'}: is missing; a region needs both ends, in seconds.",
-            )
-        elif "region" in row.values:
-            self.problems.add(row.where, "can't have both 'region' and 'region_start', 'region_end'. Choose one.")
-        else:
-            values["region"] = (start, end)
+    def _join_pairs(self, row: ManifestRow, values: dict[str, Any]) -> set[str]:
+        """Make ``region`` of ``region_start`` and ``region_end``; returns the names of such pairs."""
+        joined = set()
+        for name in PAIRS:
+            ends = {f"{name}_{end}": values.pop(f"{name}_{end}", None) for end in ("start", "end")}
+            missing = [end for end, value in ends.items() if value is None]
+            if len(missing) == 2:
+                if isinstance(values[name], list):
+                    values[name] = tuple(values[name])
+            elif missing:
+                self.problems.add(row.where, f"{missing[0]}: is missing; a {name} needs both ends, in seconds.")
+            elif name in row.values:
+                self.problems.add(row.where, f"can't have both {name!r} and {', '.join(map(repr, ends))}. Choose one.")
+            else:
+                values[name] = tuple(ends.values())
+                joined.add(name)
+        return joined
 
-    def _audio(self, row: Row, values: dict[str, Any]) -> Path | None:
+    def _audio(self, row: ManifestRow, values: dict[str, Any]) -> Path | None:
         audio = values.pop("audio", None)
         if isinstance(audio, str) and audio.strip():
             return self.base / Path(audio).expanduser()
         self.problems.add(
-            row.where, f"audio: {audio!r} is no file name." if "audio" in row.values else "audio: is missing."
+            row.where, f"audio: {audio!r} is not a file name." if "audio" in row.values else "audio: is missing."
         )
         return None
 
-    def _check_each(self, row: Row, values: Mapping[str, Any]) -> None:
-        """Every bad value of the row, not only the first: each is tried alone."""
-        for name in row.values.keys() | ({"region"} if values["region"] else set()):
-            if name in ("audio", "output", "region_start", "region_end"):
-                continue
+    def _check_knobs(self, row: ManifestRow, values: Mapping[str, Any], given: Iterable[str]) -> None:
+        """Report every bad value of the row, not only the first one."""
+        for name in given:
             value = values[name]
             if name == "id":
                 if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-                    self.problems.add(row.where, f"id: {value!r} is no name.")
-            elif name == "match_level":
-                if not isinstance(value, bool):
-                    self.problems.add(row.where, f"match_level: {value!r} is neither true nor false.")
-            elif name == "scheduler" and not isinstance(value, str):
-                self.problems.add(row.where, f"scheduler: {value!r} is no name.")
-            else:
-                try:
-                    EditRequest(**{"audio": "audio", "prompt": "", name: value})
-                except (InputError, TypeError) as error:
-                    self.problems.add(
-                        row.where, error if isinstance(error, InputError) else f"{name}: {value!r} cannot be used."
-                    )
+                    self.problems.add(row.where, f"id: {value!r} is not a name.")
+                continue
+            try:
+                EditRequest.check(name, value)
+            except InputError as error:
+                self.problems.add(row.where, error)
 
-    def _output(self, row: Row, edit_id: str, name: object) -> str:
+    def _output(self, row: ManifestRow, edit_id: str, name: object) -> str:
         """The result's name inside the output folder."""
         field = "id" if name is None else "output"
         name = f"{edit_id}.wav" if name is None else name
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            self.problems.add(row.where, f"{field}: {name!r} is no file name.")
+            self.problems.add(row.where, f"{field}: {name!r} is not a file name.")
             return ""
-        path = Path(name)
-        shown = edit_id if field == "id" else name
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or not (self.output / path).resolve().is_relative_to(self.output.resolve())
-        ):
-            self.problems.add(
-                row.where, f"{field}: {shown!r} leaves the output folder {self.output}. Give a relative name inside it."
-            )
+        path, shown = Path(name), edit_id if field == "id" else name
+        root = self.output.resolve()
+        if path.is_absolute() or ".." in path.parts or not (self.output / path).resolve().is_relative_to(root):
+            problem = f"{shown!r} leaves the output folder {self.output}. Give a relative name inside it."
         elif any(part.startswith(".") for part in path.parts):
-            self.problems.add(
-                row.where, f"{field}: {shown!r} is a hidden file. Give a name that does not start with a dot."
-            )
+            problem = f"{shown!r} is a hidden file. Give a name that does not start with a dot."
         elif any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
-            self.problems.add(
-                row.where,
-                f"{field}: {shown[:40] + '...'!r} is longer than {MAX_NAME_BYTES} bytes. Give a shorter name.",
-            )
+            problem = f"{shown[:40] + '...'!r} is longer than {MAX_NAME_BYTES} bytes. Give a shorter name."
         elif path.suffix.lower() not in OUTPUT_SUFFIXES:
-            self.problems.add(
-                row.where, f"output: {name!r} is no audio file name. Let it end in {' or '.join(OUTPUT_SUFFIXES)}."
-            )
+            problem = f"{name!r} is not an audio file name. Let it end in {' or '.join(OUTPUT_SUFFIXES)}."
+        else:
+            return path.as_posix()
+        self.problems.add(row.where, f"{field}: {problem}")
         return path.as_posix()
 
-    def _recording(self, row: Row, audio: Path, region: tuple[float, float] | None) -> AudioInfo | None:
+    def _recording(self, row: ManifestRow, audio: Path, region: tuple[float, float] | None) -> AudioInfo | None:
         if audio not in self.recordings:
             try:
-                found = probe_audio(audio)
-                check_length(found.seconds, None, str(audio))
-                _check_heard(audio, found)
-                self.recordings[audio] = found
+                self.recordings[audio] = probe_recording(audio)
             except (AudioError, OSError) as error:
                 self.recordings[audio] = str(error)
         info = self.recordings[audio]
@@ -201,13 +192,13 @@ class _Planner:
             self.problems.add(row.where, f"audio: {info}" if row.where else info)
             return None
         try:
-            check_length(info.seconds, region, str(audio))
+            check_region(region, info.seconds, str(audio))
         except AudioError as error:
             self.problems.add(row.where, error)
         return info
 
-    def _check_collisions(self, row: Row, edit_id: str, output: str, audio: Path) -> None:
-        """No id and no output twice."""
+    def _check_collisions(self, row: ManifestRow, edit_id: str, output: str, audio: Path) -> None:
+        """Report an id or output that an earlier row has."""
         place = row.where or str(audio)
         if (other := self.ids.setdefault(edit_id, place)) != place:
             self.problems.add(row.where, f"id: {edit_id!r} is already that of {other}. Give each edit its own id.")
@@ -215,25 +206,12 @@ class _Planner:
             self.problems.add(row.where, f"output: {output!r} is already that of {other}. Give each edit its own.")
 
     def check_overwriting(self) -> None:
-        """No output that is one of the recordings."""
+        """Report outputs that are one of the recordings."""
         recordings = {audio.resolve(): audio for audio in self.recordings}
         for output, place in self.outputs.items():
             if (source := recordings.get((self.output / output).resolve())) is not None:
                 self.problems.add(
                     place,
                     f"output: {self.output / output} would overwrite the recording {source}. "
-                    "Choose another output folder (--data.output) or name.",
+                    "Choose another output folder (`output`) or name.",
                 )
-
-
-def _check_heard(audio: Path, info: AudioInfo) -> None:
-    """Refuse silence. Only as much is decoded as it takes to hear something: mostly the first seconds."""
-    start = 0.0
-    while start < info.seconds:
-        waveform, _ = load_audio(audio, start=start, seconds=HEARD_SECONDS)
-        start += HEARD_SECONDS
-        try:
-            return check_not_silent(to_mono(waveform), str(audio))
-        except AudioError:
-            if start >= info.seconds:
-                raise

@@ -6,26 +6,26 @@ it is done: so each result has the same bytes whenever the run was stopped, and 
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
-
-from apa_lightning.audio import load_audio, to_mono
 from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import FileMark, done_record, failed_record
 from apa_lightning.edit_jobs.results import EditResults
-from apa_lightning.editing.request import MAX_SECONDS, EditRequest, check_length, check_not_silent
+from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 
-KEY_FORMAT = 1  # raise it when the same settings begin to give another sound
+KEY_FORMAT = 1  # to be raised when the same settings give another sound
+log = logging.getLogger(__name__)
 
 
 class EditBatch:
     """Requests on their way through the Trainer, which would otherwise rebuild each one field by field.
 
-    They hold decoded recordings, so that each is read once, and what is wrong with it is known before the edit.
+    They hold loaded recordings: each is read and checked once.
     """
 
     def __init__(self, requests: list[EditRequest]):
@@ -33,15 +33,16 @@ class EditBatch:
 
 
 class EditQueue:
-    """Iterates over batches; also the record keeper of the run.
+    """An iterator over batches that also keeps the records of the run.
 
     Args:
-        edits: all of them, done or not.
-        results: the output folder.
-        batch_size: edits that are denoised together at most.
-        window_seconds: of the backbone; recordings up to this length are computed alike.
-        identity: gives a function that tells what besides a request's own settings decides its sound (adapter, backbone);
-            asked when the first batch is, after checkpoints are loaded.
+        edits: All of them, done or not.
+        results: The output folder.
+        batch_size: Most edits that are denoised together.
+        window_seconds: Window of the backbone; recordings up to this length are computed alike.
+        identity: Returns a function that gives what decides a request's sound besides its own settings (adapter,
+            backbone). It is called at the first batch, after checkpoints are loaded.
+        announce: Gets the line about what there is to do.
     """
 
     def __init__(
@@ -51,19 +52,20 @@ class EditQueue:
         batch_size: int,
         window_seconds: float,
         identity: Callable[[], Callable[[EditRequest], Mapping[str, Any]]],
+        announce: Callable[[str], object] = log.info,
     ):
         self.edits = {edit.id: edit for edit in edits}
-        self.results, self.identity = results, identity
+        self.results, self.identity, self.announce = results, identity, announce
         self.batches = _batches(edits, batch_size, window_seconds)
-        self.has_writer = False  # a PredictionWriter says so
+        self.has_writer = False  # set by PredictionWriter
         self.keys: dict[str, str] = {}
         self.skipped: set[str] = set()
         self._sources: dict[str, FileMark] = {}
 
     def __len__(self) -> int:
-        """An upper bound: fewer come when some are done, or made by another process.
+        """An upper bound: there are fewer batches when some are done, or made by another process.
 
-        With a length Lightning fetches nothing ahead; one too many lets it ask again and so put the last batch away.
+        With a length Lightning fetches nothing ahead; one too many lets it ask again and so finish the last batch.
         """
         return len(self.batches) + 1
 
@@ -73,61 +75,55 @@ class EditQueue:
         identity = self.identity()
         self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
-        rank_zero_info(
-            f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}"
-        )
+        self.announce(f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
         taken_by_others = []
         for batch in self.batches:
-            if not self._open(batch):
+            if not self._is_open(batch):
                 continue
             with self.results.claim(self._name(batch), wait=False) as held:
                 if held:
                     yield from self._make(batch)
                 else:
                     taken_by_others.append(batch)
-        for batch in taken_by_others:  # only now: by this time most are made; if their process died they are made here
+        # Last, because by now most of these are made; if their process died, they are made here.
+        for batch in taken_by_others:
             with self.results.claim(self._name(batch), wait=True):
                 yield from self._make(batch)
 
     def _make(self, batch: list[Edit]) -> Iterator[EditBatch]:
-        if not self._open(batch):
+        if not self._is_open(batch):
             return
         self._sources.clear()
         with self.results.making(self._name(batch), [edit.output for edit in batch]):
-            requests = [request for edit in batch if (request := self._read(edit)) is not None]
+            requests = [request for edit in batch if (request := self._load(edit)) is not None]
             if any(not self.is_settled(request.name) for request in requests):
                 yield EditBatch(requests)
 
-    def _read(self, edit: Edit) -> EditRequest | None:
-        """The request with its decoded recording; what the plan's look at it did not tell fails this edit, not the run."""
-        name = str(edit.audio)
+    def _load(self, edit: Edit) -> EditRequest | None:
+        """The request with its loaded recording. Problems that the plan did not find fail only this edit, not the run."""
         try:
             self._sources[edit.id] = FileMark.of(edit.audio)
-            waveform, rate = load_audio(edit.audio, max_seconds=MAX_SECONDS)
-            check_length(waveform.shape[-1] / rate, edit.request.region, name)
-            check_not_silent(to_mono(waveform), name)
+            return replace(edit.request, audio=Recording.load(edit.audio, edit.request.region))
         except (InputError, OSError) as error:
             self.record_failed(edit.id, str(error))
             return None
-        return replace(edit.request, audio=(waveform, rate))
 
-    # --- what has become of an edit -----------------------------------------------------------------------------------
+    # --- the state of an edit -----------------------------------------------------------------------------------------
 
     def is_settled(self, edit_id: str) -> bool:
-        """Done, by whichever process and whenever; or failed during this run."""
+        """Whether an edit is done, by any process at any time, or has failed during this run."""
         return self._is_done(edit_id) or self.results.failed_since_opening(edit_id, self.keys[edit_id])
 
     def record_done(self, edit_id: str, details: Mapping[str, Any]) -> None:
-        """Append the line of an edit whose file is written; `details` are :meth:`EditResult.record`'s."""
+        """Append the line of an edit whose file is written; ``details`` are :meth:`EditResult.record`'s."""
         edit = self.edits[edit_id]
         mark = FileMark.of(self.results.folder / edit.output)
-        details = {**details, "audio": str(edit.audio)}  # the editor was given samples
         self.results.append(
             done_record(edit_id, self.keys[edit_id], edit.output, self._sources[edit_id], mark, details)
         )
 
     def record_failed(self, edit_id: str, message: str) -> None:
-        """Append the line of an edit that could not be made, unless it is there from another process."""
+        """Append the line of an edit that could not be made, unless another process has appended it."""
         edit = self.edits[edit_id]
         if not self.is_settled(edit_id):
             self.results.append(
@@ -135,15 +131,15 @@ class EditQueue:
             )
 
     def failures(self) -> dict[str, str]:
-        """Message by id of what failed during this run."""
+        """Message by id of the edits that failed during this run."""
         return {i: self.results.message(i) for i, key in self.keys.items() if self.results.failed_since_opening(i, key)}
 
     def made(self) -> list[str]:
-        """Ids of what was made since this run began, by all its processes."""
+        """Ids of the edits that were made since this run started, by all its processes."""
         found = ((i, self.results.entries.get(i)) for i in self.keys if i not in self.skipped)
         return [i for i, entry in found if entry is not None and (entry.status, entry.key) == ("done", self.keys[i])]
 
-    def _open(self, batch: list[Edit]) -> bool:
+    def _is_open(self, batch: list[Edit]) -> bool:
         return not all(self.is_settled(edit.id) for edit in batch)
 
     def _is_done(self, edit_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Lines of `results.jsonl`: what they say, how they are read back, and how a torn one is mended."""
+"""Lines of ``results.jsonl``: writing, reading, and the repair of a torn one."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """A file's content: `sha256`, and size and time of change, which spare reading it again while they are the same."""
+    """The content of a file: its SHA-256, and its size and time of change, so that an unchanged file is not read again."""
 
     sha256: str
     bytes: int
@@ -22,13 +22,14 @@ class FileMark:
 
     @classmethod
     def of(cls, path: str | os.PathLike) -> "FileMark":
+        """Read a file."""
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             stat = os.fstat(file.fileno())
         return cls(digest, stat.st_size, stat.st_mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Whether `path` still holds this content."""
+        """Whether ``path`` still holds this content."""
         try:
             stat = path.stat()
             if stat.st_size != self.bytes:
@@ -40,8 +41,15 @@ class FileMark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept in memory of a line of `results.jsonl`; `key` is the digest of the edit's settings, `start` the
-    line's place in the file."""
+    """A line of ``results.jsonl`` as it is kept in memory.
+
+    Attributes:
+        id: Of the edit.
+        status: ``done`` or ``failed``.
+        key: Digest of the edit's settings.
+        output: Name of the result.
+        start: Byte of the file at which the line starts.
+    """
 
     id: str
     status: str
@@ -60,19 +68,12 @@ def done_record(
 
 def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """The line of an edit that could not be made."""
-    return {
-        "id": edit_id,
-        "status": "failed",
-        "output": output,
-        "message": message,
-        **details,
-        "key": key,
-        "finished": _now(),
-    }
+    about = {"id": edit_id, "status": "failed", "output": output, "message": message}
+    return {**about, **details, "key": key, "finished": _now()}
 
 
 def read_entry(record: Mapping[str, Any], start: int) -> Entry:
-    """The entry of a line. Raises `KeyError` or `TypeError` for what is no line of ours."""
+    """The entry of a line; another kind of line raises ``KeyError`` or ``TypeError``."""
     if record["status"] == "done":
         read_mark(record, "")
         read_mark(record, "audio_")
@@ -80,7 +81,7 @@ def read_entry(record: Mapping[str, Any], start: int) -> Entry:
 
 
 def read_mark(record: Mapping[str, Any], prefix: str) -> FileMark:
-    """The mark of a line's result (no prefix) or source (`audio_`)."""
+    """The mark of a line's result (no prefix) or source (``audio_``)."""
     return FileMark(*(record[prefix + name] for name in FileMark.__dataclass_fields__))
 
 
@@ -89,7 +90,7 @@ def _now() -> str:
 
 
 def mend_last_line(descriptor: int) -> bytes:
-    """Cut off and return a last line without its end; if it is whole but for the line break, it gets one."""
+    """Cut off and return an incomplete last line; if only its line break is missing, add that."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return b""
@@ -108,7 +109,7 @@ def mend_last_line(descriptor: int) -> bytes:
 
 
 def named_output(line: bytes) -> set[str]:
-    """The audio file that a damaged line speaks of, as far as it can still be read."""
+    """The audio file that a damaged line names, as far as it can still be read."""
     found = re.match(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "done", "output": ("(?:[^"\\]|\\.)*")', line)
     try:
         return {json.loads(found[1])} if found else set()
@@ -117,7 +118,7 @@ def named_output(line: bytes) -> set[str]:
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values become columns of their own (`timings.denoise`), lists become JSON."""
+    """Flatten a record for a table: nested values become columns (``timings.denoise``), lists become JSON."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, dict) and name != "ap_scale":

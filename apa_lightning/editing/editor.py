@@ -33,7 +33,7 @@ from apa_lightning.diffusion.sampling import denoise
 from apa_lightning.diffusion.schedulers import steps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.request import EditRequest, EditResult
-from apa_lightning.editing.source import EditSource
+from apa_lightning.editing.source import ModelInput, Recording
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import EMBEDDED, first_line
 from apa_lightning.utils.rng import generator_for, randn
@@ -145,10 +145,11 @@ class AudioEditor:
             self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
             for scale in self._scales(request):
                 expand_scale(scale, self.adapters[0].layer_names)
-        sources = [EditSource.load(request, self.backbone) for request in requests]
+        recordings = [Recording.load(request.audio, request.region) for request in requests]
+        inputs = [ModelInput(recording, self.backbone) for recording in recordings]
         groups: dict[tuple, list[int]] = {}
-        for i, (request, source) in enumerate(zip(requests, sources, strict=True)):
-            groups.setdefault((source.frames, *request.batch_key), []).append(i)
+        for i, (request, model_input) in enumerate(zip(requests, inputs, strict=True)):
+            groups.setdefault((model_input.frames, *request.batch_key), []).append(i)
         batches = [
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
@@ -156,7 +157,7 @@ class AudioEditor:
         total = sum(steps_run(requests[batch[0]].num_inference_steps, requests[batch[0]].strength) for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
-                done = self._edit_batch([requests[i] for i in batch], [sources[i] for i in batch], bar.update)
+                done = self._edit_batch([requests[i] for i in batch], [inputs[i] for i in batch], bar.update)
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
@@ -165,13 +166,13 @@ class AudioEditor:
 
     @torch.no_grad()
     def _edit_batch(
-        self, requests: list[EditRequest], sources: list[EditSource], on_step: Callable[[], Any]
+        self, requests: list[EditRequest], inputs: list[ModelInput], on_step: Callable[[], Any]
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
-        windows = Windows(sources[0].frames, backbone.window_frames)
-        waveform = torch.stack([source.model_waveform for source in sources]).to(backbone.device)
-        lengths = [source.samples for source in sources]
+        windows = Windows(inputs[0].frames, backbone.window_frames)
+        waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
+        lengths = [model_input.samples for model_input in inputs]
         model = windows.wrap(self._models(requests, waveform, lengths, windows))
         mask, keep, recorded = self._kept(requests, windows), None, None
         if mask is not None or first.strength < 1:
@@ -191,8 +192,8 @@ class AudioEditor:
 
         audio = backbone.decode(latents).cpu()
         outputs = [
-            source.finish(request, edited, backbone.sample_rate)
-            for source, request, edited in zip(sources, requests, audio, strict=True)
+            model_input.recording.finish(request, edited, backbone.sample_rate)
+            for model_input, request, edited in zip(inputs, requests, audio, strict=True)
         ]
         clock.append(self._now())
         seconds = [(end - start) / len(requests) for start, end in pairwise(clock)]

@@ -1,84 +1,179 @@
-"""The recording that is edited: loaded and checked, as the model hears it; and what becomes of an edit of it."""
+"""The recording that is edited: checked when edits are planned and when it is loaded, prepared for the backbone, and
+turned into the result.
+"""
 
+from dataclasses import dataclass
 from numbers import Real
+from os import PathLike
 
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import SAMPLE_RATES, fit_length, load_audio, probe_audio, resample, to_mono
+from apa_lightning.audio import (
+    SAMPLE_RATES,
+    AudioError,
+    AudioInfo,
+    fit_length,
+    load_audio,
+    probe_audio,
+    resample,
+    to_mono,
+)
 from apa_lightning.backbones.base import Backbone
-from apa_lightning.editing.request import MAX_SECONDS, SILENCE_PEAK, EditRequest, check_length, check_not_silent
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
 
+MIN_SECONDS = 0.25
+MAX_SECONDS = 1_800.0
+SILENCE_PEAK = 1e-4  # -80 dBFS
+PROBED_SECONDS = 5.0
 #: Seconds over which an edited region fades into the untouched recording.
 REGION_FADE = 0.03
 
 
-class EditSource:
-    """A loaded recording.
+@dataclass(frozen=True)
+class Recording:
+    """A loaded recording that can be edited: :meth:`load` has checked it.
 
     Attributes:
-        mono: (S,) at its own ``sample_rate``.
-        model_waveform: the same at the backbone's rate: ``samples`` of it, padded to whole latent ``frames``.
+        waveform: Mono (S,).
+        sample_rate: Hz.
+        name: The file, or "audio" for samples that were given.
     """
 
-    def __init__(self, mono: Tensor, sample_rate: int, model_waveform: Tensor, samples: int, frames: int):
-        self.mono, self.sample_rate, self.model_waveform = mono, sample_rate, model_waveform
-        self.samples, self.frames = samples, frames
+    waveform: Tensor
+    sample_rate: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
 
     @classmethod
-    def load(cls, request: EditRequest, backbone: Backbone) -> "EditSource":
-        """The recording of a request.
+    def load(
+        cls, audio: "str | PathLike | tuple[Tensor, int] | Recording", region: tuple[float, float] | None = None
+    ) -> "Recording":
+        """Load and check a recording; one that is loaded already is returned as it is.
+
+        Args:
+            audio: A file, or ``(waveform (S,) or (C, S), sample_rate)``.
+            region: Start and end in seconds that must lie inside the recording.
 
         Raises:
-            FileNotFoundError, InputError: it cannot be used.
+            FileNotFoundError: If there is no such file.
+            InputError: If the recording cannot be read, is too short, too long or silent, or ends before the region.
         """
-        if isinstance(request.audio, tuple):
-            name, (waveform, rate) = "audio", _from_array(*request.audio)
-            check_length(waveform.shape[-1] / rate, request.region, name)
+        if isinstance(audio, Recording):
+            return audio
+        if isinstance(audio, tuple):
+            name, (waveform, rate) = "audio", _from_array(*audio)
+            _check_length(waveform.shape[-1] / rate, name)
         else:
-            name = str(request.audio)
-            check_length(probe_audio(request.audio).seconds, request.region, name)
-            waveform, rate = load_audio(request.audio, max_seconds=MAX_SECONDS)
+            name = str(audio)
+            _check_length(probe_audio(audio).seconds, name)
+            waveform, rate = load_audio(audio, max_seconds=MAX_SECONDS)
         mono = to_mono(waveform)
-        check_not_silent(mono, name)
-        model = resample(mono, rate, backbone.sample_rate)
-        frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
-        return cls(mono, rate, fit_length(model, frames * backbone.hop_samples), len(model), frames)
+        check_region(region, mono.shape[-1] / rate, name)
+        _check_not_silent(mono, name)
+        return cls(mono, rate, name)
 
-    def finish(self, request: EditRequest, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
-        """The edit (S,) cut to the recording's length, at the asked rate and level, spliced into its region."""
-        rate = request.sample_rate or self.sample_rate
-        length = round(len(self.mono) * rate / self.sample_rate)
+    def finish(self, settings: EditSettings, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
+        """Turn what a model made into the result.
+
+        Args:
+            settings: Of the edit: ``sample_rate``, ``region`` and ``match_level``.
+            edited: The model's waveform (S,).
+            model_rate: Its sample rate in Hz.
+
+        Returns:
+            The edit (S,) cut to the recording's length, at the wanted rate and level, spliced into its region; and its rate.
+        """
+        rate = settings.sample_rate or self.sample_rate
+        length = round(len(self.waveform) * rate / self.sample_rate)
         edited = fit_length(resample(edited, model_rate, rate), length)
-        if request.region is None and not request.match_level:
+        if settings.region is None and not settings.match_level:
             return edited.clamp(-1, 1), rate
-        source = fit_length(resample(self.mono, self.sample_rate, rate), length)
-        start, end = (0, length) if request.region is None else (round(second * rate) for second in request.region)
-        if request.match_level:
-            heard = source[start:end] if float(source[start:end].abs().max()) > SILENCE_PEAK else source
-            edited = edited * _matching_gain(edited[start:end], heard)
-        if request.region is not None:
+        source = fit_length(resample(self.waveform, self.sample_rate, rate), length)
+        start, end = (0, length) if settings.region is None else (round(second * rate) for second in settings.region)
+        if settings.match_level:
+            audible = source[start:end] if float(source[start:end].abs().max()) > SILENCE_PEAK else source
+            edited = edited * _matching_gain(edited[start:end], audible)
+        if settings.region is not None:
             edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
         return edited.clamp(-1, 1), rate
+
+
+class ModelInput:
+    """A recording as a backbone takes it.
+
+    Attributes:
+        recording: The recording at its own rate.
+        frames: Latent frames that the recording fills, at least those of one window.
+        samples: Samples of the recording at the backbone's rate, without padding.
+        waveform: (S,) at the backbone's rate, padded to whole latent frames.
+    """
+
+    def __init__(self, recording: Recording, backbone: Backbone):
+        model = resample(recording.waveform, recording.sample_rate, backbone.sample_rate)
+        self.recording, self.samples = recording, len(model)
+        self.frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
+        self.waveform = fit_length(model, self.frames * backbone.hop_samples)
+
+
+def probe_recording(path: str | PathLike) -> AudioInfo:
+    """Check a file as far as its header and first sound tell whether it can be edited, without loading the rest.
+
+    Returns:
+        Facts from the header.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InputError: If the recording cannot be read, is too short, too long or silent.
+    """
+    info, name = probe_audio(path), str(path)
+    _check_length(info.seconds, name)
+    start = 0.0
+    while True:  # mostly the first seconds hold a sound
+        waveform, _ = load_audio(path, start=start, seconds=PROBED_SECONDS)
+        start += PROBED_SECONDS
+        try:
+            _check_not_silent(to_mono(waveform), name)
+            return info
+        except AudioError:
+            if start >= info.seconds:
+                raise
+
+
+def check_region(region: tuple[float, float] | None, seconds: float, name: str) -> None:
+    """Raise :class:`AudioError` if ``region`` lies outside a recording of ``seconds``."""
+    if region is not None and region[1] > seconds + 1e-3:
+        raise AudioError(f"region: {region[0]:g} to {region[1]:g} s lies outside {name}, which lasts {seconds:.2f} s.")
+
+
+def _check_length(seconds: float, name: str) -> None:
+    if seconds < MIN_SECONDS:
+        raise AudioError(f"{name}: lasts {seconds:.3f} s; an edit needs at least {MIN_SECONDS} s.")
+    if seconds > MAX_SECONDS:
+        raise AudioError(
+            f"{name}: lasts {seconds:.0f} s; the limit for one edit is {MAX_SECONDS:g} s. Cut it into parts."
+        )
+
+
+def _check_not_silent(waveform: Tensor, name: str) -> None:
+    if torch.numel(waveform) == 0 or float(waveform.abs().max()) < SILENCE_PEAK:
+        raise AudioError(f"{name}: is digital silence; there is nothing to edit.")
 
 
 def _from_array(waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
     try:
         waveform = torch.atleast_2d(torch.as_tensor(waveform, dtype=torch.float32))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"audio: {type(waveform).__name__} is no waveform ({first_line(error)}).") from None
+        raise InputError(f"audio: {type(waveform).__name__} is not a waveform ({first_line(error)}).") from None
     if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= 8:
         raise InputError(f"audio: has shape {tuple(waveform.shape)}; give (S,) or (C, S) with at most 8 channels.")
-    if (
-        not isinstance(sample_rate, Real)
-        or not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]
-        or int(sample_rate) != sample_rate
-    ):
-        raise InputError(
-            f"audio: the sample rate is {sample_rate!r}; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are supported."
-        )
+    low, high = SAMPLE_RATES
+    if not isinstance(sample_rate, Real) or not low <= sample_rate <= high or int(sample_rate) != sample_rate:
+        raise InputError(f"audio: the sample rate is {sample_rate!r}; {low} to {high} Hz are supported.")
     if not torch.isfinite(waveform).all():
         raise InputError("audio: contains NaN or infinite samples.")
     return waveform, int(sample_rate)

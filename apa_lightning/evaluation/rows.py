@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path
 
@@ -16,10 +17,8 @@ ABOUT = (
     "id", "task", "system", "set", "source", "instrument", "target", "prompt", "negative_prompt", "score_text",
     "audio", "output",
 )  # fmt: skip
-#: The editor's knobs; empty where a system has none.
-KNOBS = (
-    "ap_scale", "time_pooling", "freq_pooling", "guidance_scale", "num_inference_steps", "strength", "scheduler", "seed",
-)  # fmt: skip
+#: The editor's knobs; a cell is empty where a system does not read the knob.
+KNOBS = (*EditSettings.operating_point(), "seed")
 
 
 @dataclass(frozen=True)

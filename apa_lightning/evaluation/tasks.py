@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
-#: What a task may fix of :class:`EditRequest`.
-POINT = (
-    "ap_scale", "time_pooling", "freq_pooling", "guidance_scale", "num_inference_steps", "strength", "scheduler",
-)  # fmt: skip
+#: Knobs of an operating point: a task may fix them and a sweep may try values of them.
+POINT = EditSettings.operating_point()
 _FIELDS = ("{source}", "{target}")
 
 
@@ -57,7 +55,7 @@ class Task:
             raise InputError(f"tasks.targets: {targets!r}; give at least one target, none of them empty.")
         if unknown := sorted(set(self.point) - set(POINT)):
             raise InputError(f"tasks.point: {', '.join(unknown)} is unknown; choose from {', '.join(POINT)}.")
-        EditRequest(audio="", prompt="", **dict(self.point))
+        EditSettings(**dict(self.point))
 
     def texts(self, source: str, target: str) -> dict[str, str]:
         """``prompt``, ``negative_prompt``, ``score_text`` and ``source_text`` of one edit."""

@@ -15,7 +15,14 @@ NAMES = [question.name for question in QUESTIONS]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one listener had answered when the file was saved: ratings by item token and question."""
+    """The answers of one listener.
+
+    Attributes:
+        file: File that the listener sent back.
+        listener: Random name of the listener.
+        saved: Time of the last answer, ISO 8601 in UTC.
+        ratings: Ratings by item token and question.
+    """
 
     file: Path
     listener: str
@@ -24,10 +31,10 @@ class Answers:
 
 
 def answer_files(paths: Iterable[Path]) -> list[Path]:
-    """The files among ``paths``, and those named ``*.json`` in its folders.
+    """The files among ``paths``, and the files ``*.json`` of the folders among them.
 
     Raises:
-        InputError: a path does not exist, or there is no file at all.
+        InputError: If a path does not exist, or if there is no file.
     """
     paths = list(paths)
     if missing := [str(path) for path in paths if not path.exists()]:
@@ -45,26 +52,28 @@ def read_answers(file: Path, key: Key) -> Answers:
     """Read and check one file.
 
     Raises:
-        InputError: it is no answers file of this build; the message says why, without the file's name.
+        InputError: If the file does not hold answers to this test; the message gives the reason without the file's name.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
-        raise InputError("is no JSON; was it cut off or opened in an editor? Ask for it again.") from None
+        raise InputError(
+            "is not JSON; it may have been cut off or changed in an editor. Ask the listener to send it again."
+        ) from None
     if not isinstance(content, dict) or not {"build", "listener", "saved", "ratings"} <= content.keys():
-        raise InputError("is no answers file of a listening test.")
+        raise InputError("is not an answers file of a listening test.")
     if content["build"] != key.build:
         raise InputError(
-            f"is of build {content['build']!r}, and the key of {key.build!r}; give that test's {KEY_FILE}."
+            f"belongs to test {content['build']!r}, the key to {key.build!r}; give the {KEY_FILE} of that test."
         )
     ratings = content["ratings"]
     if not isinstance(ratings, dict):
         raise InputError("has no ratings by item.")
     for token, rated in ratings.items():
         if token not in key.items:
-            raise InputError(f"rates {token!r}, which this test does not have.")
+            raise InputError(f"rates {token!r}, which is not in this test.")
         if not isinstance(rated, dict) or any(not _valid(name, value) for name, value in rated.items()):
-            raise InputError(f"has ratings of {token!r} that are not 1 to {POINTS} for {', '.join(NAMES)}: {rated!r}.")
+            raise InputError(f"has ratings of {token!r} other than 1 to {POINTS} for {', '.join(NAMES)}: {rated!r}.")
     return Answers(file, str(content["listener"]), str(content["saved"]), ratings)
 
 
@@ -73,8 +82,5 @@ def _valid(name: str, value: Any) -> bool:
 
 
 def newest(answers: Iterable[Answers]) -> list[Answers]:
-    """One file per listener: the one saved last."""
-    found: dict[str, Answers] = {}
-    for one in sorted(answers, key=lambda one: one.saved):  # ISO 8601 in UTC sorts as text
-        found[one.listener] = one
-    return list(found.values())
+    """The file of each listener that was saved last."""
+    return list({one.listener: one for one in sorted(answers, key=lambda one: one.saved)}.values())

@@ -1,4 +1,4 @@
-"""Who is not counted: listeners whom the hidden controls show not to have listened."""
+"""The rule that rejects inattentive listeners by the hidden controls."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,16 @@ SPREAD = 1.0
 RULE = (
     f"A listener is rejected who (1) rates the fidelity of the hidden copy of the source below {FAITHFUL} in more than "
     f"{LAPSES:.0%} of the sets, (2) rates the two appearances of a repeated edit more than {SPREAD:g} point apart on "
-    "average, (3) gives one and the same number everywhere, or (4) rated the fidelity of no hidden copy at all."
+    "average, (3) gives the same number everywhere, or (4) did not rate the fidelity of any hidden copy."
 )
 
 
 def why_rejected(ratings: Mapping[str, Mapping[str, int]], items: Mapping[str, Item]) -> str:
-    """The first part of :data:`RULE` that a listener breaks, in words; empty for one who counts.
+    """The first part of :data:`RULE` that a listener breaks, in words; empty for a listener who counts.
 
     Args:
-        ratings: by item token and question. items: all of the test's, by token.
+        ratings: Ratings by item token and question.
+        items: All items of the test by token.
     """
     hidden = [
         rated["fidelity"]
@@ -27,20 +28,20 @@ def why_rejected(ratings: Mapping[str, Mapping[str, int]], items: Mapping[str, I
         if items[token].control == "source" and "fidelity" in rated
     ]
     if not hidden:
-        return "rated the fidelity of no hidden copy of the source"
+        return "did not rate the fidelity of any hidden copy of the source"
     lapses = sum(value < FAITHFUL for value in hidden)
     if lapses > LAPSES * len(hidden):
         return f"rated the fidelity of the hidden copy of the source below {FAITHFUL} in {lapses} of {len(hidden)} sets"
     differences = _differences(ratings, items)
     if differences and (spread := sum(differences) / len(differences)) > SPREAD:
-        return f"rated the same edit {spread:.1f} points apart on average when it came twice"
+        return f"rated the two appearances of an edit {spread:.1f} points apart on average"
     if len({value for rated in ratings.values() for value in rated.values()}) == 1:
-        return "gave one and the same number everywhere"
+        return "gave the same number everywhere"
     return ""
 
 
 def _differences(ratings: Mapping[str, Mapping[str, int]], items: Mapping[str, Item]) -> list[int]:
-    """How far the ratings of each repeated edit lie from those of its first appearance, per question rated twice."""
+    """Distances between the ratings of each repeated edit and of its first appearance, per question rated twice."""
     tokens = {item: token for token, item in items.items()}
     found = []
     for token, again in ratings.items():

@@ -1,15 +1,12 @@
 """``listening-test build``: an evaluation's edits as one self-contained page for listeners."""
 
-import csv
 import io
-import json
 import os
 import random
 import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +14,67 @@ import numpy as np
 import soundfile
 
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import RESULTS, Row, read_rows
 from apa_lightning.listening_test.attention import RULE
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Item, Key
 from apa_lightning.listening_test.questions import POINTS, QUESTIONS
+from apa_lightning.utils.templates import render
 
-COLUMNS = ("id", "task", "system", "source", "prompt", "audio", "output")
-#: They edit nothing; the hidden copy of the source stands for them.
+#: Systems that edit nothing; the hidden copy of the source replaces them.
 NOT_EDITING = ("no_op", "codec")
 LONGEST_S = 120
-NAMED = 10
+NAMED = 10  # left-out sets that are printed
 
-#: The edits of one task: rows of results.csv by id and system.
-Edits = dict[str, dict[str, dict[str, str]]]
+#: The rows of one edit by system.
+Edit = dict[str, Row]
+#: Samples of shape (S, channels) and their rate.
 Clip = tuple[np.ndarray, int]
 
 
 def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_per_task: int = 5, seed: int = 0) -> None:
     """Make a blind listening test from an evaluation's audio.
 
-    ``OUT/page`` is what listeners get: one page with its audio, which needs no server. ``OUT/key.json`` says which system
-    is behind which player and stays with you. A set is one source, its text and the edits of all systems, plus a hidden copy
-    of the source; in the first set of each task one edit comes twice. ``listening-test score`` rejects listeners by these.
+    ``OUT/page`` is for the listeners: one page with its audio, which needs no server. ``OUT/key.json`` names the system
+    behind each player; keep it. A set consists of one source, its text, the edits of all systems and a hidden copy of the
+    source; in the first set of each task one edit appears twice. ``listening-test score`` uses the hidden copies and the
+    repeated edits to reject inattentive listeners.
 
     Args:
-        evaluation: the output folder of ``evaluate``.
-        out: a new folder.
-        systems: those to compare, at least two; by default all of the evaluation but no_op, codec and a sweep's points.
-        sets_per_task: how many sets of each task a listener hears.
-        seed: of the choice of sets and repeated edits.
+        evaluation: Output folder of ``evaluate``.
+        out: New folder for the test.
+        systems: Systems to compare, at least two; by default all of the evaluation but no_op, codec and a sweep's points.
+        sets_per_task: Number of sets of each task.
+        seed: Seed of the choice of sets and repeated edits.
+
+    Raises:
+        InputError: If a setting or the table is wrong, or if no set has playable audio of all systems.
     """
     if sets_per_task < 1:
-        raise InputError(f"sets_per_task: {sets_per_task} is too few; give 1 or more.")
+        raise InputError(f"sets_per_task: must be 1 or more, got {sets_per_task}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out: {out} exists already and is not empty; give a new folder.")
+        raise InputError(f"out: {out} exists already and is not an empty folder; give a new folder.")
     tasks = read_edits(evaluation)
     systems = _chosen_systems(tasks, systems, evaluation)
     folder = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)  # of a build that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed build
     try:
         test = _Test(folder / "page", systems, random.Random(seed))
         for task, edits in tasks.items():
-            test.add_task(task, edits, evaluation, sets_per_task)
-        for line in _shortened(test.left_out):
+            test.add_task(task, edits.values(), evaluation, sets_per_task)
+        for line in test.left_out[:NAMED]:
             print(f"left out: {line}")
+        if len(test.left_out) > NAMED:
+            print(f"left out: and {len(test.left_out) - NAMED} more")
         if not test.sets:
             raise InputError(
                 f"evaluation: {evaluation} has no set with playable audio of all of {', '.join(systems)}; "
-                "name the systems that have by --systems."
+                "choose systems that have audio with --systems."
             )
         test.save(folder)
         os.replace(folder, out)
     except OSError as error:
         if not error.filename or folder in Path(error.filename).parents:
-            error.filename = str(out)  # a full disk names no file, and nobody knows the temporary ones
+            error.filename = str(out)  # a full disk names no file, and users do not know the temporary ones
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -77,56 +82,41 @@ def build(evaluation: Path, out: Path, systems: list[str] | None = None, sets_pe
     print(
         f"{len(test.sets)} sets ({', '.join(f'{task} {count}' for task, count in counts.items())}) with {len(test.items)} "
         f"clips to rate, {test.seconds / 60:.0f} min of audio, of the systems {', '.join(systems)}.\n"
-        f"Send {out / 'page'} to listeners; they open index.html. Keep {out / KEY_FILE}: it says which system is which.\n"
-        f"Put the files they send back into {out / 'answers'} and run: listening-test score --answers {out / 'answers'}"
+        f"Send {out / 'page'} to listeners; they open index.html. Keep {out / KEY_FILE}: it names the system behind each player.\n"
+        f"Put the files that they send back into {out / 'answers'} and run: listening-test score --answers {out / 'answers'}"
     )
 
 
-def read_edits(evaluation: Path) -> dict[str, Edits]:
+def read_edits(evaluation: Path) -> dict[str, dict[str, Edit]]:
     """The rows of ``evaluation/results.csv`` by task, id and system.
 
     Raises:
-        InputError: the file is missing, is no CSV, lacks a column or has no rows.
+        InputError: If the file is missing, is not the table of an evaluation, or has no rows.
     """
-    path = evaluation / "results.csv"
-    if not path.is_file():
-        raise InputError(f"evaluation: {evaluation} holds no results.csv; give the output folder of `evaluate`.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"evaluation: {path} is no CSV file in UTF-8: {error}.") from None
-    if missing:
-        raise InputError(f"evaluation: {path} lacks the columns {', '.join(missing)}; is it of `evaluate`?")
-    tasks: dict[str, Edits] = {}
-    for row in rows:
-        cells = {column: row[column] or "" for column in COLUMNS}
-        tasks.setdefault(cells["task"], {}).setdefault(cells["id"], {})[cells["system"]] = cells
+    tasks: dict[str, dict[str, Edit]] = {}
+    for row in read_rows(evaluation):
+        tasks.setdefault(row.task, {}).setdefault(row.id, {})[row.system] = row
     if not tasks:
-        raise InputError(f"evaluation: {path} has no rows.")
+        raise InputError(f"evaluation: {evaluation / RESULTS} has no rows; run `evaluate` again.")
     return tasks
 
 
-def _chosen_systems(tasks: dict[str, Edits], asked: list[str] | None, evaluation: Path) -> list[str]:
+def _chosen_systems(tasks: dict[str, dict[str, Edit]], asked: list[str] | None, evaluation: Path) -> list[str]:
     present = list(dict.fromkeys(name for edits in tasks.values() for rows in edits.values() for name in rows))
-    if asked is None:
-        systems = [name for name in present if name not in NOT_EDITING and "=" not in name]
-    else:
-        systems = list(dict.fromkeys(asked))
+    by_default = [name for name in present if name not in NOT_EDITING and "=" not in name]
+    systems = by_default if asked is None else list(dict.fromkeys(asked))
     if unknown := [name for name in systems if name not in present]:
-        raise InputError(f"systems: {', '.join(unknown)} is not in {evaluation}; it has {', '.join(present)}.")
+        raise InputError(f"systems: {', '.join(unknown)} is not in {evaluation}, which has {', '.join(present)}.")
     if len(systems) < 2:
         raise InputError(
-            f"systems: a comparison needs at least two, this is {', '.join(systems) or 'none'}; "
+            f"systems: a comparison needs at least two, got {', '.join(systems) or 'none'}; "
             f"{evaluation} has {', '.join(present)}."
         )
     return systems
 
 
 class _Test:
-    """The growing test: the page's sets, the key's items, the audio already written."""
+    """Collects the sets of the page and the items of the key, and writes the audio."""
 
     def __init__(self, page: Path, systems: list[str], random_state: random.Random) -> None:
         self.page, self.systems, self.random = page, systems, random_state
@@ -136,29 +126,29 @@ class _Test:
         self.seconds = 0.0
         (page / "audio").mkdir(parents=True)
 
-    def add_task(self, task: str, edits: Edits, evaluation: Path, count: int) -> None:
-        """Add ``count`` sets of a task, of as many sources as there are, and note those that cannot be used."""
+    def add_task(self, task: str, edits: Iterable[Edit], evaluation: Path, count: int) -> None:
+        """Add ``count`` sets of a task, of as many sources as possible, and note those that cannot be used."""
         found = 0
-        for rows in _spread(list(edits.values()), self.random):
-            name = next(iter(rows.values()))["id"]
+        for rows in _spread(edits, self.random):
+            name = next(iter(rows.values())).id
             if lacking := [system for system in self.systems if system not in rows]:
                 self.left_out.append(f"{task} {name}: no edit of {', '.join(lacking)}")
             elif found < count:
                 try:
-                    clips = {system: _read_clip(evaluation / rows[system]["output"]) for system in self.systems}
-                    clips[HIDDEN_SOURCE] = _read_clip(evaluation / rows[self.systems[0]]["audio"])
+                    clips = {system: _read_clip(evaluation / rows[system].output) for system in self.systems}
+                    clips[HIDDEN_SOURCE] = _read_clip(evaluation / rows[self.systems[0]].audio)
                 except InputError as error:
                     self.left_out.append(f"{task} {name}: {error}")
                 else:
                     self._add_set(rows[self.systems[0]], clips, repeat=not found)
                     found += 1
         if found < count:
-            self.left_out.append(f"{task}: only {found} of the {count} sets asked for")
+            self.left_out.append(f"{task}: only {found} of the {count} requested sets")
 
-    def _add_set(self, row: dict[str, str], clips: dict[str, Clip], repeat: bool) -> None:
+    def _add_set(self, row: Row, clips: dict[str, Clip], repeat: bool) -> None:
         items = [
-            Item(row["task"], row["id"], row["source"], system, "source" if system == HIDDEN_SOURCE else "")
-            for system in clips
+            Item(row.task, row.id, row.source, name, control="source" if name == HIDDEN_SOURCE else "")
+            for name in clips
         ]
         if repeat:
             items.append(self.random.choice(items[:-1])._replace(control="repeat"))
@@ -167,15 +157,15 @@ class _Test:
         self.sets.append(
             {
                 "token": secrets.token_hex(8),
-                "task": row["task"],
-                "text": row["prompt"],
+                "task": row.task,
+                "text": row.prompt,
                 "source": self._write(clips[HIDDEN_SOURCE]),
                 "items": sorted(tokens),
             }
         )
 
     def _write(self, clip: Clip) -> str:
-        """Write a clip anew, so that neither its name nor its metadata tell where it is from; its token."""
+        """Write a clip under a random token, without metadata, so that nothing tells its origin; return the token."""
         token = secrets.token_hex(8)
         encoded = io.BytesIO()  # soundfile reports a full disk as "System error"; writing bytes says what it is
         soundfile.write(encoded, *clip, format="WAV", subtype="PCM_16")
@@ -184,36 +174,41 @@ class _Test:
         return token
 
     def save(self, folder: Path) -> None:
+        """Write the page, the instructions and the key into the folder of the test."""
         build = secrets.token_hex(6)
-        data = {
+        test = {
             "build": build,
             "points": POINTS,
             "questions": [question._asdict() for question in QUESTIONS],
             "sets": sorted(self.sets, key=lambda one: one["token"]),
         }
-        (self.page / "index.html").write_text(_page(data), encoding="utf-8")
+        page = render(__package__, "index.html.j2", test=test)
+        (self.page / "index.html").write_text(page, encoding="utf-8")
+        (folder / "README.txt").write_text(
+            render(__package__, "README.txt.j2", build=build, rule=RULE), encoding="utf-8"
+        )
         (folder / "answers").mkdir()
-        (folder / "README.txt").write_text(_readme(build), encoding="utf-8")
         Key(build, self.systems, self.items).save(folder / KEY_FILE)
 
 
-def _spread(edits: list[dict[str, dict[str, str]]], random_state: random.Random) -> Iterable[dict[str, dict[str, str]]]:
-    """In random order, but every source once before any comes again."""
-    random_state.shuffle(edits)
+def _spread(edits: Iterable[Edit], random_state: random.Random) -> list[Edit]:
+    """The edits in random order, but with every source once before any source repeats."""
+    shuffled = list(edits)
+    random_state.shuffle(shuffled)
     seen: Counter[str] = Counter()
     rounds = []
-    for rows in edits:
-        source = next(iter(rows.values()))["source"]
+    for rows in shuffled:
+        source = next(iter(rows.values())).source
         rounds.append(seen[source])
         seen[source] += 1
-    return [edits[i] for i in sorted(range(len(edits)), key=rounds.__getitem__)]
+    return [shuffled[i] for i in sorted(range(len(shuffled)), key=rounds.__getitem__)]
 
 
 def _read_clip(path: Path) -> Clip:
-    """Samples of shape (S, channels) and their rate.
+    """Read a clip that a browser can play.
 
     Raises:
-        InputError: the file is missing, or nothing a browser can play.
+        InputError: If the file is missing, is not audio, or has a length, channels or samples that cannot be played.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing")
@@ -223,42 +218,7 @@ def _read_clip(path: Path) -> Clip:
                 raise InputError(f"{path} is not mono or stereo of up to {LONGEST_S} s")
             clip, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except soundfile.LibsndfileError as error:
-        raise InputError(f"{path} is no audio: {error.error_string}") from None
+        raise InputError(f"{path} is not audio: {error.error_string}") from None
     if not len(clip) or not np.isfinite(clip).all():
         raise InputError(f"{path} has no samples, or some that are NaN or infinite")
     return clip, rate
-
-
-def _page(data: dict[str, Any]) -> str:
-    """The page with its style, script and sets inside."""
-    parts = files(__package__) / "page"
-    page = (parts / "index.html").read_text(encoding="utf-8")
-    # In a <script>, "</script>" and "<!--" would end or bend the element.
-    inside = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    for mark, text in (
-        ("/* style.css */", (parts / "style.css").read_text(encoding="utf-8")),
-        ("/* script.js */", (parts / "script.js").read_text(encoding="utf-8")),
-        ("TEST_DATA", inside),
-    ):
-        page = page.replace(mark, text)
-    return page
-
-
-def _readme(build: str) -> str:
-    return f"""Listening test {build}
-
-page/       for the listeners: send the folder (zipped, or put on any web space); they open index.html in a browser.
-key.json    which system is behind which player. Keep it: listeners must not have it.
-answers/    put the files that listeners send back here, then run
-            python -m apa_lightning listening-test score --answers answers
-
-Every listener hears the sets, and the edits of a set, in an order of their own. Every set holds a hidden copy of the source,
-and in one set of each task one edit comes twice.
-
-{RULE}
-A listener's newest file counts. The ratings of unfinished tests count, too.
-"""
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= NAMED else [*lines[:NAMED], f"and {len(lines) - NAMED} more"]

@@ -1,4 +1,4 @@
-"""Which system stands behind each player of the page: the file that listeners never get."""
+"""The key: the system behind each player of the page, in a file that listeners never get."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,10 +13,15 @@ HIDDEN_SOURCE = "hidden source"
 
 
 class Item(NamedTuple):
-    """One player and what it plays.
+    """One player and its audio.
 
-    ``control`` is ``"source"`` for a hidden copy of the source, ``"repeat"`` for an edit's second appearance in its set,
-    and empty for all others.
+    Attributes:
+        task: Task of the edit.
+        id: Id of the edit.
+        source: Recording that was edited.
+        system: System that made the edit.
+        control: ``"source"`` for a hidden copy of the source, ``"repeat"`` for the second appearance of an edit in its
+            set, empty otherwise.
     """
 
     task: str
@@ -28,29 +33,36 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Key:
-    """A build's name, the rated systems in the table's order, and its items by their tokens."""
+    """The key of one test.
+
+    Attributes:
+        build: Name of the test.
+        systems: Rated systems, in the order of the table.
+        items: Items by token.
+    """
 
     build: str
     systems: list[str]
     items: dict[str, Item]
 
     def save(self, path: Path) -> None:
+        """Write the key as JSON."""
         items = {token: item._asdict() for token, item in self.items.items()}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(asdict(self) | {"items": items}, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Key":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            InputError: the file is missing or something else.
+            InputError: If the file is missing or is not a key.
         """
         if not path.is_file():
-            raise InputError(f"key: {path} is missing; give the {KEY_FILE} that `listening-test build` left.")
+            raise InputError(f"key: {path} is missing; give the {KEY_FILE} that `listening-test build` wrote.")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             items = {token: Item(**item) for token, item in content["items"].items()}
             return cls(str(content["build"]), list(content["systems"]), items)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"key: {path} is no {KEY_FILE} of `listening-test build`.") from None
+            raise InputError(f"key: {path} is not a {KEY_FILE} of `listening-test build`.") from None

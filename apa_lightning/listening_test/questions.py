@@ -1,10 +1,18 @@
-"""What a listener is asked about every edit."""
+"""The questions that a listener answers about every edit."""
 
 from typing import NamedTuple
 
 
 class Question(NamedTuple):
-    """One 5-point scale: its column in the table, its wording, and what its ends mean."""
+    """One 5-point scale.
+
+    Attributes:
+        name: Column in the table.
+        title: Short title on the page.
+        wording: The question.
+        lowest: Meaning of the lowest point.
+        highest: Meaning of the highest point.
+    """
 
     name: str
     title: str
@@ -13,15 +21,9 @@ class Question(NamedTuple):
     highest: str
 
 
-#: The paper's three (Section 5, Table 2); the wording is ours.
+#: The three questions of the paper (Section 5, Table 2), in our words.
 QUESTIONS = (
-    Question(
-        "transferability",
-        "Transferability",
-        "How well does the edit match the text?",
-        "not at all",
-        "perfectly",
-    ),
+    Question("transferability", "Transferability", "How well does the edit match the text?", "not at all", "perfectly"),
     Question(
         "fidelity",
         "Fidelity",
@@ -30,11 +32,7 @@ QUESTIONS = (
         "perfectly",
     ),
     Question(
-        "preference",
-        "Overall preference",
-        "All in all, how much do you like the edit?",
-        "not at all",
-        "very much",
+        "preference", "Overall preference", "All in all, how much do you like the edit?", "not at all", "very much"
     ),
 )
 POINTS = 5

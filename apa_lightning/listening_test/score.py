@@ -2,12 +2,14 @@
 
 import csv
 import io
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.report.tables import NONE, Cell, Table, as_markdown
 from apa_lightning.listening_test.answers import Answers, answer_files, newest, read_answers
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Key
@@ -18,8 +20,17 @@ from apa_lightning.utils.bootstrap import DRAWS, Interval
 ALL_TASKS = "all"
 
 
-class Row(NamedTuple):
-    """One cell of Table 2: a system's mean opinion score in one task on one question."""
+class OpinionRow(NamedTuple):
+    """One cell of Table 2.
+
+    Attributes:
+        task: Task, or :data:`ALL_TASKS`.
+        system: Rated system.
+        question: Name of the question.
+        mos: Mean opinion score with its 95 % interval.
+        ratings: Number of ratings.
+        listeners: Number of listeners who gave them.
+    """
 
     task: str
     system: str
@@ -34,17 +45,20 @@ def score(
 ) -> None:
     """Print the table of a listening test: mean opinion scores with 95 % intervals, per task, system and question.
 
-    Intervals resample listeners and source recordings, both at once. Of several files of one listener the newest counts; the
+    Intervals resample both listeners and source recordings. Of several files of one listener the newest counts; the
     ratings of unfinished tests count. A listener is rejected who (1) rates the fidelity of the hidden copy of the source
     below 4 in more than 20% of the sets, (2) rates the two appearances of a repeated edit more than 1 point apart on
-    average, (3) gives one and the same number everywhere, or (4) rated the fidelity of no hidden copy at all.
+    average, (3) gives the same number everywhere, or (4) did not rate the fidelity of any hidden copy.
 
     Args:
-        answers: files that listeners sent back, or folders of them.
-        key: the test's key.json; by default the one beside the first of ``answers``, or in the folder above it.
-        out: also write table2.md and table2.csv into this folder.
-        keep_all: reject nobody.
-        seed: of the intervals.
+        answers: Files that listeners sent back, or folders of them.
+        key: The key.json of the test; by default the file next to the first of ``answers`` or in the folder above it.
+        out: Folder for table2.md and table2.csv; by default the table is only printed.
+        keep_all: Reject no listener.
+        seed: Seed of the intervals.
+
+    Raises:
+        InputError: If the answers or the key cannot be used, or if every listener is rejected.
     """
     paths = [answers] if isinstance(answers, Path) else answers
     found = answer_files(paths)
@@ -53,25 +67,28 @@ def score(
     listeners = newest(usable)
     reasons = {one.listener: why_rejected(one.ratings, test.items) for one in listeners}
     kept = [one for one in listeners if keep_all or not reasons[one.listener]]
+    verb = "Would be rejected, kept by --keep_all" if keep_all else "Rejected"
     report = _counts(found, usable, listeners, kept, test)
     report += [f"Not used: {file}: {why}" for file, why in unusable]
-    verb = "Would be rejected, kept by --keep_all" if keep_all else "Rejected"
     report += [
         f"{verb}: {one.listener} ({one.file.name}): {why}." for one in listeners if (why := reasons[one.listener])
     ]
     if not kept:
-        raise InputError("answers: every listener is rejected; --keep_all true counts them.\n" + "\n".join(report))
+        raise InputError(
+            "answers: every listener is rejected; give --keep_all true to count them.\n" + "\n".join(report)
+        )
     rows = table(kept, test, seed)
-    text = "\n".join([_markdown(rows), "", *(f"- {line}" for line in [*report, RULE])]) + "\n"
+    text = as_markdown(_shown(rows, [*report, RULE])) + "\n"
     print(text)
     if out is not None:
-        _write(out / "table2.md", text)
-        _write(out / "table2.csv", _csv(rows))
+        for name, content in (("table2.md", text), ("table2.csv", _csv(rows))):
+            with atomic_path(out / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")
         print(f"Written to {out / 'table2.md'} and {out / 'table2.csv'}")
 
 
-def table(listeners: list[Answers], key: Key, seed: int = 0) -> list[Row]:
-    """Table 2's cells. An edit's second appearance only serves the check of attention."""
+def table(listeners: list[Answers], key: Key, seed: int = 0) -> list[OpinionRow]:
+    """The cells of Table 2; the second appearance of an edit serves only to check attention."""
     tasks = list(dict.fromkeys(item.task for item in key.items.values()))
     rows = []
     for task in [*tasks, ALL_TASKS] if len(tasks) > 1 else tasks:
@@ -89,17 +106,19 @@ def table(listeners: list[Answers], key: Key, seed: int = 0) -> list[Row]:
                     if token in items and question.name in rated
                 ]
                 count = len({listener for listener, *_ in given})
-                rows.append(Row(task, system, question.name, crossed_bootstrap(given, seed), len(given), count))
+                rows.append(OpinionRow(task, system, question.name, crossed_bootstrap(given, seed), len(given), count))
     return rows
 
 
 def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws: int = DRAWS) -> Interval:
     """Mean rating with its 95 % interval over both listeners and recordings, which are resampled independently.
 
-    Ratings of one listener, or of one recording, are not independent of each other.
+    Neither the ratings of one listener nor those of one recording are independent of each other.
 
     Args:
-        ratings: (listener, source recording, rating) each.
+        ratings: Listener, source recording and rating of each.
+        seed: Seed of the draws.
+        draws: Number of draws.
     """
     if not ratings:
         return Interval(np.nan, np.nan, np.nan)
@@ -113,8 +132,8 @@ def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws:
     drawn = [generator.multinomial(size, np.full(size, 1 / size), size=draws) for size in sums.shape]
     total = ((drawn[0] @ sums) * drawn[1]).sum(axis=1)
     number = ((drawn[0] @ counts) * drawn[1]).sum(axis=1)
-    means = total[number > 0] / number[number > 0]  # where not everyone rated everything, a draw may hold no rating
-    return Interval(float(values.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
+    means = total[number > 0] / number[number > 0]  # a draw may contain no rating if someone left some out
+    return Interval(float(values.mean()), *(float(bound) for bound in np.percentile(means, [2.5, 97.5])))
 
 
 def _find_key(answers: Path) -> Path:
@@ -122,11 +141,11 @@ def _find_key(answers: Path) -> Path:
     for place in (folder, folder.parent):
         if (place / KEY_FILE).is_file():
             return place / KEY_FILE
-    raise InputError(f"key: there is no {KEY_FILE} beside {answers} or in the folder above; give it by --key.")
+    raise InputError(f"key: there is no {KEY_FILE} next to {answers} or in the folder above; give it with --key.")
 
 
 def _read_all(files: list[Path], key: Key) -> tuple[list[Answers], list[tuple[Path, str]]]:
-    """The usable files, and the others with what is wrong with them."""
+    """The usable files, and the others with the reason why each cannot be used."""
     usable, unusable = [], []
     for file in files:
         try:
@@ -141,49 +160,40 @@ def _read_all(files: list[Path], key: Key) -> tuple[list[Answers], list[tuple[Pa
 def _counts(
     files: list[Path], usable: list[Answers], listeners: list[Answers], kept: list[Answers], key: Key
 ) -> list[str]:
-    everything = len(key.items) * len(QUESTIONS)
-    unfinished = sum(sum(map(len, one.ratings.values())) < everything for one in kept)
+    complete = len(key.items) * len(QUESTIONS)
+    unfinished = sum(sum(map(len, one.ratings.values())) < complete for one in kept)
     lines = [
         f"Listeners: {len(kept)} counted, {len(listeners) - len(kept)} rejected; "
         f"{len(files)} files, {len(usable) - len(listeners)} superseded by a newer one of the same listener.",
         "MOS [95 % interval over listeners and source recordings, both resampled].",
     ]
     if unfinished:
-        lines.append(f"Unfinished tests among those counted: {unfinished}; the ratings they hold count.")
+        lines.append(f"Unfinished tests among those counted: {unfinished}; the ratings that they contain count.")
     if len(kept) == 1:
-        lines.append("One listener only: the intervals say nothing about other listeners.")
+        lines.append("There is only one listener: the intervals say nothing about other listeners.")
     return lines
 
 
-def _markdown(rows: list[Row]) -> str:
-    cells: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        cells.setdefault((row.task, row.system), []).append(row)
-    lines = [
-        f"| task | system | {' | '.join(question.title.lower() for question in QUESTIONS)} | ratings each |",
-        f"|---|---|{'---|' * len(QUESTIONS)}---|",
-    ]
-    for (task, system), of_questions in cells.items():
-        scores = " | ".join(_cell(row.mos) for row in of_questions)
+def _shown(rows: list[OpinionRow], notes: list[str]) -> Table:
+    lines: list[tuple[tuple[str, ...], list[Cell]]] = []
+    for names, group in groupby(rows, key=lambda row: (row.task, row.system)):
+        of_questions = list(group)
         counts = [str(row.ratings) for row in of_questions]
-        lines.append(f"| {task} | {system} | {scores} | {counts[0] if len(set(counts)) == 1 else ' / '.join(counts)} |")
-    return "\n".join(lines)
+        counts = counts[:1] if len(set(counts)) == 1 else counts
+        lines.append((names, [*(_cell(*row.mos) for row in of_questions), Cell(" / ".join(counts))]))
+    titles = [*(question.title.lower() for question in QUESTIONS), "ratings each"]
+    return Table("", ("task", "system"), [("", title) for title in titles], lines, tuple(notes))
 
 
-def _cell(mos: Interval) -> str:
-    return "–" if np.isnan(mos.mean) else f"{mos.mean:.2f} [{mos.low:.2f}, {mos.high:.2f}]"
+def _cell(mean: float, low: float, high: float) -> Cell:
+    return Cell(NONE) if np.isnan(mean) else Cell(f"{mean:.2f}", f"[{low:.2f}, {high:.2f}]")
 
 
-def _csv(rows: list[Row]) -> str:
+def _csv(rows: list[OpinionRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "system", "question", "mos", "low", "high", "ratings", "listeners"])
     for row in rows:
-        figures = ["" if np.isnan(value) else f"{value:.4f}" for value in row.mos]
-        writer.writerow([row.task, row.system, row.question, *figures, row.ratings, row.listeners])
+        interval = ["" if np.isnan(value) else f"{value:.4f}" for value in row.mos]
+        writer.writerow([row.task, row.system, row.question, *interval, row.ratings, row.listeners])
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

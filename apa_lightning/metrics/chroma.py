@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.comparison import EditedClip
+from apa_lightning.metrics.edit_metric import EditMetric
 
 CHROMA_RATE, CHROMA_BINS, CHROMA_HOP = 16_000, 12, 512
 
@@ -35,7 +36,7 @@ def chroma_cosine(first: np.ndarray, second: np.ndarray) -> float:
     return float(cosines[heard].mean()) if heard.any() else float("nan")
 
 
-class ChromaSimilarity(SourceMean):
+class ChromaSimilarity(EditMetric):
     """Framewise cosine similarity of constant-Q chroma with 12 bins, averaged over frames, then over clips.
 
     Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
@@ -43,6 +44,10 @@ class ChromaSimilarity(SourceMean):
     and white noise even 0.68, so a figure is only readable beside that of shuffled pairs.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`chroma_cosine` of the two."""
-        return chroma_cosine(chroma(edited, sample_rate), chroma(source, sample_rate))
+    name = "chroma"
+    title = "chroma"
+    has_floor = True
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`chroma_cosine` of edit and source."""
+        return chroma_cosine(edit.edited.feature(chroma), edit.source.feature(chroma))

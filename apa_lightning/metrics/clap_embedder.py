@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class ClapEmbedder:
         name: str = "custom",
     ):
         self.model, self.name = frozen(model), name
+        self._prompt = lru_cache(maxsize=1024)(lambda text: self.text([text])[0])
         self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
         # What the weights need, whatever the extractor's own file says: other channels would not fit.
         self._truncation = "fusion" if getattr(model.config.audio_config, "enable_fusion", False) else "rand_trunc"
@@ -95,6 +97,10 @@ class ClapEmbedder:
         """Move the CLAP; returns ``self``."""
         self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
         return self
+
+    def prompt(self, text: str) -> Tensor:
+        """Embedding (D,) of one text, on the CPU; the embeddings of the last 1,024 texts are kept."""
+        return self._prompt(text)
 
     def __deepcopy__(self, memo: dict) -> "ClapEmbedder":
         return self

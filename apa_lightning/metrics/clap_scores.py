@@ -1,13 +1,14 @@
-"""How well the text is met, and whether the edit moved towards it: scores in CLAP's space."""
+"""Scores in CLAP's space: how well an edit matches its text, and whether it moved towards it."""
 
 import os
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from apa_lightning.errors import InputError
 from apa_lightning.metrics.clap_embedder import ClapEmbedder, clap_of
-from apa_lightning.metrics.clip_mean import ClipMean, Waveforms, check_pairs
+from apa_lightning.metrics.comparison import EditedClip
+from apa_lightning.metrics.edit_metric import EditMetric, Encoders
 
 #: A step between two unit-length embeddings that is shorter has no direction, only rounding.
 NO_STEP = 1e-3
@@ -34,100 +35,79 @@ def directional_clap(edited: Tensor, source: Tensor, text: Tensor, source_text: 
     return float(torch.nn.functional.cosine_similarity(step, wanted, dim=0))
 
 
-class _ClapMean(ClipMean):
-    """Means over clips that hold a CLAP.
+class ClapMetric(EditMetric):
+    """Base of the metrics that encode clips with a CLAP.
 
     Args:
-        clap: the CLAP, or where to load one from; see :meth:`ClapEmbedder.from_pretrained`.
+        clap: The CLAP, or where to load one from (see :meth:`ClapEmbedder.from_pretrained`). None means the run's own:
+            `evaluate` takes the one that the backbone itself reads prompts with.
     """
 
-    def __init__(self, clap: ClapEmbedder | str | os.PathLike, **kwargs):
+    def __init__(self, clap: ClapEmbedder | str | os.PathLike | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.clap = clap_of(clap)
+        self._clap = None if clap is None else clap_of(clap)
+
+    @property
+    def clap(self) -> ClapEmbedder:
+        """The CLAP."""
+        if self._clap is None:
+            raise InputError(f"clap: {type(self).__name__} has none; give a CLAP folder, a hub id or `embedded`.")
+        return self._clap
+
+    def connect(self, encoders: Encoders) -> None:
+        """Take the run's CLAP, unless the metric has its own."""
+        self._clap = self._clap or encoders.clap
+
+    @property
+    def identity(self) -> str:
+        """What decides a score besides the edit, with the CLAP's name."""
+        return f"{super().identity} {self.clap.name}"
 
 
-class ClapScore(_ClapMean):
-    """Cosine between the CLAP embedding of the audio and that of the text, averaged over clips.
+class ClapScore(ClapMetric):
+    """Cosine between the CLAP embedding of the edit and that of the prompt.
 
-    Source: the evaluation of AP-Adapter (arXiv 2407.16564); CLAP is LAION's (Wu et al., arXiv 2211.06687). Figures of
+    Source: the evaluation of AP-Adapter (arXiv 2407.16564); CLAP is LAION's (Wu et al., arXiv 2211.06687). Scores of
     different CLAPs cannot be compared, so reports name the one that was used (``clap.name``).
-
-    Args:
-        clap: the CLAP, or where to load one from; see :meth:`ClapEmbedder.from_pretrained`.
     """
 
-    def update(self, edited: Waveforms, prompts: Sequence[str], sample_rate: int) -> None:
-        """Add clips and the texts that they should match.
+    name = "clap"
+    title = "CLAP"
+    shuffle = "prompt"
 
-        Args:
-            edited: (B, S), or B waveforms (S,) of any length.
-            prompts: B texts.
-            sample_rate: in Hz.
-        """
-        check_pairs(edited, prompts, "edited and prompts")
-        for i, (waveform, prompt) in enumerate(zip(edited, prompts, strict=True)):
-            if self._usable(i, sample_rate, edited=waveform):
-                self._add(i, clap_score(self.clap.audio(waveform, sample_rate), self.clap.text([prompt])[0]))
+    def score(self, edit: EditedClip) -> float:
+        """:func:`clap_score` of edit and prompt."""
+        return clap_score(edit.edited.feature(self.clap.audio), self.clap.prompt(edit.prompt))
 
 
-class DeltaClap(_ClapMean):
-    """CLAP score of the edit minus that of its source with the same text, averaged over clips.
+class DeltaClap(ClapMetric):
+    """CLAP score of the edit minus that of its source with the same text.
 
     What the edit has gained: a source that happens to match the text gains nothing by being left alone (no edit: 0). It is
     the plain difference of two :class:`ClapScore`; no paper's scale is claimed for it.
-
-    Args:
-        clap: the CLAP, or where to load one from; see :meth:`ClapEmbedder.from_pretrained`.
     """
 
-    def update(self, edited: Waveforms, source: Waveforms, prompts: Sequence[str], sample_rate: int) -> None:
-        """Add pairs of clips and the texts that the edits should match.
+    name = "delta_clap"
+    title = "delta CLAP"
 
-        Args:
-            edited, source: (B, S), or B waveforms (S,) of any length.
-            prompts: B texts.
-            sample_rate: of both, in Hz.
-        """
-        check_pairs(edited, source, "edited and source")
-        check_pairs(edited, prompts, "edited and prompts")
-        for i, (one, other, prompt) in enumerate(zip(edited, source, prompts, strict=True)):
-            if self._usable(i, sample_rate, edited=one, source=other):
-                after, before = (self.clap.audio(waveform, sample_rate) for waveform in (one, other))
-                self._add(i, delta_clap(after, before, self.clap.text([prompt])[0]))
+    def score(self, edit: EditedClip) -> float:
+        """:func:`delta_clap` of edit, source and prompt."""
+        after, before = edit.edited.feature(self.clap.audio), edit.source.feature(self.clap.audio)
+        return delta_clap(after, before, self.clap.prompt(edit.prompt))
 
 
-class DirectionalClap(_ClapMean):
-    """Cosine between the edit's step in CLAP's audio space and the prompt's step in its text space, averaged over clips.
+class DirectionalClap(ClapMetric):
+    """Cosine between the edit's step in CLAP's audio space and the prompt's step in its text space.
 
     Source: the directional CLIP similarity of StyleGAN-NADA (Gal et al., arXiv 2108.00946) and InstructPix2Pix (arXiv
     2211.09800), with CLAP in place of CLIP: cos(audio(edit) - audio(source), text(prompt) - text(source's text)). 1 is a
     step exactly where the words point, 0 one across; an untouched recording has none and is left out.
-
-    Args:
-        clap: the CLAP, or where to load one from; see :meth:`ClapEmbedder.from_pretrained`.
     """
 
-    def update(
-        self,
-        edited: Waveforms,
-        source: Waveforms,
-        prompts: Sequence[str],
-        source_prompts: Sequence[str],
-        sample_rate: int,
-    ) -> None:
-        """Add pairs of clips and pairs of texts.
+    name = "directional_clap"
+    title = "directional CLAP"
 
-        Args:
-            edited, source: (B, S), or B waveforms (S,) of any length.
-            prompts: B texts that the edits should match.
-            source_prompts: B texts that describe the sources, such as "a recording of a piano solo".
-            sample_rate: of both, in Hz.
-        """
-        check_pairs(edited, source, "edited and source")
-        check_pairs(edited, prompts, "edited and prompts")
-        check_pairs(edited, source_prompts, "edited and source_prompts")
-        for i, (one, other) in enumerate(zip(edited, source, strict=True)):
-            if self._usable(i, sample_rate, edited=one, source=other):
-                after, before = (self.clap.audio(waveform, sample_rate) for waveform in (one, other))
-                text, source_text = self.clap.text([prompts[i], source_prompts[i]])
-                self._add(i, directional_clap(after, before, text, source_text))
+    def score(self, edit: EditedClip) -> float:
+        """:func:`directional_clap` of edit and source, prompt and the source's text."""
+        after, before = edit.edited.feature(self.clap.audio), edit.source.feature(self.clap.audio)
+        return directional_clap(after, before, self.clap.prompt(edit.prompt), self.clap.prompt(edit.source_prompt))

@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.correlation import pearson
+from apa_lightning.metrics.edit_metric import EditMetric
 
 CQT_RATE, CQT_HOP, CQT_BINS = 16_000, 512, 72
 LOWEST_NOTE = "C2"  # six octaves of semitones: up to C8, 4,186 Hz
@@ -49,7 +50,7 @@ def cqt_correlation(edited: np.ndarray, source: np.ndarray) -> float:
     return pearson(edited[heard], source[heard])
 
 
-class CqtCorrelation(SourceMean):
+class CqtCorrelation(EditMetric):
     """CQT1-PCC: Pearson's correlation over frames of the top-1 constant-Q bin of the edit and of its source.
 
     Source: SteerMusic (Niu et al., arXiv 2504.10826), "top-1 constant-Q transform Pearson correlation coefficient", on
@@ -59,6 +60,9 @@ class CqtCorrelation(SourceMean):
     one that leaps between octaves does not. 1 is the same contour, about 0 an unrelated one.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`cqt_correlation` of the two."""
-        return cqt_correlation(top_cqt(edited, sample_rate), top_cqt(source, sample_rate))
+    name = "cqt"
+    title = "CQT-1"
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`cqt_correlation` of edit and source."""
+        return cqt_correlation(edit.edited.feature(top_cqt), edit.source.feature(top_cqt))

@@ -6,8 +6,9 @@ from scipy.signal import savgol_filter
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.correlation import pearson
+from apa_lightning.metrics.edit_metric import EditMetric
 
 LOUDNESS_RATE, LOUDNESS_HOP, LOUDNESS_WINDOW = 16_000, 512, 2048
 SMOOTHING, _DEGREE = 31, 3  # frames (about 1 s), and the polynomial's degree
@@ -40,13 +41,16 @@ def loudness_correlation(edited: np.ndarray, source: np.ndarray) -> float:
     return pearson(edited, source)
 
 
-class LoudnessCorrelation(SourceMean):
+class LoudnessCorrelation(EditMetric):
     """Pearson's correlation of the loudness curves of the edit and of its source, averaged over clips.
 
     Source: "dynamics correlation" of Music ControlNet (Wu et al., arXiv 2311.07069): frame-wise energy in dB, smoothed by
     a Savitzky-Golay filter over one second, one correlation per clip (the paper's micro average). A gain does not count.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`loudness_correlation` of the two."""
-        return loudness_correlation(loudness(edited, sample_rate), loudness(source, sample_rate))
+    name = "loudness"
+    title = "loudness"
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`loudness_correlation` of edit and source."""
+        return loudness_correlation(edit.edited.feature(loudness), edit.source.feature(loudness))

@@ -1,24 +1,25 @@
 """How different an edit sounds from its source: a perceptual distance on CLAP's audio stages."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from apa_lightning.errors import InputError
-from apa_lightning.metrics.clap_embedder import ClapEmbedder, clap_of
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
+from apa_lightning.metrics.clap_scores import ClapMetric
+from apa_lightning.metrics.comparison import Clip, EditedClip
 
 
 def stage_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Mean over stages and positions of the squared distance between unit-length channel vectors: 0 to 4.
 
     Args:
-        first, second: what :meth:`ClapEmbedder.stages` gives for two clips of one length: (W, C, H, V) per stage.
+        first: What :meth:`ClapEmbedder.stages` gives for one clip, (W, C, H, V) per stage.
+        second: The same of another clip of the same length.
 
     Raises:
-        InputError: the shapes differ, as those of clips of different lengths may.
+        InputError: If the shapes differ, as those of clips of different lengths may.
     """
     shapes = [[tuple(stage.shape) for stage in stages] for stages in (first, second)]
     if shapes[0] != shapes[1]:
@@ -30,30 +31,29 @@ def stage_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     return float(torch.stack(distances).mean())
 
 
-def lpaps(edited: Tensor, source: Tensor, sample_rate: int, clap: ClapEmbedder) -> float:
-    """:func:`stage_distance` of two waveforms (S,) and (R,), both cut to the shorter; exactly 0 for identical ones."""
-    samples = min(len(edited), len(source))
-    return stage_distance(clap.stages(edited[:samples], sample_rate), clap.stages(source[:samples], sample_rate))
+def lpaps(edited: Clip, source: Clip, clap: ClapEmbedder) -> float:
+    """:func:`stage_distance` of two clips, both cut to the shorter; exactly 0 for identical ones."""
+    if edited.sample_rate == source.sample_rate and len(edited.waveform) == len(source.waveform):
+        return stage_distance(edited.feature(clap.stages), source.feature(clap.stages))
+    seconds = min(len(clip.waveform) / clip.sample_rate for clip in (edited, source))
+    cut = (clap.stages(clip.waveform[: int(seconds * clip.sample_rate)], clip.sample_rate) for clip in (edited, source))
+    return stage_distance(*cut)
 
 
-class Lpaps(SourceMean):
-    """LPAPS, a perceptual distance between an edit and its source in CLAP's audio stages, averaged over clips.
+class Lpaps(ClapMetric):
+    """LPAPS, a perceptual distance between an edit and its source in CLAP's audio stages.
 
     Source: Iashin and Rahtu ("Taming visually guided sound generation", arXiv 2110.08791) for the audio version of LPIPS;
     Manor and Michaeli (arXiv 2402.10009) for CLAP's stages in place of a trained VGGish. Here, as in LPIPS with all
     weights one, the channels at each position of a stage are scaled to unit length; the squared distances are averaged over
-    positions and over stages (figures that add the stages up are as many times larger). Figures of different CLAPs cannot be compared.
-
-    Args:
-        clap: the CLAP, or where to load one from; see :meth:`ClapEmbedder.from_pretrained`.
+    positions and over stages (scores that add the stages up are as many times larger). Scores of different CLAPs cannot be
+    compared.
     """
 
+    name = "lpaps"
+    title = "LPAPS"
     higher_is_better = False
 
-    def __init__(self, clap: ClapEmbedder | str | os.PathLike, **kwargs):
-        super().__init__(**kwargs)
-        self.clap = clap_of(clap)
-
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`lpaps` of the two."""
-        return lpaps(edited, source, sample_rate, self.clap)
+    def score(self, edit: EditedClip) -> float:
+        """:func:`lpaps` of edit and source."""
+        return lpaps(edit.edited, edit.source, self.clap)

@@ -6,7 +6,8 @@ from mir_eval.melody import hz2cents, raw_chroma_accuracy
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.comparison import EditedClip
+from apa_lightning.metrics.edit_metric import EditMetric
 
 PITCH_RATE, PITCH_HOP, PITCH_WINDOW = 16_000, 512, 2048
 LOWEST, HIGHEST = 65.4, 2093.0  # Hz: C2 to C7
@@ -43,13 +44,17 @@ def pitch_accuracy(estimated: np.ndarray, reference: np.ndarray) -> float:
     return float(raw_chroma_accuracy(reference > 0, hz2cents(reference), estimated > 0, hz2cents(estimated)))
 
 
-class PitchAccuracy(SourceMean):
+class PitchAccuracy(EditMetric):
     """Raw chroma accuracy (Poliner et al., 2007; mir_eval) of pYIN's pitch against the source's, averaged over clips.
 
     For single voices: of several at once pYIN follows one. A tune against another one reaches 0.1 to 0.2 by chance, the
     same tune rendered on two instruments about 0.9.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`pitch_accuracy` of the two."""
-        return pitch_accuracy(pitch(edited, sample_rate), pitch(source, sample_rate))
+    name = "melody"
+    title = "melody accuracy"
+    has_floor = True
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`pitch_accuracy` of edit and source."""
+        return pitch_accuracy(edit.edited.feature(pitch), edit.source.feature(pitch))

@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.audio import resample
-from apa_lightning.metrics.clip_mean import SourceMean
+from apa_lightning.metrics.comparison import EditedClip
+from apa_lightning.metrics.edit_metric import EditMetric
 
 RHYTHM_RATE = 22_050  # librosa's own: its detectors are tuned for it, one frame per 23 ms
 ONSET_WINDOW, BEAT_WINDOW = 0.05, 0.07  # s either side
@@ -60,28 +61,34 @@ def beat_f1(edited: Events, source: Events) -> float:
     return float(mir_eval.beat.f_measure(true, found, f_measure_threshold=BEAT_WINDOW))
 
 
-class OnsetF1(SourceMean):
+class OnsetF1(EditMetric):
     """F-measure of the edit's onsets against the source's, averaged over clips.
 
     Source: mir_eval (Raffel et al., 2014), the onset task of MIREX with its 50 ms. The source's onsets are estimates too:
     the figure says whether both recordings are heard alike by one detector.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`onset_f1` of the two."""
-        return onset_f1(onsets(edited, sample_rate), onsets(source, sample_rate))
+    name = "onset_f1"
+    title = "onset F1"
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`onset_f1` of edit and source."""
+        return onset_f1(edit.edited.feature(onsets), edit.source.feature(onsets))
 
 
-class BeatF1(SourceMean):
+class BeatF1(EditMetric):
     """F-measure of the edit's beats against the source's, averaged over clips.
 
     Source: "rhythm F1" of Music ControlNet (Wu et al., arXiv 2311.07069) by mir_eval's beat F-measure and its 70 ms, with
     librosa's beat tracker in place of madmom's. Music without a pulse has beats to this tracker all the same.
     """
 
-    def figure(self, edited: Tensor, source: Tensor, sample_rate: int) -> float:
-        """:func:`beat_f1` of the two."""
-        return beat_f1(beats(edited, sample_rate), beats(source, sample_rate))
+    name = "beat_f1"
+    title = "beat F1"
+
+    def score(self, edit: EditedClip) -> float:
+        """:func:`beat_f1` of edit and source."""
+        return beat_f1(edit.edited.feature(beats), edit.source.feature(beats))
 
 
 def _samples(waveform: Tensor, sample_rate: int) -> np.ndarray:

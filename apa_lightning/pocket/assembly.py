@@ -1,4 +1,4 @@
-"""From trained parts to one folder that diffusers' ``AudioLDM2Pipeline`` and this project load."""
+"""Trained parts as one folder that diffusers' ``AudioLDM2Pipeline`` and this project load."""
 
 import json
 import shutil
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
-import torch
 
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.rng import seeded
 
 _TRANSFORMERS = ("config.json", "model.safetensors")
 _DIFFUSERS = ("config.json", "diffusion_pytorch_model.safetensors")
-#: Part: its class's library and name in model_index.json, the files that it needs, the recipe (configs/pocket/) that makes it.
+#: For each part the library and name of its class in model_index.json, its files, and the recipe (configs/pocket/) that makes it.
 PARTS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "vae": ("diffusers", "AutoencoderKL", _DIFFUSERS, "vae"),
     "vocoder": ("transformers", "SpeechT5HifiGan", _TRANSFORMERS, "vocoder"),
@@ -33,7 +33,7 @@ MAX_FOLDER_BYTES, MAX_FILE_BYTES = 32_000_000, 15 * 2**20
 
 
 def missing(folder: Path, parts: Sequence[str] = tuple(PARTS)) -> list[str]:
-    """Those of ``parts`` that ``folder`` does not hold; weights may be in several files with an index."""
+    """The ``parts`` that ``folder`` lacks; weights may be in several files with an index."""
 
     def there(part: str, file: str) -> bool:
         return any((folder / part / name).is_file() for name in (file, f"{file}.index.json"))
@@ -53,10 +53,10 @@ def require(folder: Path, parts: Sequence[str] = tuple(PARTS)) -> None:
 
 
 def complete(folder: Path) -> None:
-    """Make a folder of trained parts loadable: write ``model_index.json`` and ``scheduler/`` beside them.
+    """Make a folder of trained parts loadable: write its ``model_index.json`` and ``scheduler/``.
 
     Raises:
-        InputError: a part is missing.
+        InputError: If a part is missing.
     """
     require(folder)
     new_scheduler().save_pretrained(folder / "scheduler")  # type: ignore[attr-defined]
@@ -71,10 +71,10 @@ def complete(folder: Path) -> None:
 
 
 def with_untrained_unet(folder: Path, target: Path, seed: int = 0) -> None:
-    """Copy the parts of ``folder`` to ``target``, put an untrained U-Net of the pocket sizes beside them and complete it.
+    """Copy the parts of ``folder`` to ``target``, add an untrained U-Net of the pocket sizes, and complete the folder.
 
     Raises:
-        InputError: a part other than the U-Net is missing, or ``target`` holds a pipeline already.
+        InputError: If a part other than the U-Net is missing, or ``target`` holds a pipeline already.
     """
     from apa_lightning.pocket.parts.part import save_half  # imports Lightning, which an editor does without
 
@@ -83,17 +83,16 @@ def with_untrained_unet(folder: Path, target: Path, seed: int = 0) -> None:
         raise InputError(f"target: {target} is a backbone already; give a new folder.")
     for part in WITHOUT_UNET:
         shutil.copytree(folder / part, target / part, dirs_exist_ok=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         save_half(POCKET.build_unet(), target / "unet")
     complete(target)
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each part and of the files beside them (``.``), as they are shipped.
+    """Bytes of each part, and of the files outside all parts (``.``), as they are shipped.
 
     Raises:
-        InputError: the folder is larger than 32 MB (10^6 bytes), or one file larger than 15 MiB.
+        InputError: If the folder is larger than 32 MB (10^6 bytes), or one file larger than 15 MiB.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     total: dict[str, int] = {}

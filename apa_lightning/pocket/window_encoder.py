@@ -1,34 +1,31 @@
-"""What the frozen VAE and AudioMAE of a pocket folder make of a window, as it is kept for training the U-Net."""
+"""Encoding windows by the frozen VAE and AudioMAE of a pocket folder, for the cache of the U-Net's training."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.conditioning.audio_mae import SAMPLE_RATE, AudioMAE
 from apa_lightning.pocket.assembly import require
-from apa_lightning.utils.pretrained import frozen, no_progress_bars
+from apa_lightning.pocket.loading import load_frozen
 
 READ = ("vae", "audio_encoder")
 
 
 class WindowEncoder:
-    """VAE and AudioMAE of ``folder``, as an adapter's training hears a clip of one window.
+    """Encodes windows by the VAE and AudioMAE of ``folder``, as an adapter's training does with clips of one window.
 
     Raises:
-        InputError: ``folder`` lacks one of them; the message names the recipe that makes it.
+        InputError: If ``folder`` lacks one of them; the message names the recipe that makes it.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
         require(folder, READ)
         self.device = torch.device(device)
-        with no_progress_bars():
-            vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-        self.vae = frozen(vae).to(self.device)
+        self.vae = load_frozen(folder, "vae").to(self.device)
         self.audio_encoder = AudioMAE.from_pretrained(folder / "audio_encoder").to(self.device)
 
     @property
@@ -41,14 +38,16 @@ class WindowEncoder:
         """Encode windows (B, S).
 
         Args:
-            lengths: samples of each window that are no padding.
+            waveform: Windows (B, S) at 16 kHz.
+            lengths: Samples of each window that are not padding.
 
         Returns:
-            in half precision on the CPU: ``mean`` and ``std`` (B, C, T, F) of the scaled latents, ``grid`` (B, T', F', D),
-            AudioMAE's unpooled tokens. The VAE hears each window at a peak of 0.5, AudioMAE at its own level.
+            In half precision on the CPU: ``mean`` and ``std`` (B, C, T, F) of the scaled latents, and ``grid``
+            (B, T', F', D), AudioMAE's unpooled tokens. The VAE encodes each window at a peak of 0.5, AudioMAE at its own
+            level.
         """
         waveform = waveform.to(self.device)
-        levelled = normalise_level(waveform, lengths=lengths)
+        levelled = normalize_level(waveform, lengths=lengths)
         posterior = self.vae.encode(log_mel(levelled, MelSpec())).latent_dist
         factor = self.vae.config.scaling_factor
         encoded = {
@@ -60,10 +59,10 @@ class WindowEncoder:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of the files that decide what :class:`WindowEncoder` makes of a window.
+    """SHA-256 of the files that decide the output of :class:`WindowEncoder`.
 
     Raises:
-        InputError: ``folder`` lacks one of the parts.
+        InputError: If ``folder`` lacks one of the parts.
     """
     require(folder, READ)
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Whole files: written under another name, synced, renamed; and work that one process does at a time."""
+"""Atomic writing of files, and a lock for work that only one process may do at a time."""
 
 import contextlib
 import os
@@ -16,14 +16,18 @@ RANDOM_BYTES = 4
 def atomic_path(
     path: str | os.PathLike, outdates: str | os.PathLike | None = None, sole_writer: bool = False
 ) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
+    """Yield a temporary path next to ``path``; rename it to ``path`` if the block succeeds, remove it otherwise.
 
     The old file stays whole on any failure; the new one is on the disk when this returns. Missing parent folders are made.
 
     Args:
-        path: the file to write.
-        outdates: a file that the new one makes worthless; it is removed just before the renaming.
-        sole_writer: nobody else may be writing ``path``: what killed processes left of it is removed first.
+        path: File to write.
+        outdates: File that the new one makes worthless; it is removed just before the renaming.
+        sole_writer: Whether no other process can be writing ``path``. Then the temporary files of killed processes are
+            removed first.
+
+    Yields:
+        The temporary path, an empty file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,9 @@ def atomic_path(
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
+            error.filename = str(
+                path
+            )  # the error of a full disk names no file, and users do not know the temporary one
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise
@@ -48,8 +54,10 @@ def atomic_path(
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:
-    """Remove what killed processes left of writing ``path``, or any file in it if it is a folder; nobody else may be writing
-    there."""
+    """Remove the temporary files that killed processes left of ``path``, or of any file in it if it is a folder.
+
+    No other process may be writing there.
+    """
     path = Path(path)
     folder, stem, suffix = path.parent, re.escape(path.stem), re.escape(path.suffix)
     if path.is_dir():
@@ -62,11 +70,15 @@ def remove_leftovers(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file ``path`` inside the block; it is removed behind it. The system gives it back when a process dies.
+def file_lock(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file ``path`` inside the block and remove it afterwards. The system releases it when a process dies.
+
+    Args:
+        path: The lock file.
+        wait: Whether to wait for another process that holds it.
 
     Yields:
-        whether it is held: ``False`` when another process holds it and ``wait`` is not set.
+        Whether it is held; False if another process holds it and ``wait`` is not set.
     """
     lock = FileLock(path)
     try:
@@ -76,13 +88,13 @@ def alone(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
         return
     try:
         yield True
-        Path(path).unlink(missing_ok=True)  # while it is held: whoever waits for it looks at what is done first
+        Path(path).unlink(missing_ok=True)  # while it is held: a process that waits for it then looks at what is done
     finally:
         lock.release()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system offers it."""
+    """Make a renaming survive a power failure, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Where frozen parts come from: ``embedded``, a local folder or file, or a Hugging Face hub id."""
+"""Sources of frozen parts (``embedded``, a local folder or file, a Hugging Face hub id), and how weights are read."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ EMBEDDED = "embedded"
 ADAPTER_FILE = "adapter.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Module = TypeVar("Module", bound=nn.Module)
-#: What diffusers, transformers and timm raise where a folder is damaged, foreign or hostile.
+#: Exceptions of diffusers, transformers and timm for a folder that is damaged, foreign or hostile.
 LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -49,7 +49,7 @@ def frozen(module: Module) -> Module:
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """Silence the warnings of diffusers and transformers, where our own messages say it."""
+    """Silence the warnings of diffusers and transformers where this program has messages of its own."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [library.get_verbosity() for library in libraries]
     try:
@@ -75,18 +75,21 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
-    """A model of a diffusers or transformers class ``kind``, whose every weight comes from the files.
+    """Load a model whose every weight comes from the files.
 
-    By themselves those libraries draw the weights that a file lacks at random, and leave it at a warning.
+    By themselves, diffusers and transformers initialize the weights that a file lacks at random and only warn.
 
     Args:
-        part: sub-folder of ``path``.
+        kind: Class of diffusers or transformers with ``from_pretrained``.
+        path: Folder of the model.
+        part: Sub-folder of ``path``.
+        **options: Passed to ``from_pretrained``.
 
     Raises:
-        ValueError: weights are lacking.
-        Exception: any of :data:`LOADING_ERRORS`.
+        ValueError: If weights are lacking.
+        Exception: Any of :data:`LOADING_ERRORS`.
     """
-    if not (path / part / "config.json").is_file():  # transformers would make a model of its default size
+    if not (path / part / "config.json").is_file():  # transformers would build a model of its default size
         raise FileNotFoundError(f"{part or path.name} holds no config.json")
     with only_errors():
         model, info = kind.from_pretrained(path, subfolder=part, output_loading_info=True, **options)
@@ -97,9 +100,9 @@ def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it has none.
+    """The first line of an error's message, or its type where it has no message.
 
-    Of a pickle that was refused, torch's own message says how to execute it after all; ours does not.
+    For a pickle that was refused, torch's own message explains how to execute it after all; this one does not.
     """
     if isinstance(error, pickle.UnpicklingError):
         return "a weights file holds objects other than tensors, or is damaged; it was not executed"
@@ -109,17 +112,17 @@ def first_line(error: BaseException) -> str:
 def resolve_source(
     source: str | os.PathLike, field: str, download: Callable[[str], str | os.PathLike], part: str = ""
 ) -> Path:
-    """A local folder or file for ``source``.
+    """Resolve ``source`` to a local folder or file.
 
     Args:
         source: ``embedded``, a path, or a hub id ``owner/name`` (with or without an ``hf-hub:`` prefix).
-        field: the setting's name, for the message.
-        download: fetches a hub id into the Hugging Face cache, or finds it there, and returns the folder.
-        part: sub-folder of the embedded backbone that is meant.
+        field: Name of the setting, for the message.
+        download: Function that fetches a hub id into the Hugging Face cache, or finds it there, and returns the folder.
+        part: Sub-folder of the embedded backbone.
 
     Raises:
-        FileNotFoundError: neither an existing path nor of a hub id's form.
-        InputError: the hub id is not cached and the hub cannot be read; or the package lacks its backbone.
+        FileNotFoundError: If the source is neither an existing path nor of a hub id's form.
+        InputError: If the hub id is not cached and the hub cannot be read, or the package lacks its backbone.
     """
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"{field}: {source!r} is no path. Give 'embedded', a path, or a hub id (owner/name).")
@@ -149,13 +152,18 @@ def resolve_source(
 
 
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` or a torch file; a torch file is read with ``weights_only``, so nothing executes.
+    """Read the tensors of a ``.safetensors`` or a torch file.
 
-    Wrappers of one level (``{"model": {...}}``, ``{"state_dict": {...}}``) are opened.
+    A torch file is read with ``weights_only``, so that nothing in it is executed. Wrappers of one level
+    (``{"model": {...}}``, ``{"state_dict": {...}}``) are opened.
+
+    Args:
+        path: The file.
+        field: Name of the setting, for the message.
 
     Raises:
-        FileNotFoundError: no such file.
-        InputError: truncated, not a weights file, or a pickle that holds anything but tensors.
+        FileNotFoundError: If there is no such file.
+        InputError: If the file is truncated, is not a weights file, or is a pickle with anything but tensors.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{field}: {path} does not exist.")

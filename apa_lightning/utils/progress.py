@@ -10,7 +10,7 @@ from tqdm import auto, tqdm
 INTERVAL = 30.0
 
 
-def progress(work: Iterable[Any] | int, desc: str, unit: str, initial: int = 0, shown: bool = True) -> tqdm:
+def progress(work: Iterable[Any] | int | None, desc: str, unit: str, initial: int = 0, shown: bool = True) -> tqdm:
     """Report the progress of long work on standard error.
 
     For items: ``for clip in progress(clips, "encoding", "clip")``.
@@ -18,7 +18,7 @@ def progress(work: Iterable[Any] | int, desc: str, unit: str, initial: int = 0, 
     ``with progress(len(clips), "encoding", "clip") as bar: bar.update()``.
 
     Args:
-        work: The items to go through, or how many units there are.
+        work: The items to go through, or how many units there are; None where their number is not known.
         desc: Name of the work, for example "encoding".
         unit: Name of one unit, for example "clip".
         initial: Units that an earlier run has done.
@@ -50,6 +50,8 @@ class _Lines(tqdm):
         made = done - state["initial"]
         if total and made:
             line += f", {self.format_interval((total - done) * elapsed / made)} left"
+        if state["postfix"]:
+            line += f", {state['postfix']}"
         print(line, file=self.fp, flush=True)
 
     def close(self) -> None:

@@ -12,22 +12,31 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-AGAIN = signal.SIGINT
-"""Ctrl+C a second time does not wait for the step."""
+from apa_lightning.utils.lightning_compat import (
+    ask_to_stop,
+    forget_unfinished_validation_batch,
+    is_accumulating,
+    is_signal_handler_of,
+    rewind_validation,
+)
+
+#: Ctrl+C a second time stops at once.
+AT_ONCE = signal.SIGINT
 
 
 class StopBetweenBatches(L.Callback):
-    """SIGTERM, Ctrl+C and SLURM's requeue signal let the step finish, write ``last.ckpt`` and end the run. (In the last
-    batch of an epoch, the next step too.)
+    """Lets the step finish on SIGTERM, Ctrl+C and SLURM's requeue signal, then writes ``last.ckpt`` and ends the run.
 
-    Lightning would save for SLURM wherever the signal finds the program, in the middle of an optimizer step too; raise
-    KeyboardInterrupt there; and answer SIGTERM under DDP with a broadcast that the other processes may not be ready for.
-    Here a handler only takes a note, and at the end of a step all processes agree to stop if one of them was asked to.
-    A validation is left where it stands and begins anew when the run is continued; after the last step of all there is
-    nothing to continue, and the run ends as it would have. Without checkpointing nothing is saved.
+    In the last batch of an epoch, the next step is finished too. Without this callback Lightning saves for SLURM wherever
+    the signal finds the program, also in the middle of an optimizer step, raises KeyboardInterrupt there, and answers
+    SIGTERM under DDP with a broadcast that the other processes may not be ready for. Here a handler only takes a note, and
+    at the end of a step all processes agree to stop if one of them was asked to.
 
-    Under SLURM's requeue signal Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job. The job that
-    continues makes it the run's ``last.ckpt``: left where it is, it would be what every later job in that folder begins with.
+    A validation is left unfinished and starts again when the run is resumed. After the last step of all there is nothing to
+    resume, and the run ends as it would have. Without checkpointing nothing is saved.
+
+    On SLURM's requeue signal, Lightning's own handler then saves ``hpc_ckpt_*.ckpt`` and requeues the job. The job that
+    resumes renames it to the run's ``last.ckpt``: otherwise every later job in that folder would start from it.
     """
 
     def __init__(self) -> None:
@@ -38,10 +47,10 @@ class StopBetweenBatches(L.Callback):
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._process = os.getpid()
-        # Lightning puts back every handler of before when the run ends.
+        # Lightning restores every earlier handler when the run ends.
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             handler = signal.getsignal(number)
-            if type(handler).__module__ == type(trainer._signal_connector).__module__:
+            if is_signal_handler_of(trainer, handler):
                 if number != signal.SIGTERM:
                     self._requeue[number] = handler  # type: ignore[assignment]
                 signal.signal(number, self._note)
@@ -49,35 +58,26 @@ class StopBetweenBatches(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.on_sanity_check_start(trainer, pl_module)
-        # Lightning has seen by now that a validation was left; the batch that it was left in does not count.
-        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
-        path, last = Path(trainer.ckpt_path or ""), self._last(trainer)
+        # Lightning knows by now that a validation was left.
+        forget_unfinished_validation_batch(trainer)
+        path, last = Path(trainer.ckpt_path or ""), _last_checkpoint(trainer)
         if path.name.startswith("hpc_ckpt_") and last is not None and trainer.is_global_zero:
             last.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, last)  # by now every process has read it
 
-    @staticmethod
-    def _last(trainer: L.Trainer) -> Path | None:
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-        if folder is None or trainer.fast_dev_run:
-            return None
-        return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a data worker of ours: Ctrl+C reaches it too
-        if number == AGAIN and self._asked == AGAIN:
+        if number == AT_ONCE and self._asked == AT_ONCE:
             raise KeyboardInterrupt
         self._asked = number
-        again = " Press Ctrl+C again to stop at once, without saving." if number == AGAIN else ""
+        again = " Press Ctrl+C again to stop at once, without saving." if number == AT_ONCE else ""
         rank_zero_info(f"{signal.Signals(number).name}: training stops after this step and saves its state.{again}")
 
-    # Lightning's loops look at the flag that is set here when a batch is behind them and their counters are whole.
-
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # A run that is left behind the last batch of an epoch counts that epoch twice when it is continued; and gradients
-        # that wait for others are in no checkpoint.
-        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+        # A run that is stopped after the last batch of an epoch would count that epoch twice when it is resumed, and
+        # gradients that are still accumulated are in no checkpoint.
+        if not trainer.is_last_batch and not is_accumulating(trainer):
             self._agree(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,17 +85,17 @@ class StopBetweenBatches(L.Callback):
             self._agree(trainer)
 
     def _agree(self, trainer: L.Trainer) -> None:
-        if not _finished(trainer) and trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
-            trainer._signal_connector.received_sigterm = True
+        if not _is_finished(trainer) and trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
+            ask_to_stop(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # Ranks may have different numbers of validation batches, so several wait for the next training batch.
-        left = trainer.world_size > 1 or trainer.fit_loop._should_accumulate() or _finished(trainer)
-        if self._asked is not None and not left:
-            trainer._signal_connector.received_sigterm = True
+        # Processes may have different numbers of validation batches, so several wait for the next training batch.
+        waits = trainer.world_size > 1 or is_accumulating(trainer) or _is_finished(trainer)
+        if self._asked is not None and not waits:
+            ask_to_stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer._signal_connector.received_sigterm = False  # too late for this batch: Lightning would count it twice
+        ask_to_stop(trainer, False)  # too late for this batch: Lightning would count it twice
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -106,19 +106,22 @@ class StopBetweenBatches(L.Callback):
         if trainer.strategy.reduce_boolean_decision(self._asked in self._requeue, all=False):
             for number, handler in self._requeue.items():
                 handler(number, None)
-        elif path := self._last(trainer):
+        elif path := _last_checkpoint(trainer):
             trainer.save_checkpoint(path, weights_only=False)
-            rank_zero_info(f"Stopped at step {trainer.global_step}. Continue with --ckpt_path last: {path}")
+            rank_zero_info(f"Stopped at step {trainer.global_step}. Resume with --ckpt_path last: {path}")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put a validation that was left back to its beginning: its figures so far are in no checkpoint."""
+        """Let a validation that was left start again when the run is resumed."""
         if self._left_validation:
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            before = progress["total"]["completed"] - progress["current"]["completed"]
-            for name, done in (("total", before), ("current", 0)):
-                progress[name] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
-            progress["is_last_batch"] = False
+            rewind_validation(checkpoint)
 
 
-def _finished(trainer: L.Trainer) -> bool:
+def _last_checkpoint(trainer: L.Trainer) -> Path | None:
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    if folder is None or trainer.fast_dev_run:
+        return None
+    return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
+
+
+def _is_finished(trainer: L.Trainer) -> bool:
     return 0 <= trainer.max_steps <= trainer.global_step

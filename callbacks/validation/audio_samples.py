@@ -1,16 +1,15 @@
-"""Edits to listen to and to look at: source, edited and text-only, as files and in TensorBoard."""
+"""Edits to listen to and to look at: source, edited and text-only, as files and in the loggers."""
 
 import json
 from pathlib import Path
 
 import lightning as L
-import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from callbacks.loggers import log_audio, log_image
 from callbacks.run_folder import run_folder
 from callbacks.validation.edits import EditsCallback, ValidationEdit
 from callbacks.validation.plan import ValidationPlan, file_name
@@ -20,16 +19,17 @@ PARTS = ("source", "edited", "text_only")
 
 
 class AudioSamples(EditsCallback):
-    """Writes ``<run folder>/<name>/step-000100/CLIP-to-TARGET-{source,edited,text_only}.wav``, a spectrogram picture of
-    the three and ``edits.jsonl`` with every setting; the same goes to TensorBoard where that is the logger.
+    """Writes the validation edits as audio files and pictures, and logs them.
 
+    The files are ``<run folder>/<name>/step-000100/CLIP-to-TARGET-{source,edited,text_only}.wav``, a spectrogram picture
+    of the three, and ``edits.jsonl`` with every setting. Audio and pictures also go to each logger that takes them.
     Only the first process edits and writes. A fast development run edits but leaves no files.
 
     Args:
-        plan: what is edited, and how.
-        every_n_validations: 1 means at each; the first validation always counts.
-        during_sanity_check: edit also in the sanity check before training.
-        name: of the folder and of the group in TensorBoard; give two of these callbacks different names.
+        plan: Clips to edit, and the settings of the edits.
+        every_n_validations: Number of validations from one with edits to the next; the first one has edits.
+        during_sanity_check: Edit also in the sanity check before training.
+        name: Name of the folder and of the group in the loggers; give two of these callbacks different names.
     """
 
     every_process = False
@@ -46,11 +46,11 @@ class AudioSamples(EditsCallback):
             raise InputError(f"name: {name!r} must be usable as a folder name; try {file_name(name)!r}.")
         self.name = name
         self._folder: Path | None = None
-        self._heard: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        return f"{type(self).__qualname__}{dict(name=self.name)}"
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -80,15 +80,9 @@ class AudioSamples(EditsCallback):
         picture = spectrogram_picture(waveforms, rate, title)
         save_png(folder / f"{request.name}.png", picture)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                self._show(logger, request.name, waveforms, rate, picture, trainer.global_step)
-
-    def _show(
-        self, logger: TensorBoardLogger, name: str, waveforms: dict, rate: int, picture: np.ndarray, step: int
-    ) -> None:
-        board = logger.experiment
-        for part, waveform in waveforms.items():
-            if part == "edited" or name not in self._heard:  # source and text-only never change: once is enough
-                board.add_audio(f"{self.name}-{name}/{part}", waveform[None], step, rate)  # a group for each edit
-        self._heard.add(name)
-        board.add_image(f"{self.name}/{name}", picture, step, dataformats="HWC")
+            for part, waveform in waveforms.items():
+                if part == "edited" or request.name not in self._logged:  # source and text-only never change
+                    # The tag makes a group for each edit.
+                    log_audio(logger, f"{self.name}-{request.name}/{part}", waveform, rate, trainer.global_step)
+            log_image(logger, f"{self.name}/{request.name}", picture, trainer.global_step)
+        self._logged.add(request.name)

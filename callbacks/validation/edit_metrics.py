@@ -1,23 +1,23 @@
-"""Figures of the validation edits, each beside the floors that make it readable."""
+"""Scores of the validation edits, each next to the floors that make it readable."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import ChromaSimilarity, ClapScore, ClipMean
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, EditMetric, with_floors
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.module import AudioPromptModule
+from callbacks.loggers import log_charts
 from callbacks.validation.edits import EditsCallback, ValidationEdit
 from callbacks.validation.plan import ValidationPlan, file_name
 
 log = logging.getLogger(__name__)
 
-#: ``no_op``: the source as if it were the edit. ``shuffled``: the edit against another clip's source or prompt.
+#: The edits and their floors, see :func:`apa_lightning.metrics.with_floors`.
 SYSTEMS = ("edited", "text_only", "no_op", "shuffled")
 
 
@@ -29,11 +29,11 @@ class EditMetrics(EditsCallback):
     and EarlyStopping. Every process edits clips of its own; the means are over all of them.
 
     Args:
-        plan: what is edited, and how.
-        every_n_validations: 1 means at each; the first validation always counts.
-        during_sanity_check: edit also in the sanity check before training.
-        clap: CLAP folder or hub id for the scores; ``null`` means the one that the backbone itself reads prompts with.
-        name: prefix of the logged names; give two of these callbacks different names.
+        plan: Clips to edit, and the settings of the edits.
+        every_n_validations: Number of validations from one with edits to the next; the first one has edits.
+        during_sanity_check: Edit also in the sanity check before training.
+        clap: CLAP folder or hub id for the scores; ``null`` means the one that the backbone itself encodes prompts with.
+        name: Prefix of the logged names; give two of these callbacks different names.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class EditMetrics(EditsCallback):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        return f"{type(self).__qualname__}{dict(name=self.name)}"
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -65,26 +65,25 @@ class EditMetrics(EditsCallback):
             log.info("%s: scores are by %s", self.name, self._embedder.name)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
-                logger.experiment.add_custom_scalars(_charts(names, pl_module.pooling_rates.rates))
+        names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            log_charts(logger, _charts(names, pl_module.pooling_rates.rates))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
-        clap = self._embedder.to(module.device)
+        clap, rate = self._embedder.to(module.device), module.backbone.sample_rate
+        clips = {edit.plan.clip.key: Clip(edit.plan.clip.waveform, rate) for edit in edits}
+        keys = [edit.plan.clip.key for edit in edits]
+        compared = [
+            EditedClip(Clip(edit.edited.waveform, rate), clips[key], edit.plan.edited.prompt)
+            for key, edit in zip(keys, edits, strict=True)
+        ]
+        text_only = [Clip(edit.text_only.waveform, rate) for edit in edits]
         skipped = 0
-        for kind, make, pairs in (
-            ("chroma", ChromaSimilarity, _with_sources(edits)),
-            ("clap", lambda: ClapScore(clap), _with_prompts(edits)),
-        ):
-            for system in SYSTEMS:
-                metric: ClipMean = make().to(module.device)
-                metric.update(
-                    [edited for edited, _ in pairs[system]],
-                    [other for _, other in pairs[system]],
-                    module.backbone.sample_rate,
-                )
-                value = metric.compute()  # meets the other processes: all come here, with clips or without
+        for kind, make in (("chroma", ChromaSimilarity), ("clap", partial(ClapScore, clap))):
+            for system, pairs in with_floors(compared, text_only, keys, make().shuffle).items():
+                metric: EditMetric = make().to(module.device)
+                metric.update(pairs)
+                value = metric.compute()  # gathers from all processes: each comes here, with clips or without
                 skipped += int(metric.skipped)
                 if not torch.isnan(value):  # as for shuffled pairs of a single clip
                     module.log(f"{self.name}/{kind}/{system}", value, batch_size=1, sync_dist=True)
@@ -107,37 +106,3 @@ def _charts(names: Sequence[str], rates: Sequence[int]) -> dict:
         for omega in rates
     }
     return categories
-
-
-def _with_sources(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """Pairs of waveforms per system, the second one the recording that the first should resemble."""
-    others = _mismatched(edits, lambda edit: edit.plan.clip.key)
-    return {
-        "edited": [(edit.edited.waveform, edit.plan.clip.waveform) for edit in edits],
-        "text_only": [(edit.text_only.waveform, edit.plan.clip.waveform) for edit in edits],
-        "no_op": [(edit.plan.clip.waveform, edit.plan.clip.waveform) for edit in edits],
-        "shuffled": [(edit.edited.waveform, other.plan.clip.waveform) for edit, other in others],
-    }
-
-
-def _with_prompts(edits: Sequence[ValidationEdit]) -> dict[str, list[tuple[Tensor, str]]]:
-    """Pairs per system of a waveform and the prompt that it should match."""
-    others = _mismatched(edits, lambda edit: edit.plan.edited.prompt)
-    return {
-        "edited": [(edit.edited.waveform, edit.plan.edited.prompt) for edit in edits],
-        "text_only": [(edit.text_only.waveform, edit.plan.edited.prompt) for edit in edits],
-        "no_op": [(edit.plan.clip.waveform, edit.plan.edited.prompt) for edit in edits],
-        "shuffled": [(edit.edited.waveform, other.plan.edited.prompt) for edit, other in others],
-    }
-
-
-def _mismatched(
-    edits: Sequence[ValidationEdit], identity: Callable[[ValidationEdit], str]
-) -> list[tuple[ValidationEdit, ValidationEdit]]:
-    """Each edit with the next one of another identity, going round; those without any are left out."""
-    pairs = []
-    for i, edit in enumerate(edits):
-        following = [*edits[i + 1 :], *edits[:i]]
-        if other := next((one for one in following if identity(one) != identity(edit)), None):
-            pairs.append((edit, other))
-    return pairs

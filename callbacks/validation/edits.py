@@ -1,4 +1,4 @@
-"""The shared room of the callbacks that listen to edits: held-out clips are picked and edited once for all of them."""
+"""The edits that the validation callbacks share: held-out clips are picked and edited once for all of them."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ValidationEdit:
-    """What one planned edit became: with the recording, and from the text alone."""
+    """The results of one planned edit: with the recording, and from the text alone."""
 
     plan: PlannedEdit
     edited: EditResult
@@ -32,9 +32,8 @@ class ValidationEdit:
 class ValidationEdits:
     """Held-out clips of one plan and their edits, made once per step and weights.
 
-    The clips are picked from the first validation's batches as they pass, and stay the same for the whole run. What the
-    text alone makes of a prompt depends on no trained weight, so it is made once. All randomness is in the requests'
-    seeds.
+    The clips are picked from the batches of the first validation and stay the same for the whole run. The results of the
+    text alone depend on no trained weight, so they are made once. All randomness comes from the requests' seeds.
     """
 
     def __init__(self, plan: ValidationPlan):
@@ -70,7 +69,7 @@ class ValidationEdits:
         self._candidates = sorted(self._candidates, key=lambda candidate: candidate[0])[: self.plan.num_clips]
 
     def edits(self, trainer: L.Trainer, module: AudioPromptModule) -> list[ValidationEdit]:
-        """The edits with the weights as they are now; made at the first call, remembered after it."""
+        """Edit with the weights as they are now, or return what was edited with them before."""
         if self._planned is None:
             clips = [clip for _, clip in self._candidates]
             if not clips:
@@ -92,7 +91,7 @@ class ValidationEdits:
 
     def _generate(self, module: AudioPromptModule, requests: Sequence[EditRequest]) -> list[EditResult]:
         clock = time.perf_counter()
-        # Few edits of shapes of their own: compiling a U-Net for them would cost more than it saves.
+        # Few edits, with shapes that training does not have: compiling a U-Net for them would cost more than it saves.
         with torch.compiler.set_stance("force_eager"):
             results = module.editor().edit(requests, batch_size=self.plan.batch_size, progress=False)
         log.info("validation edits: %d in %.1f s", len(requests), time.perf_counter() - clock)
@@ -103,12 +102,12 @@ class EditsCallback(L.Callback):
     """Runs :meth:`on_edits` at the end of every ``every_n_validations``-th validation; the sanity check is left out.
 
     Args:
-        plan: what is edited, and how.
-        every_n_validations: 1 means at each; the first validation always counts.
-        during_sanity_check: edit also in the sanity check before training; the clips are then picked from its batches.
+        plan: Clips to edit, and the settings of the edits.
+        every_n_validations: Number of validations from one with edits to the next; the first one has edits.
+        during_sanity_check: Edit also in the sanity check before training; the clips are then picked from its batches.
     """
 
-    #: Whether processes other than the first take part.
+    #: Whether processes other than the first one edit clips of their own.
     every_process = True
 
     def __init__(
@@ -118,10 +117,10 @@ class EditsCallback(L.Callback):
             raise InputError(f"every_n_validations: {every_n_validations}; give 1 or more.")
         self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check
         self.validations = 0
-        self._room = ValidationEdits(plan)
+        self._edits = ValidationEdits(plan)
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
-        """What a subclass does with the edits of this process."""
+        """Use the edits of this process; a subclass defines it."""
         raise NotImplementedError
 
     def _due(self, trainer: L.Trainer) -> bool:
@@ -129,13 +128,13 @@ class EditsCallback(L.Callback):
             return self.during_sanity_check
         return self.validations % self.every_n_validations == 0 and (self.every_process or trainer.is_global_zero)
 
-    def _shared_room(self, trainer: L.Trainer) -> ValidationEdits:
-        """Callbacks with equal plans use the room of the first of them."""
-        return next(one._room for one in trainer.callbacks if isinstance(one, EditsCallback) and one.plan == self.plan)
+    def _shared(self, trainer: L.Trainer) -> ValidationEdits:
+        """The edits of the first of the callbacks with this plan."""
+        return next(one._edits for one in trainer.callbacks if isinstance(one, EditsCallback) and one.plan == self.plan)
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
-        """Refuse before training what would fail at its first validation."""
-        self._room = ValidationEdits(self.plan)
+        """Refuse settings before training that would fail at its first validation."""
+        self._edits = ValidationEdits(self.plan)
         try:
             pl_module.configure_model()  # Lightning would call it after the callbacks' setup
             pl_module.backbone.make_scheduler(self.plan.scheduler)
@@ -149,11 +148,11 @@ class EditsCallback(L.Callback):
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         if self._due(trainer):
-            self._shared_room(trainer).observe(batch, pl_module)
+            self._shared(trainer).observe(batch, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
         if self._due(trainer):
-            self.on_edits(trainer, pl_module, self._shared_room(trainer).edits(trainer, pl_module))
+            self.on_edits(trainer, pl_module, self._shared(trainer).edits(trainer, pl_module))
         self.validations += not trainer.sanity_checking
 
     def state_dict(self) -> dict[str, int]:

@@ -1,13 +1,14 @@
-"""Which edits a validation makes: the same held-out clips, prompts and seeds every time."""
+"""The edits of a validation: the same held-out clips, prompts and seeds every time."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 INSTRUMENTS = ("piano", "violin", "cello", "flute", "marimba", "organ", "harp", "acoustic guitar")
@@ -18,8 +19,8 @@ class HeldOutClip:
     """A clip of the validation set.
 
     Attributes:
-        key: its name in the data.
-        waveform: mono (S,), on the CPU.
+        key: Its name in the data.
+        waveform: Mono (S,), on the CPU.
         labels: AudioSet display names.
     """
 
@@ -30,7 +31,7 @@ class HeldOutClip:
 
 @dataclass(frozen=True)
 class PlannedEdit:
-    """One clip to be edited towards one target; ``text_only`` is the same with alpha = 0, so the audio is not heard."""
+    """One clip to be edited towards one target; ``text_only`` is the same from noise with alpha = 0, without the audio."""
 
     clip: HeldOutClip
     target: str
@@ -38,74 +39,59 @@ class PlannedEdit:
     text_only: EditRequest
 
 
-@dataclass(frozen=True)
-class ValidationPlan:
-    """What the validation callbacks edit, and how; the defaults are the paper's timbre transfer with fewer steps.
+def _default(name: str, value: object) -> Any:
+    """A knob of :class:`EditSettings` with another default."""
+    return field(default=value, metadata=EditSettings.__dataclass_fields__[name].metadata)
 
-    Callbacks with equal plans share their edits, so that nothing is generated twice.
 
-    Attributes:
-        num_clips: held-out clips per process; clips of a known target and of different ones come first.
-        targets: what clips are turned into; a clip's own label is skipped, and neighbours get different targets.
-        targets_per_clip: how many of them for each clip.
-        prompt: text of the target; ``{}`` stands for it.
-        negative_prompt: ``{}`` stands for the clip's own label among the targets; empty where that is unknown.
-        ap_scale: alpha, how strongly the recording is kept.
-        time_pooling: omega along time, 1, 2, 4 or 8.
-        freq_pooling: omega along frequency; ``null`` means as ``time_pooling``.
-        guidance_scale: lambda of Eq. 12.
-        num_inference_steps: denoising steps; the paper edits with 50.
-        scheduler: name of a diffusers scheduler.
-        seed: of the initial noise; each edit has its own, derived from it.
-        batch_size: edits that are denoised together.
+@dataclass(frozen=True, kw_only=True)
+class ValidationPlan(EditSettings):
+    """The edits of the validation callbacks; the defaults are the paper's timbre transfer with fewer steps.
+
+    Callbacks with equal plans share their edits, so that nothing is generated twice. All knobs of an edit are settings of
+    the plan too.
+
+    Raises:
+        InputError: If a value is out of its range.
     """
 
     num_clips: int = 4
+    """Held-out clips per process; clips of a known target and of different ones come first."""
     targets: Sequence[str] = INSTRUMENTS
+    """What clips are turned into; a clip's own label is skipped, and neighbors get different targets."""
     targets_per_clip: int = 1
+    """Number of targets for each clip."""
     prompt: str = "a recording of a {} solo"
-    negative_prompt: str = "a recording of the {} solo"
-    ap_scale: float = 0.5
-    time_pooling: int = 2
-    freq_pooling: int | None = None
-    guidance_scale: float = 7.5
-    num_inference_steps: int = 10
-    scheduler: str = "DDIMScheduler"
-    seed: int = 0
+    """Text of the target, which {} stands for."""
+    negative_prompt: str = _default("negative_prompt", "a recording of the {} solo")
+    """Text that the clips shall not become; {} stands for the clip's own label among the targets, and where that is
+    unknown there is no negative prompt."""
+    num_inference_steps: int = _default("num_inference_steps", 10)
+    """Denoising steps. The paper edits with 50."""
+    seed: int = _default("seed", 0)
+    """Seed of the initial noise; each edit has its own, derived from it."""
     batch_size: int = 4
+    """Edits that are denoised together."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(self.targets))  # hashable, so that equal plans find each other
+        object.__setattr__(self, "targets", tuple(self.targets))  # plans from YAML (lists) and Python compare as equal
         for name in ("num_clips", "targets_per_clip", "batch_size"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"plan.{name}: {getattr(self, name)!r}; give 1 or more.")
         if not self.targets or not all(isinstance(target, str) and target.strip() for target in self.targets):
             raise InputError(f"plan.targets: {list(self.targets)!r}; give at least one target, none of them empty.")
+        try:
+            super().__post_init__()
+        except InputError as error:
+            raise InputError(f"plan.{error}") from None
         if self.prompt.count("{}") != 1:
             raise InputError(f"plan.prompt: {self.prompt!r} must contain {{}} exactly once; the target is put there.")
         if self.negative_prompt.count("{}") > 1:
             raise InputError(f"plan.negative_prompt: {self.negative_prompt!r} contains {{}} more than once.")
-        try:
-            self._request(torch.zeros(1), 16_000, "check", "", "", 0)
-        except InputError as error:
-            raise InputError(f"plan.{error}") from None
-
-    def _request(
-        self, waveform: Tensor, sample_rate: int, name: str, prompt: str, negative: str, number: int
-    ) -> EditRequest:
-        return EditRequest(
-            audio=(waveform, sample_rate),
-            prompt=prompt,
-            negative_prompt=negative,
-            ap_scale=self.ap_scale,
-            id=name,
-            time_pooling=self.time_pooling,
-            freq_pooling=self.freq_pooling,
-            guidance_scale=self.guidance_scale,
-            num_inference_steps=self.num_inference_steps,
-            scheduler=self.scheduler,
-            seed=self.seed + number,
-        )
+        if self.sample_rate is not None:
+            raise InputError(
+                f"plan.sample_rate: {self.sample_rate}; leave it out: edits are compared with clips at the data's rate."
+            )
 
     def edits(self, clips: Sequence[HeldOutClip], sample_rate: int, process: int = 0) -> list[PlannedEdit]:
         """The edits of ``clips`` at ``sample_rate``; ``process`` shifts targets and seeds, so that processes differ."""
@@ -123,15 +109,23 @@ class ValidationPlan:
         negative = self.negative_prompt
         if "{}" in negative:
             negative = negative.replace("{}", own[0]) if own else ""
-        name = f"{file_name(clip.key)}-to-{file_name(target)}"
-        edited = self._request(clip.waveform, sample_rate, name, self.prompt.replace("{}", target), negative, number)
-        return PlannedEdit(clip, target, edited, EditRequest(**{**vars(edited), "ap_scale": 0.0}))
+        edited = EditRequest(
+            **{name: getattr(self, name) for name in EditSettings.names()}
+            | {
+                "audio": (clip.waveform, sample_rate),
+                "id": f"{file_name(clip.key)}-to-{file_name(target)}",
+                "prompt": self.prompt.replace("{}", target),
+                "negative_prompt": negative,
+                "seed": self.seed + number,
+            }
+        )
+        return PlannedEdit(clip, target, edited, replace(edited, ap_scale=0.0, strength=1.0))
 
 
 def own_targets(labels: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """The targets that a clip already is: all of a target's words occur in one of its labels.
+    """The targets that a clip already is: those whose words all occur in one of its labels.
 
-    "Violin, fiddle" is a violin, "Heavy metal" is metal, "Hip hop music" is hip-hop; "Harpsichord" is no harp.
+    "Violin, fiddle" is a violin, "Heavy metal" is metal, "Hip hop music" is hip-hop; "Harpsichord" is not a harp.
     """
     spoken = [_words(label) for label in labels]
     return [target for words in spoken for target in targets if _words(target) <= words]

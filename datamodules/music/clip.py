@@ -7,6 +7,7 @@ from typing import Any
 
 from apa_lightning.pocket.text import prompts
 from datamodules.music.composition.accompany import accompany
+from datamodules.music.composition.chance import weighted
 from datamodules.music.composition.events import Note, Performance, Track, trimmed
 from datamodules.music.composition.genres import compose_genre
 from datamodules.music.composition.grooves import GENRES
@@ -110,8 +111,8 @@ def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
         texture = "melody"  # One and the same performance on each: the pairs are ground truth for timbre transfer.
     else:
         instrument = INSTRUMENTS[names[plan.turn % len(names)]]
-        texture = _weighted(rng, instrument.textures)
-    program = _weighted(rng, instrument.programs)
+        texture = weighted(rng, instrument.textures)
+    program = weighted(rng, instrument.programs)
     # Now and then another register; not the lower one where the left hand plays, and never where renditions are compared.
     away = rng.choices([0, 1, -1], [6, 1, 0 if texture == "accompanied" else 1])[0]
     shift = octave_shift(line, instrument, away if recipe.renditions == 1 else 0)
@@ -131,7 +132,7 @@ def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
     lead = INSTRUMENTS[names[plan.turn % len(names)]]
     away = 1 + (plan.turn // len(names) + plan.turn) % (len(names) - 1)
     second = INSTRUMENTS[names[(plan.turn + away) % len(names)]]
-    program, second_program = _weighted(rng, lead.programs), _weighted(rng, second.programs)
+    program, second_program = weighted(rng, lead.programs), weighted(rng, second.programs)
     melody = play(rng, line, lead, program)
     below = sorted(n.pitch for n in melody)[len(melody) // 2]
     under = accompany(rng, line, second, recipe.seconds, below)
@@ -191,10 +192,6 @@ def _metadata(recipe: Recipe, plan: Plan, line: Line, labels: list[str], shift: 
         "seed": recipe.seed,
         "notes": [[round(n.start, 3), round(min(n.end, recipe.seconds), 3), n.pitch + shift, n.velocity] for n in line.notes],
     }  # fmt: skip
-
-
-def _weighted(rng: random.Random, weights: dict[Any, float]) -> Any:
-    return rng.choices(list(weights), list(weights.values()))[0]
 
 
 @lru_cache(maxsize=16)

@@ -5,21 +5,18 @@ import json
 import math
 import os
 import random
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.progress import progress
 from datamodules.music.clip import Plan, Recipe, compose, plan
 from datamodules.music.composition.instruments import INSTRUMENTS
 from datamodules.music.sound.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
-from datamodules.prepare.workers import end_with_parent
+from datamodules.prepare.workers import in_order
+from datamodules.ranges import check_range
 from datamodules.shards.index import index_path
 from datamodules.shards.writer import ShardWriter
 
@@ -105,7 +102,8 @@ def render(
     if len(missing) < len(shards):
         print(f"{len(shards) - len(missing)} of {len(shards)} shards are finished already and are kept.")
     tasks = (_Task(recipe, s.split, i, fonts, audio_format) for s in missing for i in s.clips)
-    _write(missing, _rendered(tasks, workers or os.cpu_count() or 1))
+    workers = workers or os.cpu_count() or 1
+    _write(missing, in_order(_work, tasks, 0 if workers == 1 else workers))
     total = sum(shard.path.stat().st_size for shard in shards)
     hours = clips * seconds / 3600
     print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
@@ -137,22 +135,18 @@ def render_clip(
 
 
 def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int | None, workers: int) -> None:
-    """Refuses settings outside their ranges before anything is written."""
-    rules: list[tuple[str, Any, bool, str]] = [
-        ("clips", clips, clips >= 1, "at least 1"),
-        ("seconds", recipe.seconds, 1 <= recipe.seconds <= 600, "between 1 and 600"),
-        ("validation", validation, 0 <= validation < 1, "a share from 0 up to, but not including, 1"),
-        ("solo, duet, genre", recipe.shares, all(0 <= s < math.inf for s in recipe.shares) and sum(recipe.shares) > 0,
-         "not negative, and one of them above 0"),
-        ("renditions", recipe.renditions, 1 <= recipe.renditions <= len(INSTRUMENTS), f"between 1 and {len(INSTRUMENTS)}"),
-        ("variety", recipe.variety, 0 <= recipe.variety <= 2, "between 0 and 2"),
-        ("captions", recipe.captions, 0 <= recipe.captions <= 1, "a share from 0 to 1"),
-        ("clips_per_shard", clips_per_shard, clips_per_shard is None or clips_per_shard >= 1, "at least 1"),
-        ("workers", workers, workers >= 0, "0 (one per core) or more"),
-    ]  # fmt: skip
-    for name, value, allowed, range_ in rules:
-        if not allowed:
-            raise InputError(f"{name} is {value}; it must be {range_}.")
+    """Refuse settings outside their ranges before anything is written."""
+    check_range("clips", clips, int, 1)
+    check_range("seconds", recipe.seconds, int | float, 1, 600)
+    check_range("renditions", recipe.renditions, int, 1, len(INSTRUMENTS))
+    check_range("variety", recipe.variety, int | float, 0, 2)
+    check_range("captions", recipe.captions, int | float, 0, 1)
+    check_range("clips_per_shard", clips_per_shard, int | None, 1)
+    check_range("workers", workers, int, 0)
+    if not 0 <= validation < 1:
+        raise InputError(f"validation: {validation}; give a share of at least 0 and below 1.")
+    if not all(0 <= share < math.inf for share in recipe.shares) or sum(recipe.shares) == 0:
+        raise InputError(f"solo, duet, genre: {recipe.shares}; give numbers of at least 0, and one of them above 0.")
 
 
 def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
@@ -180,7 +174,7 @@ def _capacity(recipe: Recipe, audio_format: AudioFormat, clips_per_shard: int | 
     fitting = int(max_shard_bytes // most)
     if fitting < 1:
         raise InputError(
-            f"max_shard_bytes is {max_shard_bytes}; one clip of {recipe.seconds} s may need {int(most)} bytes as "
+            f"max_shard_bytes: {max_shard_bytes}; one clip of {recipe.seconds} s may need {int(most)} bytes as "
             f"{audio_format}. Give at least that."
         )
     return min(fitting, clips_per_shard or fitting)
@@ -227,9 +221,7 @@ def _remember(
 
 def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]]) -> None:
     """Writes rendered clips, which come in order, into their shards."""
-    from tqdm import tqdm
-
-    with tqdm(total=sum(len(shard.clips) for shard in shards), unit="clip", disable=not shards) as progress:
+    with progress(sum(len(shard.clips) for shard in shards), "rendering", "clip", shown=bool(shards)) as bar:
         for shard in shards:
             pattern = shard.path.with_name(f"{shard.split}-{{:06d}}.tar")
             number = int(shard.path.stem.rsplit("-", 1)[1])
@@ -237,30 +229,7 @@ def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]]) ->
                 for _ in shard.clips:
                     key, audio, metadata = next(rendered)
                     writer.write(key, audio, EXTENSIONS[metadata.pop("audio_format")], metadata)
-                    progress.update()
-
-
-def _rendered(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, bytes, dict]]:
-    """Renders in `workers` processes, results in the order of the tasks, few of them waiting at any time."""
-    if workers == 1:
-        yield from map(_work, tasks)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
-    waiting: deque[Future] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(_work, task))
-            if len(waiting) >= 8 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise InputError(
-            "workers: a rendering process was killed, most likely for lack of memory. Finished shards are kept; "
-            f"run again with fewer than {workers} workers."
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+                    bar.update()
 
 
 def _work(task: _Task) -> tuple[str, bytes, dict]:

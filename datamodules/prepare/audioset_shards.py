@@ -2,22 +2,17 @@
 
 import hashlib
 import io
-import signal
 import sys
-from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import soundfile
-import torch
-from tqdm import tqdm
 
 from apa_lightning.audio import AudioError, load_audio, resample, to_mono
 from apa_lightning.errors import InputError
+from apa_lightning.utils.atomic_files import file_lock
+from apa_lightning.utils.progress import progress
 from datamodules.prepare.audioset_files import (
     Ontology,
     Segment,
@@ -26,8 +21,9 @@ from datamodules.prepare.audioset_files import (
     read_class_labels,
     read_segments,
 )
-from datamodules.prepare.shard_run import Problem, ShardRun, only_one
-from datamodules.prepare.workers import end_with_parent
+from datamodules.prepare.shard_run import Problem, ShardRun
+from datamodules.prepare.workers import in_order
+from datamodules.ranges import check_range
 from datamodules.shards.writer import ShardWriter
 
 _LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
@@ -96,16 +92,10 @@ def make_shards(
     for option, path in (("--segments", segments), ("--class_labels", class_labels), ("--ontology", ontology)):
         if path is not None and not path.is_file():
             raise FileNotFoundError(f"{option}: there is no file '{path}'.")
-    if not 4000 <= sample_rate <= 384_000:
-        raise InputError(f"--sample_rate is {sample_rate}; it must be between 4000 and 384000.")
-    for option, value, least in (
-        ("--workers", workers, 0),
-        ("--min_seconds", min_seconds, 0.0),
-        ("--max_bytes", max_bytes, 1),
-        ("--max_samples", max_samples, 1),
-    ):
-        if value < least:
-            raise InputError(f"{option} is {value}; it must be at least {least}.")
+    check_range("sample_rate", sample_rate, int, 4000, 384_000)
+    check_range("min_seconds", min_seconds, int | float, 0)
+    for field, value, least in (("max_bytes", max_bytes, 1), ("max_samples", max_samples, 1), ("workers", workers, 0)):
+        check_range(field, value, int, least)
     chosen, names = _select(segments, class_labels, ontology, branch, labels)
     matched = match_clips(chosen, clips)
     if not any(path for path, _ in matched):
@@ -127,7 +117,9 @@ def make_shards(
         "max_samples": max_samples,
     }
     out.mkdir(parents=True, exist_ok=True)
-    with only_one(out / f"{name}.lock"):
+    with file_lock(out / f"{name}.lock", wait=False) as held:
+        if not held:
+            raise InputError(f"out: another process is writing the shards '{name}' into '{out}'. Wait for it.")
         run = ShardRun(out, name, settings, overwrite)
         if run.complete:
             print(f"'{out}' is complete already; --overwrite=true makes it anew.")
@@ -205,36 +197,6 @@ def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
     return file.getvalue(), "flac"
 
 
-def _in_order(
-    tasks: Iterable[_Task | str], workers: int
-) -> Generator[tuple[bytes, str] | tuple[None, str, str], None, None]:
-    """The results of all tasks, in their order, with a few ahead; a text instead of a task is a missing clip's why."""
-    if workers == 0:
-        yield from (encode_clip(task) if isinstance(task, _Task) else (None, "missing", task) for task in tasks)
-        return
-    waiting: deque[Future | tuple[None, str, str]] = deque()
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(encode_clip, task) if isinstance(task, _Task) else (None, "missing", task))
-            while len(waiting) > 4 * workers:
-                done = waiting.popleft()
-                yield done.result() if isinstance(done, Future) else done
-        while waiting:
-            done = waiting.popleft()
-            yield done.result() if isinstance(done, Future) else done
-    except BrokenProcessPool:
-        raise InputError("a worker process was killed, perhaps for want of memory. Try fewer --workers.") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(1)
-    end_with_parent()
-
-
 # --- all clips --------------------------------------------------------------------------------------------------------
 
 
@@ -251,14 +213,15 @@ def _write(
     run.save()
     first, samples, problems = run.next, run.samples, list(run.problems)
     pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
-    bar = tqdm(total=len(segments), initial=first, unit="clip", desc=run.name, smoothing=0.05)
+    present = (task for task in tasks[first:] if isinstance(task, _Task))
     with (
-        bar,
-        closing(_in_order(tasks[first:], workers)) as results,
+        progress(len(segments), run.name, "clip", initial=first) as bar,
+        closing(in_order(encode_clip, present, workers)) as results,
         ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True) as writer,
     ):
-        for number, result in enumerate(results, start=first):
+        for number in range(first, len(segments)):
             segment, task = segments[number], tasks[number]
+            result = next(results) if isinstance(task, _Task) else (None, "missing", task)
             known = [names[mid] for mid in segment.mids if mid in names]
             if result[0] is not None and not known:
                 result = (None, "broken", f"no name is known for its labels {', '.join(segment.mids)}")

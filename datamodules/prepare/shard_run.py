@@ -4,8 +4,6 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -121,22 +119,3 @@ class ShardRun:
             print(f"{status:>8}  {count:>9,}{extra}")
         if self.problems:
             print(f"Those that were not written are named in '{self.path('csv')}'.")
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; the system lets go of it when the process dies."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is writing these shards ('{path}' is locked). Wait for it.") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

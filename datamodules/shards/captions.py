@@ -12,12 +12,12 @@ class CaptionTemplates:
     """Turns a sample's labels into a prompt.
 
     Args:
-        templates: Texts with one `{}` each; None means the 15 of `TEMPLATES`.
+        templates: Texts with one `{}` each; None: the 15 of `TEMPLATES`.
         lowercase: Write "violin, fiddle" for AudioSet's "Violin, fiddle"; acronyms stay as they are.
-        prefer_stored: A sample's own `caption` is used where it has one.
+        prefer_stored: Use a sample's own `caption` if it has one.
 
     Raises:
-        InputError: There is no template, or one has not exactly one `{}`.
+        InputError: If there is no template, or one does not have exactly one `{}`.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class CaptionTemplates:
         self.lowercase = lowercase
         self.prefer_stored = prefer_stored
         if not self.templates:
-            raise InputError("--data.init_args.caption_templates is empty; give at least one text with {}, or null.")
+            raise InputError("caption_templates: is empty; give at least one text with {}, or null.")
         for template in self.templates:
             if template.count("{}") != 1:
-                raise InputError(f"--data.init_args.caption_templates: '{template}' must contain {{}} exactly once.")
+                raise InputError(f"caption_templates: '{template}' must contain {{}} exactly once.")
 
     def caption(self, labels: Sequence[str], stored: str | None, generator: torch.Generator) -> str:
-        """The prompt of one sample.
+        """Return the prompt of one sample.
 
         Args:
             labels: At least one AudioSet display name.
             stored: The sample's own caption, if any.
-            generator: Draws the template; one number is drawn in every case.
+            generator: Draws the template; one number is always drawn.
         """
         choice = int(torch.randint(len(self.templates), (), generator=generator))
         if self.prefer_stored and stored and stored.strip():
@@ -48,10 +48,7 @@ class CaptionTemplates:
 
 
 def lower_first(label: str) -> str:
-    """ "Heavy metal" -> "heavy metal"; "Music of Latin America" and "R&B" keep their capitals.
-
-    Only the first letter is changed, and not in an acronym.
-    """
+    """Write the first letter of a label small, except in an acronym: "Heavy metal" -> "heavy metal", "R&B" -> "R&B"."""
     first_word = label.split(" ", 1)[0]
     if len(first_word) > 1 and not first_word[1:].islower():
         return label

@@ -101,7 +101,7 @@ class Quarantine:
         example = f" First: '{first.key}' in '{first.shard}' ({first.detail or first.reason})." if first else ""
         raise InputError(
             f"too many broken {self.split} samples: {how_many}, and at most a share of {self.max_broken_share:g} is "
-            f"allowed (--data.init_args.max_broken_share). Reasons: {listed}.{example}{self.where()}"
+            f"allowed (`max_broken_share`). Reasons: {listed}.{example}{self.where()}"
         )
 
     def _add(self, fault: Fault, report: bool = True) -> bool:

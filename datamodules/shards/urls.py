@@ -1,4 +1,4 @@
-"""From the settings' shard names to a checked list of local paths and URLs."""
+"""Expands the names of shards in settings to a checked list of local paths and URLs."""
 
 import glob
 import itertools
@@ -22,24 +22,24 @@ def expand_shards(setting: str, shards: str | Sequence[str], allow_pipe: bool, s
     """Expand braces and wildcards, and check what can be checked before anything is read.
 
     Args:
-        setting: Name of the setting, for messages, such as `--data.init_args.train_shards`.
+        setting: Name of the setting, for messages, such as `train_shards`.
         shards: `"embedded"`, or one or more of: local paths (`~`, `{000..009}`, `*`), `file://`, http(s) URLs, and
             `pipe:` commands.
-        allow_pipe: `pipe:` commands may run.
+        allow_pipe: Whether `pipe:` commands may run.
         split: "train" or "validation", for the embedded shards.
 
     Returns:
         Absolute local paths, URLs and commands, none twice.
 
     Raises:
-        FileNotFoundError: Local shards are missing; all of them are named, up to five.
-        InputError: Nothing is named; a name cannot be expanded, matches nothing, comes twice or may not be opened.
+        FileNotFoundError: If local shards are missing; all of them are named, up to five.
+        InputError: If nothing is named, or a name cannot be expanded, matches nothing, comes twice or may not be opened.
     """
     names = [shards] if isinstance(shards, str) else list(shards)
     if names == ["embedded"]:
         names = [f"{glob.escape(str(EMBEDDED))}/{split}-*.tar"]
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise InputError(f"{setting} names no shard. Give paths or URLs of tar files, or 'embedded'.")
+        raise InputError(f"{setting}: names no shard. Give paths or URLs of tar files, or 'embedded'.")
     patterns = [pattern for name in names for pattern in _braces(setting, name)]
     urls = [url for pattern in patterns for url in _expand(setting, pattern, allow_pipe)]
     missing = [url for url in urls if is_local(url) and not os.path.exists(url)]
@@ -48,19 +48,19 @@ def expand_shards(setting: str, shards: str | Sequence[str], allow_pipe: bool, s
         raise FileNotFoundError(f"{setting}: no such shard: {', '.join(missing[:5])}{more}.")
     seen: set[str] = set()
     for url in urls:
-        if identity(url) in seen:
-            raise InputError(f"{setting} names the shard '{url}' twice. Name it once.")
-        seen.add(identity(url))
+        if shard_identity(url) in seen:
+            raise InputError(f"{setting}: names the shard '{url}' twice. Name it once.")
+        seen.add(shard_identity(url))
     return urls
 
 
 def is_local(url: str) -> bool:
-    """Whether it is a path in the file system."""
+    """Whether `url` is a path in the file system."""
     return not url.startswith(("http:", "https:", "pipe:"))
 
 
-def identity(url: str) -> str:
-    """Equal for two names of one shard: links are followed, a URL's fragment is dropped."""
+def shard_identity(url: str) -> str:
+    """A text that is equal for two names of one shard: links are followed, the fragment of a URL is dropped."""
     if not is_local(url):
         return urldefrag(url).url
     status = os.stat(url)
@@ -68,7 +68,7 @@ def identity(url: str) -> str:
 
 
 def _braces(setting: str, name: str) -> list[str]:
-    # braceexpand makes a list of each range before it begins, so the ranges are counted first.
+    # braceexpand first makes a list of each range, so the ranges are counted before.
     ranges = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", name)]
     try:
         expanded = list(itertools.islice(braceexpand.braceexpand(name), _MOST)) if math.prod(ranges) <= _MOST else []
@@ -83,9 +83,7 @@ def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
     scheme = name.partition(":")[0].lower() if ":" in name else ""
     if scheme == "pipe":
         if not allow_pipe:
-            raise InputError(
-                f"{setting}: '{name}' would run a command. If you trust it, set --data.init_args.allow_pipe=true."
-            )
+            raise InputError(f"{setting}: '{name}' would run a command. If you trust it, set `allow_pipe` to true.")
         return [name]
     if scheme in ("http", "https"):
         return [scheme + name[len(scheme) :]]
@@ -93,8 +91,8 @@ def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
         name = url2pathname(name[5:].removeprefix("//").removeprefix("localhost"))
     elif "://" in name:
         raise InputError(
-            f"{setting}: '{name}' cannot be opened directly. Local paths, http(s) URLs and, with "
-            f"--data.init_args.allow_pipe=true, commands can, such as 'pipe:aws s3 cp {name} -'."
+            f"{setting}: '{name}' cannot be opened directly. Local paths and http(s) URLs can, and "
+            f"commands if `allow_pipe` is true, such as 'pipe:aws s3 cp {name} -'."
         )
     path = os.path.abspath(os.path.expanduser(name))
     if os.path.exists(path) or not glob.has_magic(path):

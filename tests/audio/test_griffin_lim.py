@@ -8,12 +8,12 @@ import torchaudio
 from random_folders import tiny_backbone
 
 from apa_lightning import InputError
-from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, mel_basis, normalize_level
 from apa_lightning.audio.griffin_lim import _iterate, griffin_lim, magnitudes
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.backbones.vocoding import REFINEMENTS
 from apa_lightning.metrics import chroma, chroma_cosine
-from apa_lightning.pocket.parts.vocoder import log_spectral_distance
+from apa_lightning.pocket.stft_loss import log_spectral_distance
 
 
 def note(pitch: float, seconds: float = 2.56) -> torch.Tensor:
@@ -28,7 +28,7 @@ NOTES = torch.stack([note(440), note(587)])
 
 @pytest.fixture(scope="module")
 def mels() -> torch.Tensor:
-    return log_mel(normalise_level(NOTES))[:, 0]
+    return log_mel(normalize_level(NOTES))[:, 0]
 
 
 def test_griffin_lim_sounds_like_its_source(mels):
@@ -72,7 +72,7 @@ def test_the_iterations_are_torchaudios(mels):
 
 def test_a_good_start_is_kept_and_put_right(mels):
     """From the source's own phases a few iterations come nearer than many from random ones, and put the level right."""
-    source = normalise_level(NOTES)
+    source = normalize_level(NOTES)
     started, random = griffin_lim(mels, iterations=2, start=0.1 * source), griffin_lim(mels, iterations=32)
     ours, theirs = (log_spectral_distance(made, source) for made in (started, random))
     assert (ours < theirs).all()

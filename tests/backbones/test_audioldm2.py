@@ -11,7 +11,7 @@ from diffusers import AudioLDM2Pipeline
 from random_folders import tiny_backbone
 from transformers import GPT2LMHeadModel
 
-from apa_lightning.audio import log_mel, normalise_level
+from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import save_random_backbone
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.backbones.vocoding import sound_of
@@ -131,7 +131,7 @@ def test_prompts_must_be_text(backbone, prompt):
 
 def test_latents_are_the_vae_posterior(backbone):
     waveform = torch.randn(2, backbone.window_samples) * 0.1
-    posterior = backbone.vae.encode(log_mel(normalise_level(waveform))).latent_dist
+    posterior = backbone.vae.encode(log_mel(normalize_level(waveform))).latent_dist
     factor = backbone.vae.config.scaling_factor
     noise = torch.randn(2, *backbone.latent_shape())
     assert torch.allclose(backbone.encode_audio(waveform), posterior.mean * factor, atol=1e-6)

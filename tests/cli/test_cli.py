@@ -17,7 +17,8 @@ from random_folders import tiny_flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apa_lightning.audio import load_audio
-from apa_lightning.cli.main import CLI, TOOLS, main
+from apa_lightning.cli.functions import FUNCTIONS
+from apa_lightning.cli.main import CLI, main
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -124,10 +125,13 @@ def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["fit", "predict", *TOOLS]),
+        ([], ["fit", "predict", *FUNCTIONS]),
         (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
         (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]),
-        *[([tool], ["--config"] if isinstance(path, str) else [*path]) for tool, path in TOOLS.items()],
+        *[
+            ([name], [*function] if isinstance(function, dict) else ["--config"])
+            for name, function in FUNCTIONS.items()
+        ],
         (["listening-test", "build"], ["--config", "--evaluation"]),
     ],
 )
@@ -137,6 +141,14 @@ def test_help_names_the_knobs(capsys, command, words):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert not [word for word in words if word not in text]
+
+
+def test_without_a_command_the_message_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
 
 
 def test_sizes(capsys):

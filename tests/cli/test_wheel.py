@@ -1,5 +1,6 @@
 """The wheel works outside the checkout, with packaged configurations."""
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -35,6 +36,17 @@ def installed(tmp_path_factory) -> Path:
     (wheel,) = wheels.glob("*.whl")
     subprocess.run([*pip, "install", str(wheel), "--no-deps", "--target", str(target)], check=True)
     return target
+
+
+def test_every_data_file_of_the_packages_is_listed():
+    """A YAML table or template that a wheel lacks fails only outside the checkout."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    for package in ("apa_lightning", "datamodules", "callbacks"):
+        patterns = config["options.package_data"].get(package, "").split()
+        listed = {file for pattern in patterns for file in (ROOT / package).glob(pattern)}
+        files = {file for file in (ROOT / package).rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+        assert {file for file in files - listed if file.suffix != ".py"} == set()
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> None:

@@ -92,8 +92,11 @@ def test_predict_needs_a_folder_and_a_prompt_alone(predict, editor, caplog):
 
 
 def test_training_starts_from_a_copy_unless_told_otherwise(editor):
-    assert AudioPromptModule().adapter.is_untrained
-    assert AudioPromptModule(adapter="embedded").adapter.digest() == editor.adapters[0].digest()
+    untrained, embedded = AudioPromptModule(), AudioPromptModule(adapter="embedded")
+    for module in (untrained, embedded):
+        module.configure_model()
+    assert untrained.adapter.is_untrained
+    assert embedded.adapter.digest() == editor.adapters[0].digest()
 
 
 def test_the_adapter_command_describes_the_shipped_one(editor, capsys):

@@ -18,8 +18,8 @@ from apa_lightning.pocket import window_encoder
 from apa_lightning.pocket.assembly import with_untrained_unet
 from datamodules import encoded_windows
 from datamodules.encoded import EncodedDataModule
+from datamodules.loading.readers import collate
 from datamodules.shards.index import read_index
-from datamodules.shards.loading import collate
 
 WINDOW = 81_920
 
@@ -153,9 +153,9 @@ def test_encodings_of_something_else_are_refused(encoded, shards, tmp_path):
 
 def test_mistakes_are_named(shards, tmp_path):
     for name in ("clips", "validation_clips", "windows_per_clip", "batch_size"):
-        with pytest.raises(InputError, match=rf"{name} is 0; it must be at least 1"):
+        with pytest.raises(InputError, match=rf"^{name}: 0; give a whole number of at least 1"):
             data(shards, tmp_path, **{name: 0})
-    with pytest.raises(InputError, match="num_workers is -1"):
+    with pytest.raises(InputError, match="num_workers: -1"):
         data(shards, tmp_path, num_workers=-1)
     with pytest.raises(FileNotFoundError, match="no shard matches"):
         EncodedDataModule(pocket_folder(), f"{tmp_path}/none-*.tar", None, tmp_path).prepare_data()

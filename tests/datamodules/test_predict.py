@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from random_folders import tiny_flags, tiny_parts
-from test_manifest import tone
+from recordings import tone
 
 from apa_lightning import AudioEditor
 from apa_lightning.cli.main import main
@@ -237,7 +237,7 @@ def test_broken_recording_fails_alone(here, predict, capsys):
     Path("cut.flac").write_bytes(Path("whole.flac").read_bytes()[:-20_000])
     write_manifest([("one", "a.wav"), ("bad", "nan.wav"), ("cut", "cut.flac"), ("two", "b.flac")])
     error = refusal(predict, capsys)
-    assert error.startswith("error: predict: 2 of 4 edits failed; the others are whole.")
+    assert error.startswith("error: predict: 2 of 4 edits failed; the others are finished.")
     assert "bad: nan.wav: contains NaN" in error
     assert "cut: cut.flac" in error
     assert audio_bytes().keys() == {"one.wav", "two.wav"}
@@ -297,7 +297,7 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
     tone(Path("edits/harp.wav"))
     mine = Path("edits/harp.wav").read_bytes()
     error = refusal(predict, capsys)
-    assert "m.csv:4: output: edits/harp.wav is there and was not made by predict" in error
+    assert "m.csv:4: output: edits/harp.wav exists and was not made by predict" in error
     assert audio_bytes() == {"harp.wav": mine}
     predict("--data.manifest=m.csv", "--data.overwrite=true")
     assert Path("edits/harp.wav").read_bytes() != mine

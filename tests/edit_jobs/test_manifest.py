@@ -6,19 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from recordings import RATE, tone
 
 from apa_lightning.errors import InputError
 from datamodules.edits import EditsDataModule
-
-RATE = 16_000
-
-
-def tone(path: Path, seconds: float = 1.0, frequency: float = 440.0, rate: int = RATE, **options) -> Path:
-    """Write a decaying tone."""
-    time = np.arange(round(seconds * rate)) / rate
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.4 * np.sin(2 * np.pi * frequency * time) * np.exp(-time), rate, **options)
-    return path
 
 
 @pytest.fixture
@@ -145,9 +136,9 @@ def test_folder(here):
 CSV_MISTAKES = {  # header, line -> where and what
     "unknown column": ("audio,promt,prompt", "a.wav,x,y", "m.csv:1: unknown column 'promt'; did you mean 'prompt'?"),
     "missing audio column": ("file,prompt", "a.wav,x", "m.csv:1: column 'audio' is missing"),
-    "missing prompt column": ("audio,seed", "a.wav,1", "m.csv:1: column 'prompt' is missing (--data.prompt"),
+    "missing prompt column": ("audio,seed", "a.wav,1", "m.csv:1: column 'prompt' is missing (`prompt` of the command"),
     "no header": ("a.wav,make it jazz", "b.flac,x", "m.csv:1: column 'audio' is missing"),
-    "doubled column": ("audio,prompt,prompt", "a.wav,x,y", "m.csv:1: column 'prompt' stands there twice"),
+    "doubled column": ("audio,prompt,prompt", "a.wav,x,y", "m.csv:1: column 'prompt' appears twice"),
     "unquoted comma": ("audio,prompt", "a.wav,warm, violin", "m.csv:2: has 3 cells"),
     "open quote": ("audio,prompt", 'a.wav,"violin', "m.csv:2: broken CSV"),
     "no audio": ("audio,prompt", ",violin", "m.csv:2: audio: is missing"),
@@ -160,23 +151,27 @@ CSV_MISTAKES = {  # header, line -> where and what
     "rate 3": (
         "audio,prompt,time_pooling",
         "a.wav,x,3",
-        "m.csv:2: time_pooling: 3 is not a pooling rate; choose one of 1, 2, 4, 8",
+        "m.csv:2: time_pooling: 3; choose one of 1, 2, 4, 8",
     ),
-    "rate 0": ("audio,prompt,freq_pooling", "a.wav,x,0", "m.csv:2: freq_pooling: 0 is not a pooling rate"),
-    "rate 1.5": ("audio,prompt,time_pooling", "a.wav,x,1.5", "m.csv:2: time_pooling: '1.5' is no whole number"),
-    "word": ("audio,prompt,seed", "a.wav,x,many", "m.csv:2: seed: 'many' is no number"),
+    "rate 0": ("audio,prompt,freq_pooling", "a.wav,x,0", "m.csv:2: freq_pooling: 0; choose one of 1, 2, 4, 8"),
+    "rate 1.5": ("audio,prompt,time_pooling", "a.wav,x,1.5", "m.csv:2: time_pooling: '1.5' is not a whole number"),
+    "word": ("audio,prompt,seed", "a.wav,x,many", "m.csv:2: seed: 'many' is not a number"),
     "decimal comma": (
         "audio,prompt,ap_scale",
         'a.wav,x,"0,5"',
-        "m.csv:2: ap_scale: '0,5' is no number (the decimal sign is a point",
+        "m.csv:2: ap_scale: '0,5' is not a number (the decimal sign is a point",
     ),
-    "alpha NaN": ("audio,prompt,ap_scale", "a.wav,x,nan", "m.csv:2: ap_scale: nan is not a finite number"),
-    "alpha text": ("audio,prompt,ap_scale", "a.wav,x,{up", "m.csv:2: ap_scale: '{up' is no JSON"),
+    "alpha NaN": ("audio,prompt,ap_scale", "a.wav,x,nan", "m.csv:2: ap_scale: nan; give a finite number"),
+    "alpha text": ("audio,prompt,ap_scale", "a.wav,x,{up", "m.csv:2: ap_scale: '{up' is not JSON"),
     "negative lambda": ("audio,prompt,guidance_scale", "a.wav,x,-1", "m.csv:2: guidance_scale: -1.0"),
     "0 steps": ("audio,prompt,num_inference_steps", "a.wav,x,0", "m.csv:2: num_inference_steps: 0; give 1 to 1000"),
     "huge rate": ("audio,prompt,sample_rate", "a.wav,x,1000000", "m.csv:2: sample_rate: 1000000"),
     "level": ("audio,prompt,match_level", "a.wav,x,loud", "m.csv:2: match_level: 'loud' is neither true nor false"),
-    "end first": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,1", "m.csv:2: region: 1.5 to 1 s"),
+    "end first": (
+        "audio,prompt,region_start,region_end",
+        "b.flac,x,1.5,1",
+        "m.csv:2: region: (1.5, 1.0); give start and end in seconds, the end after the start",
+    ),
     "half a region": ("audio,prompt,region_start,region_end", "b.flac,x,1.5,", "m.csv:2: region_end: is missing"),
     "outside": (
         "audio,prompt,region_start,region_end",
@@ -191,7 +186,7 @@ CSV_MISTAKES = {  # header, line -> where and what
     "format": (
         "audio,prompt,output",
         "a.wav,x,x.mp4",
-        "m.csv:2: output: 'x.mp4' is no audio file name. Let it end in .wav or .flac",
+        "m.csv:2: output: 'x.mp4' is not an audio file name. Let it end in .wav or .flac",
     ),
     "doubled id": ("audio,prompt,id", "a.wav,x,i\na.wav,y,i", "m.csv:3: id: 'i' is already that of m.csv:2"),
     "same stem": ("audio,prompt", "a.wav,x\na.wav,y", "m.csv:3: id: 'a' is already that of m.csv:2"),
@@ -210,29 +205,32 @@ def test_csv_mistakes(here, header, lines, expected):
 
 JSONL_MISTAKES = {
     "bad JSON": ('{"audio": "a.wav", "prompt": }', "m.jsonl:1: bad JSON (Expecting value at character 30)"),
-    "list": ('["a.wav", "x"]', "m.jsonl:1: is no JSON object"),
+    "list": ('["a.wav", "x"]', "m.jsonl:1: is not a JSON object"),
     "deep": ("[" * 200_000, "m.jsonl:1: bad JSON"),
     "long number": ('{"audio": "a.wav", "prompt": "x", "seed": ' + "9" * 5000 + "}", "m.jsonl:1: bad JSON"),
     "doubled key": (
         '{"audio": "a.wav", "prompt": "x", "prompt": "y"}',
-        "m.jsonl:1: bad JSON ('prompt' stands there twice)",
+        "m.jsonl:1: bad JSON ('prompt' appears twice)",
     ),
     "unknown": ('{"audio": "a.wav", "prompt": "x", "alpha": 1}', "m.jsonl:1: unknown column 'alpha'"),
     "no audio": ('{"prompt": "x"}', "m.jsonl:1: 'audio' is missing"),
-    "no prompt": ('{"audio": "a.wav"}', "m.jsonl:1: 'prompt' is missing (--data.prompt"),
-    "null prompt": ('{"audio": "a.wav", "prompt": null}', "m.jsonl:1: prompt: None is no text"),
-    "number as prompt": ('{"audio": "a.wav", "prompt": 5}', "m.jsonl:1: prompt: 5 is no text"),
-    "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: audio: None is no file name"),
-    "list as audio": ('{"audio": ["a.wav"], "prompt": "x"}', "is no file name"),
+    "no prompt": ('{"audio": "a.wav"}', "m.jsonl:1: 'prompt' is missing (`prompt` of the command"),
+    "null prompt": ('{"audio": "a.wav", "prompt": null}', "m.jsonl:1: prompt: None; give a string"),
+    "number as prompt": ('{"audio": "a.wav", "prompt": 5}', "m.jsonl:1: prompt: 5; give a string"),
+    "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: audio: None is not a file name"),
+    "list as audio": ('{"audio": ["a.wav"], "prompt": "x"}', "is not a file name"),
     "list as rate": (
         '{"audio": "a.wav", "prompt": "x", "time_pooling": [2]}',
-        "m.jsonl:1: time_pooling: [2] is not a pooling rate",
+        "m.jsonl:1: time_pooling: [2]; choose one of 1, 2, 4, 8",
     ),
-    "object as seed": ('{"audio": "a.wav", "prompt": "x", "seed": {}}', "m.jsonl:1: seed: {} is no whole number"),
-    "number as scheduler": ('{"audio": "a.wav", "prompt": "x", "scheduler": 3}', "m.jsonl:1: scheduler: 3 is no name"),
+    "object as seed": ('{"audio": "a.wav", "prompt": "x", "seed": {}}', "m.jsonl:1: seed: {}; give a whole number"),
+    "number as scheduler": (
+        '{"audio": "a.wav", "prompt": "x", "scheduler": 3}',
+        "m.jsonl:1: scheduler: 3; give the name of a diffusers scheduler",
+    ),
     "word as level": (
         '{"audio": "a.wav", "prompt": "x", "match_level": "no"}',
-        "match_level: 'no' is neither true nor false",
+        "match_level: 'no'; give true or false",
     ),
     "region of one": ('{"audio": "a.wav", "prompt": "x", "region": [1]}', "m.jsonl:1: region: (1,)"),
     "region as text": ('{"audio": "a.wav", "prompt": "x", "region": "0-1"}', "m.jsonl:1: region: '0-1'"),
@@ -241,11 +239,11 @@ JSONL_MISTAKES = {
         '{"audio": "a.wav", "prompt": "x", "region": [0, 1], "region_start": 0, "region_end": 1}',
         "Choose one",
     ),
-    "list as id": ('{"audio": "a.wav", "prompt": "x", "id": [1]}', "m.jsonl:1: id: [1] is no name"),
-    "number as output": ('{"audio": "a.wav", "prompt": "x", "output": 5}', "m.jsonl:1: output: 5 is no file name"),
+    "list as id": ('{"audio": "a.wav", "prompt": "x", "id": [1]}', "m.jsonl:1: id: [1] is not a name"),
+    "number as output": ('{"audio": "a.wav", "prompt": "x", "output": 5}', "m.jsonl:1: output: 5 is not a file name"),
     "control character": (
         '{"audio": "a.wav", "prompt": "x", "id": "a\\nb"}',
-        "m.jsonl:1: id: 'a\\nb.wav' is no file name",
+        "m.jsonl:1: id: 'a\\nb.wav' is not a file name",
     ),
 }
 
@@ -281,7 +279,7 @@ def test_every_mistake_is_reported_at_once(here):
         "a.wav,x,1,x,,",
     ]
     message = complaint("\n".join(lines))
-    assert message.startswith("--data.manifest m.csv: 8 problems; nothing was edited.\n")
+    assert message.startswith("manifest: m.csv: 8 problems; nothing was edited.\n")
     expected = [
         "m.csv:2: seed",
         "m.csv:2: time_pooling",
@@ -321,14 +319,14 @@ def test_output_through_a_link_does_not_leave(here):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "Nothing to edit: give --data.manifest FILE, or --data.folder FOLDER"),
-        ({"manifest": "m.csv", "folder": "."}, "Can't provide both --data.manifest and --data.folder"),
-        ({"folder": "."}, "--data.prompt: is missing"),
+        ({}, "Nothing to edit: give `manifest` FILE, or `folder` FOLDER"),
+        ({"manifest": "m.csv", "folder": "."}, "Can't provide both `manifest` and `folder`"),
+        ({"folder": "."}, "prompt: is missing"),
         ({"folder": "empty", "prompt": "x"}, "holds no .wav, .flac, .ogg, .mp3 (only its top level"),
         ({"folder": ".", "prompt": "x"}, "4 problems"),
-        ({"folder": ".", "prompt": "x", "time_pooling": 3}, "time_pooling: 3 is not a pooling rate"),
-        ({"folder": ".", "prompt": "x", "batch_size": 0}, "--data.batch_size: 0"),
-        ({"folder": ".", "prompt": "x", "region": (2.0, 1.0)}, "region: 2 to 1 s"),
+        ({"folder": ".", "prompt": "x", "time_pooling": 3}, "time_pooling: 3; choose one of 1, 2, 4, 8"),
+        ({"folder": ".", "prompt": "x", "batch_size": 0}, "batch_size: 0"),
+        ({"folder": ".", "prompt": "x", "region": (2.0, 1.0)}, "region: (2.0, 1.0); give start and end"),
     ],
 )
 def test_setting_mistakes(here, settings, expected):

@@ -225,7 +225,7 @@ def test_progress_bar_counts_all_steps(editor, clip, capsys):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"prompt": None}, "prompt: None is no text"),
+        ({"prompt": None}, "prompt: None; give a string"),
         ({"negative_prompt": 3}, "negative_prompt: 3"),
         ({"time_pooling": 3}, "choose one of 1, 2, 4, 8"),
         ({"freq_pooling": 0}, "freq_pooling: 0"),
@@ -233,7 +233,7 @@ def test_progress_bar_counts_all_steps(editor, clip, capsys):
         ({"guidance_scale": -1.0}, "guidance_scale: -1.0"),
         ({"num_inference_steps": 0}, "num_inference_steps: 0"),
         ({"seed": 1.5}, "seed: 1.5"),
-        ({"region": (5.0, 2.0)}, "region: 5 to 2 s"),
+        ({"region": (5.0, 2.0)}, r"region: \(5.0, 2.0\); give start and end in seconds, the end after"),
         ({"region": (5.0, 20.0)}, "lies outside"),
         ({"region": (1.0,)}, "give start and end"),
         ({"scheduler": "Magic"}, "scheduler: 'Magic' is not usable"),

@@ -9,7 +9,7 @@ from evaluation_rows import STRENGTHS, noise, rows_of, swept
 
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
-from apa_lightning.evaluation.report.html import write_report
+from apa_lightning.evaluation.report.page import write_report
 from apa_lightning.evaluation.rows import Row
 
 NASTY = "</script><script>alert(1)</script>"
@@ -62,7 +62,7 @@ def edits_of(text: str) -> list[dict]:
 
 def test_the_whole_report(tmp_path):
     text = written(tmp_path, example(), SETS, {"set": "solos", "systems": {"adapter": "ours"}})
-    for title in ("Table 1", "Plots", "All other figures", "Listen"):
+    for title in ("Table 1", "Plots", "All other metrics", "Listen"):
         assert f">{title}</h2>" in text
     assert text.count("<svg") == 3 and ">Sweep</h2>" not in text and ">Findings</h2>" not in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
@@ -82,8 +82,8 @@ def test_the_listening_part_names_every_edit_once_with_the_audio_that_is_there(t
     assert len(edits) == 20 and [system["name"] for system in edits[0]["systems"]] == ["adapter", "sdedit"]
     assert edits[0]["audio"] == rows[0].audio and edits[0]["systems"][0]["audio"] == rows[0].output
     assert edits[0]["systems"][1]["audio"] == edits[1]["audio"] == ""
-    assert ["CLAP", f"{rows[1].figure('clap'):.3f}", True] in edits[1]["systems"][0]["figures"]
-    assert ["target recognised", "yes", True] in edits[1]["systems"][0]["figures"]
+    assert ["CLAP", f"{rows[1].figure('clap'):.3f}", True] in edits[1]["systems"][0]["scores"]
+    assert ["target recognised", "yes", True] in edits[1]["systems"][0]["scores"]
 
 
 def test_addresses_are_quoted_and_the_source_is_no_system(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from evaluation_rows import noise, rows_of
 
-from apa_lightning.evaluation.report.tables import Figures, as_html, as_markdown, number, tables, write_tables
+from apa_lightning.evaluation.report.page import write_report
+from apa_lightning.evaluation.report.tables import Scores, as_markdown, number, tables, write_tables
 from apa_lightning.evaluation.summary import (
     MEAN_OF_TASKS,
     Value,
@@ -95,12 +96,12 @@ def example() -> list:
 
 
 def test_the_best_is_bold_and_doing_nothing_does_not_compete():
-    figures = Figures(example(), [fad("adapter", 5.0), fad("sdedit", 6.0), fad("no_op", 0.0)])
-    assert figures.cell("timbre", "adapter", "chroma").best and not figures.cell("timbre", "no_op", "chroma").best
-    assert figures.cell("timbre", "sdedit", "clap").best and not figures.cell("timbre", "adapter", "clap").best
-    assert figures.cell("timbre", "adapter", "fad").best  # less is better
-    assert figures.cell("timbre", "adapter", "chroma").floor == "floor 0.480"
-    assert figures.cell(MEAN_OF_TASKS, "adapter", "fad").text == "–"  # genre has none
+    scores = Scores(example(), [fad("adapter", 5.0), fad("sdedit", 6.0), fad("no_op", 0.0)])
+    assert scores.cell("timbre", "adapter", "chroma").best and not scores.cell("timbre", "no_op", "chroma").best
+    assert scores.cell("timbre", "sdedit", "clap").best and not scores.cell("timbre", "adapter", "clap").best
+    assert scores.cell("timbre", "adapter", "fad").best  # less is better
+    assert scores.cell("timbre", "adapter", "chroma").floor == "floor 0.480"
+    assert scores.cell(MEAN_OF_TASKS, "adapter", "fad").text == "–"  # genre has none
 
 
 def test_table_1_says_what_was_used_and_why_there_is_no_number(tmp_path):
@@ -125,11 +126,13 @@ def test_no_rows_are_said_in_words(tmp_path):
     assert "No edits have been measured." in (tmp_path / "table1.md").read_text()
 
 
-def test_text_cannot_break_out_of_a_table():
+def test_text_cannot_break_out_of_a_table(tmp_path):
     rows = rows_of("a|b<script>", lambda i: {"clap": 0.3}) + rows_of("x", lambda i: {"clap": 0.1})
-    first = tables(rows, [], {"set": "<img>"})[0]
+    about = {"set": "<img>"}
+    first = tables(rows, [], about)[0]
     assert "a\\|b&lt;script>" in as_markdown(first) and "<img" not in as_markdown(first)
-    assert "a|b&lt;script&gt;" in as_html(first) and "<img" not in as_html(first)
+    html = write_report(tmp_path, rows, [], about).read_text()
+    assert "<th>a|b&lt;script&gt;</th>" in html and "<img" not in html
 
 
 @pytest.mark.parametrize(

@@ -60,14 +60,14 @@ def fit(
         "check_val_every_n_epoch": None,
         "log_every_n_steps": 1,
         "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
     }
     trainer = L.Trainer(
         max_steps=steps,
         default_root_dir=folder,
         accelerator="cpu",
         callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         **defaults | options,
     )

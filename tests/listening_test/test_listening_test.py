@@ -14,6 +14,7 @@ import soundfile
 
 from apa_lightning.cli.main import main
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import ABOUT, KNOBS, METRICS
 from apa_lightning.listening_test.answers import Answers, newest
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.build import build
@@ -59,8 +60,9 @@ def write_evaluation(folder: Path, sources: int = 3) -> Path:
 
 
 def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write ``results.csv``; columns that the listening test does not read stay empty."""
     with open(folder / "results.csv", "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, [*ABOUT, *KNOBS, *METRICS], restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -151,18 +153,18 @@ def test_incomplete_sets_are_left_out_and_named(evaluation, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "timbre piano_0-to-target: no edit of adapter" in out
     assert "text_only/piano_1-to-target.wav is missing" in out
-    assert "text_only/piano_1-to-target.wav is no audio" in out
-    assert "genre: only 1 of the 5 sets asked for" in out
+    assert "text_only/piano_1-to-target.wav is not audio" in out
+    assert "genre: only 1 of the 5 requested sets" in out
     assert {item.source for item in Key.load(tmp_path / "test" / "key.json").items.values()} == {"piano_2"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"systems": ["adapter", "nobody"]}, "systems: nobody is not in .*it has no_op, adapter, text_only"),
-        ({"systems": ["adapter"]}, "needs at least two, this is adapter"),
-        ({"sets_per_task": 0}, "sets_per_task: 0"),
-        ({"evaluation": Path("nowhere")}, "nowhere holds no results.csv"),
+        ({"systems": ["adapter", "nobody"]}, "systems: nobody is not in .*which has no_op, adapter, text_only"),
+        ({"systems": ["adapter"]}, "needs at least two, got adapter"),
+        ({"sets_per_task": 0}, "sets_per_task: must be 1 or more, got 0"),
+        ({"evaluation": Path("nowhere")}, r"nowhere/results.csv is missing"),
     ],
 )
 def test_mistakes_in_building(evaluation, tmp_path, arguments, message):
@@ -172,13 +174,13 @@ def test_mistakes_in_building(evaluation, tmp_path, arguments, message):
 
 
 def test_bad_tables_and_full_folders(evaluation, tmp_path):
-    with pytest.raises(InputError, match="exists already and is not empty"):
+    with pytest.raises(InputError, match="exists already and is not an empty folder"):
         build(evaluation, evaluation)
     for content, message in (
-        (b"id,task\n1,timbre\n", "lacks the columns system, source"),
-        (b"", "lacks the columns"),
-        (b"id,task,system,source,prompt,audio,output\n", "has no rows"),
-        (b"\xff\xfe\x00", "no CSV file in UTF-8"),
+        (b"id,task\n1,timbre\n", r"results.csv is .* table of an evaluation .*system"),
+        (b"", r"results.csv has no rows"),
+        (b"id,task,system,source,prompt,audio,output\n", r"results.csv has no rows"),
+        (b"\xff\xfe\x00", r"results.csv is .* table of an evaluation .*UnicodeDecodeError"),
     ):
         (evaluation / "results.csv").write_bytes(content)
         with pytest.raises(InputError, match=message):
@@ -217,11 +219,11 @@ def test_the_rule():
     assert why_rejected(good | {"source0": {"fidelity": 1}}, items) == ""  # one lapse in five
     assert "in 2 of 5 sets" in why_rejected(good | {f"source{i}": {"fidelity": 3} for i in range(2)}, items)
     assert why_rejected(good | {"again": {name: 4 for name in NAMES}}, items) == ""
-    assert "1.3 points apart" in why_rejected(
+    assert "two appearances of an edit 1.3 points apart" in why_rejected(
         good | {"again": same | {"fidelity": 5, "preference": 1}} | {"edit": same}, items
     )
-    assert "one and the same number" in why_rejected({token: {name: 4 for name in NAMES} for token in items}, items)
-    assert "no hidden copy" in why_rejected({"edit": same}, items)
+    assert "the same number" in why_rejected({token: {name: 4 for name in NAMES} for token in items}, items)
+    assert "any hidden copy" in why_rejected({"edit": same}, items)
     assert why_rejected({"source0": {"fidelity": 5}, "again": same}, items) == ""  # the first appearance is not rated
 
 
@@ -252,8 +254,8 @@ def test_table_2(test, capsys):
     assert "| timbre | adapter | 4.00 [4.00, 4.00] | 4.00 [4.00, 4.00] | 4.00 [4.00, 4.00] | 4 |" in out
     assert "| all | text_only | 5.00 [5.00, 5.00] | 1.00 [1.00, 1.00] | 2.00 [2.00, 2.00] | 8 |" in out
     assert "3 counted, 2 rejected; 6 files, 1 superseded" in out
-    assert "Unfinished tests among those counted: 1; the ratings they hold count" in out
-    assert "Rejected: clicker (clicker.json): gave one and the same number everywhere." in out
+    assert "Unfinished tests among those counted: 1; the ratings that they contain count" in out
+    assert "Rejected: clicker (clicker.json): gave the same number everywhere." in out
     assert "Rejected: deaf (deaf.json): rated the fidelity of the hidden copy of the source below 4 in 4 of 4" in out
     assert RULE in out
     assert (test / "table2.md").read_text() in out
@@ -288,15 +290,15 @@ def test_files_that_cannot_be_used_are_named(test, capsys):
     whole = answer(test, "anna").read_text()
     token = next(iter(Key.load(test / "key.json").items))
     bad = {
-        "cut.json": (whole[:100], "is no JSON"),
-        "list.json": ("[]", "is no answers file"),
-        "deep.json": ("[" * 100_000, "is no JSON"),
-        "bytes.json": (b"\xff\x00", "is no JSON"),
-        "other.json": (json.dumps(json.loads(whole) | {"build": "x"}), "is of build 'x'"),
+        "cut.json": (whole[:100], "is not JSON"),
+        "list.json": ("[]", "is not an answers file"),
+        "deep.json": ("[" * 100_000, "is not JSON"),
+        "bytes.json": (b"\xff\x00", "is not JSON"),
+        "other.json": (json.dumps(json.loads(whole) | {"build": "x"}), "belongs to test 'x'"),
         "unknown.json": (json.dumps(json.loads(whole) | {"ratings": {"x": {}}}), "rates 'x'"),
-        "six.json": (json.dumps(json.loads(whole) | {"ratings": {token: {"fidelity": 6}}}), "not 1 to 5"),
-        "true.json": (json.dumps(json.loads(whole) | {"ratings": {token: {"fidelity": True}}}), "not 1 to 5"),
-        "words.json": (json.dumps(json.loads(whole) | {"ratings": {token: 3}}), "not 1 to 5"),
+        "six.json": (json.dumps(json.loads(whole) | {"ratings": {token: {"fidelity": 6}}}), "other than 1 to 5"),
+        "true.json": (json.dumps(json.loads(whole) | {"ratings": {token: {"fidelity": True}}}), "other than 1 to 5"),
+        "words.json": (json.dumps(json.loads(whole) | {"ratings": {token: 3}}), "other than 1 to 5"),
         "none.json": (json.dumps(json.loads(whole) | {"ratings": None}), "has no ratings"),
     }
     for name, (content, _) in bad.items():
@@ -305,7 +307,7 @@ def test_files_that_cannot_be_used_are_named(test, capsys):
     out = capsys.readouterr().out
     for name, (_, message) in bad.items():
         assert any(name in line and message in line for line in out.splitlines()), name
-    assert "One listener only" in out
+    assert "There is only one listener" in out
     (test / "answers" / "anna.json").unlink()
     with pytest.raises(InputError, match=r"no file can be used:(\n.*){10}"):
         score(test / "answers")
@@ -317,9 +319,9 @@ def test_mistakes_in_scoring(test, tmp_path, capsys):
         score(answers)
     for arguments, message in (
         (["--answers", "nowhere"], "nowhere does not exist"),
-        (["--answers", str(answer(test, "deaf", lambda item, name: 1))], "every listener is rejected; --keep_all"),
+        (["--answers", str(answer(test, "deaf", lambda item, name: 1))], "every listener is rejected; give --keep_all"),
         (["--answers", str(answers), "--key", "nowhere.json"], "key: nowhere.json is missing"),
-        (["--answers", str(answers), "--key", str(answers / "deaf.json")], "is no key.json"),
+        (["--answers", str(answers), "--key", str(answers / "deaf.json")], "is not a key.json"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["listening-test", "score", *arguments])
@@ -328,7 +330,7 @@ def test_mistakes_in_scoring(test, tmp_path, capsys):
         assert message in error
         assert "Traceback" not in error
     shutil.copy(answers / "deaf.json", tmp_path / "deaf.json")
-    with pytest.raises(InputError, match=r"there is no key.json beside .*deaf.json"):
+    with pytest.raises(InputError, match=r"there is no key.json next to .*deaf.json"):
         score(tmp_path / "deaf.json")
 
 

@@ -14,7 +14,7 @@ from tunes import RATE, melody
 
 from apa_lightning.audio import resample
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import ChromaSimilarity, ClapScore, chroma, chroma_cosine
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, chroma, chroma_cosine, edited_clips
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 
 
@@ -38,13 +38,13 @@ def test_chroma_does_not_depend_on_the_sample_rate():
 
 def test_chroma_of_identical_audio_is_one_and_of_a_tritone_low():
     metric = ChromaSimilarity()
-    metric.update([melody(1)], [melody(1)], RATE)
+    metric.update(edited_clips([melody(1)], [melody(1)], RATE))
     assert metric.compute() == pytest.approx(1, abs=1e-6)
     metric.reset()
-    metric.update([melody(1, semitones=6)], [melody(1)], RATE)
+    metric.update(edited_clips([melody(1, semitones=6)], [melody(1)], RATE))
     assert metric.compute() < 0.35
     metric.reset()
-    metric.update([melody(1, semitones=12)], [melody(1)], RATE)
+    metric.update(edited_clips([melody(1, semitones=12)], [melody(1)], RATE))
     assert metric.compute() > 0.95  # the octave has the same pitch classes
 
 
@@ -63,7 +63,7 @@ def test_chroma_equals_a_computation_frame_by_frame():
         ]
         expected.append(sum(cosines) / len(cosines))
     metric = ChromaSimilarity()
-    metric.update([first for first, _ in pairs], [second for _, second in pairs], RATE)
+    metric.update(edited_clips([first for first, _ in pairs], [second for _, second in pairs], RATE))
     assert metric.compute() == pytest.approx(sum(expected) / 2, abs=1e-5)
 
 
@@ -91,8 +91,8 @@ def test_an_unusable_clip_is_skipped_counted_and_named(bad, why, clap, caplog):
     good = melody(1)
     chroma_similarity, clap_score = ChromaSimilarity(), ClapScore(clap)
     with caplog.at_level(logging.WARNING):
-        chroma_similarity.update([bad, good, good], [good, good, bad], RATE)
-        clap_score.update([good, bad], ["a", "b"], RATE)
+        chroma_similarity.update(edited_clips([bad, good, good], [good, good, bad], RATE))
+        clap_score.update(edited_clips([good, bad], [bad, good], RATE, ["a", "b"]))
     assert (int(chroma_similarity.skipped), int(chroma_similarity.clips)) == (2, 1)
     assert (int(clap_score.skipped), int(clap_score.clips)) == (1, 1)
     assert caplog.text.count(why) == 3
@@ -114,16 +114,21 @@ def test_sums_are_float32_and_as_exact_as_float64():
 
 def test_without_any_clip_the_mean_is_nan():
     metric = ChromaSimilarity()
-    metric.update([torch.zeros(RATE)], [melody(1)], RATE)
+    metric.update(edited_clips([torch.zeros(RATE)], [melody(1)], RATE))
     assert math.isnan(metric.compute())
 
 
-@pytest.mark.parametrize("metric", [ChromaSimilarity, lambda: ClapScore(str(tiny_backbone()))])
-def test_different_numbers_of_items_and_stereo_are_refused(metric):
-    with pytest.raises(InputError, match="2 and 1"):
-        metric().update([melody(1), melody(2)], ["x"], RATE)
+def test_different_numbers_of_items_and_stereo_are_refused():
+    one, two = [melody(1)], [melody(1), melody(2)]
+    for more, words in (
+        ((one, RATE), "edited and source: 2 and 1"),
+        ((two, RATE, ["x"]), "edited and prompts: 2 and 1"),
+        ((two, RATE, None, []), "edited and source_prompts: 2 and 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            edited_clips(two, *more)
     with pytest.raises(InputError, match=r"\(2, 16000\)"):
-        metric().update([torch.ones(2, RATE)], [torch.ones(2, RATE)], RATE)
+        edited_clips([torch.ones(2, RATE)], [torch.ones(2, RATE)], RATE)
 
 
 # --- CLAP -----------------------------------------------------------------------------------------------------------
@@ -141,7 +146,7 @@ def test_clap_score_equals_the_models_own_similarity(clap):
             output = clap.model(**audio, input_ids=text.input_ids, attention_mask=text.attention_mask)
         expected.append(float(output.logits_per_audio / clap.model.logit_scale_a.exp()))
     metric = ClapScore(clap)
-    metric.update(waves, prompts, RATE)
+    metric.update(edited_clips(waves, waves, RATE, prompts))
     assert metric.compute() == pytest.approx(sum(expected) / 2, abs=1e-5)
     assert expected[0] != pytest.approx(expected[1], abs=1e-3)
 
@@ -232,13 +237,13 @@ def test_processes_with_different_numbers_of_clips_agree():
     states = []
     for edited, source in (first, second):
         metric = ChromaSimilarity()
-        metric.update(edited, source, RATE)
+        metric.update(edited_clips(edited, source, RATE))
         states.append(metric.metric_state)
     whole = ChromaSimilarity()
-    whole.update(first[0] + second[0], first[1] + second[1], RATE)
+    whole.update(edited_clips(first[0] + second[0], first[1] + second[1], RATE))
 
     gathered = iter([[states[0][name], states[1][name]] for name in ("total", "rest", "clips", "skipped")])
     one = ChromaSimilarity(distributed_available_fn=lambda: True, dist_sync_fn=lambda *_, **__: next(gathered))
-    one.update(*first, RATE)
+    one.update(edited_clips(*first, RATE))
     assert one.compute() == pytest.approx(float(whole.compute()))
     assert int(one.clips) == 1  # its own state is back after the meeting

@@ -11,12 +11,14 @@ from tunes import RATE, melody
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import (
     ClapScore,
+    Clip,
     DeltaClap,
     DirectionalClap,
     Lpaps,
     clap_score,
     delta_clap,
     directional_clap,
+    edited_clips,
     lpaps,
     stage_distance,
 )
@@ -73,8 +75,8 @@ def test_metrics_of_audio_equal_the_embeddings(tiny):
     after, before = tiny.audio(edited, RATE), tiny.audio(source, RATE)
     text, text_from = tiny.text([VIOLIN])[0], tiny.text([PIANO])[0]
     delta, direction = DeltaClap(tiny), DirectionalClap(tiny)
-    delta.update([edited], [source], [VIOLIN], RATE)
-    direction.update([edited], [source], [VIOLIN], [PIANO], RATE)
+    delta.update(edited_clips([edited], [source], RATE, [VIOLIN]))
+    direction.update(edited_clips([edited], [source], RATE, [VIOLIN], [PIANO]))
     assert delta.compute() == pytest.approx(float(after @ text - before @ text), abs=1e-6)
     cosine = torch.cosine_similarity(after - before, text - text_from, dim=0)
     assert direction.compute() == pytest.approx(float(cosine), abs=1e-4)
@@ -82,21 +84,19 @@ def test_metrics_of_audio_equal_the_embeddings(tiny):
 
 def test_an_untouched_recording_gains_nothing_and_has_no_direction(tiny, caplog):
     delta, direction = DeltaClap(tiny), DirectionalClap(tiny)
-    delta.update([melody(1)], [melody(1)], [VIOLIN], RATE)
-    direction.update([melody(1)], [melody(1)], [VIOLIN], [PIANO], RATE)
+    delta.update(edited_clips([melody(1)], [melody(1)], RATE, [VIOLIN]))
+    direction.update(edited_clips([melody(1)], [melody(1)], RATE, [VIOLIN], [PIANO]))
     assert delta.compute() == 0
     assert math.isnan(direction.compute())
     assert int(direction.skipped) == 1
-    assert "figure is not finite" in caplog.text
+    assert "score is not finite" in caplog.text
 
 
 def test_bad_input_of_scores(tiny):
-    with pytest.raises(InputError, match="edited and prompts: 1 and 2"):
-        DeltaClap(tiny).update([melody(1)], [melody(2)], ["a", "b"], RATE)
-    with pytest.raises(InputError, match="edited and source_prompts: 1 and 0"):
-        DirectionalClap(tiny).update([melody(1)], [melody(2)], ["a"], [], RATE)
+    with pytest.raises(InputError, match="DeltaClap has none; give a CLAP folder"):
+        DeltaClap().update(edited_clips([melody(1)], [melody(2)], RATE, ["a"]))
     metric = DirectionalClap(tiny)
-    metric.update([torch.zeros(RATE)], [melody(1)], ["a"], ["b"], RATE)
+    metric.update(edited_clips([torch.zeros(RATE)], [melody(1)], RATE, ["a"], ["b"]))
     assert int(metric.skipped) == 1
 
 
@@ -131,17 +131,17 @@ def test_stages_are_the_transformers_own(tiny):
 def test_lpaps_of_identical_audio_is_exactly_zero(name, request):
     clap = request.getfixturevalue(name)
     metric = Lpaps(clap)
-    metric.update([melody(1, seconds=6.0)], [melody(1, seconds=6.0)], RATE)
+    metric.update(edited_clips([melody(1, seconds=6.0)], [melody(1, seconds=6.0)], RATE))
     assert metric.compute() == 0
     assert metric.higher_is_better is False
-    assert lpaps(melody(1, seconds=6.0), melody(2, seconds=6.0), RATE, clap) > 1e-3
+    assert lpaps(Clip(melody(1, seconds=6.0), RATE), Clip(melody(2, seconds=6.0), RATE), clap) > 1e-3
 
 
 def test_lpaps_grows_with_noise_and_cuts_to_the_shorter(pocket):
     source, noise = melody(1), torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
-    figures = [lpaps(source + level * noise, source, RATE, pocket) for level in (0.001, 0.01, 0.1)]
+    figures = [lpaps(Clip(source + level * noise, RATE), Clip(source, RATE), pocket) for level in (0.001, 0.01, 0.1)]
     assert 0 < figures[0] < figures[1] < figures[2] < 4
-    assert lpaps(torch.cat([source, noise]), source, RATE, pocket) == 0
+    assert lpaps(Clip(torch.cat([source, noise]), RATE), Clip(source, RATE), pocket) == 0
 
 
 def test_stages_of_a_long_clip_have_a_row_per_window(tiny):
@@ -165,17 +165,15 @@ def test_a_fused_claps_stages(tiny):
         projection_dim=tiny.model.config.projection_dim,
     )
     fused = ClapEmbedder(transformers.ClapModel(config), transformers.ClapFeatureExtractor(truncation="fusion"), None)
-    assert lpaps(melody(1), melody(1), RATE, fused) == 0
+    assert lpaps(Clip(melody(1), RATE), Clip(melody(1), RATE), fused) == 0
 
 
 def test_golden_values(pocket):
     """Figures of 2026-11 on fixed audio with the shipped CLAP: a change means that another definition is measured."""
     edited, source = melody(1, semitones=12), melody(2)
-    figures = [ClapScore(pocket), DeltaClap(pocket), DirectionalClap(pocket), Lpaps(pocket)]
-    figures[0].update([edited], [VIOLIN], RATE)
-    figures[1].update([edited], [source], [VIOLIN], RATE)
-    figures[2].update([edited], [source], [VIOLIN], [PIANO], RATE)
-    figures[3].update([edited], [source], RATE)
-    assert [float(figure.compute()) for figure in figures] == pytest.approx(
+    metrics = [ClapScore(pocket), DeltaClap(pocket), DirectionalClap(pocket), Lpaps(pocket)]
+    for metric in metrics:
+        metric.update(edited_clips([edited], [source], RATE, [VIOLIN], [PIANO]))
+    assert [float(metric.compute()) for metric in metrics] == pytest.approx(
         [0.1846, -0.0198, -0.3549, 0.7082], abs=2e-3
     )

@@ -14,6 +14,7 @@ from tunes import RATE, melody
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import (
     ClapEmbedding,
+    FadInfinity,
     FrechetAudioDistance,
     KernelAudioDistance,
     fad_infinity,
@@ -22,8 +23,12 @@ from apa_lightning.metrics import (
 )
 from apa_lightning.metrics.sets.frechet import Gaussian, frechet_distance, gaussian
 
-METRICS = [FrechetAudioDistance, KernelAudioDistance]
-PLAIN = {FrechetAudioDistance: frechet_audio_distance, KernelAudioDistance: kernel_audio_distance}
+METRICS = [FrechetAudioDistance, FadInfinity, KernelAudioDistance]
+PLAIN = {
+    FrechetAudioDistance: frechet_audio_distance,
+    FadInfinity: fad_infinity,
+    KernelAudioDistance: kernel_audio_distance,
+}
 
 
 class Chunks:
@@ -209,13 +214,13 @@ def test_processes_agree_also_when_one_has_nothing(kind):
     assert merged.compute() == pytest.approx(float(whole.compute()), rel=1e-5)
 
 
-def test_sums_of_fad_are_float32_and_as_exact_as_float64():
+def test_the_state_of_fad_is_float32_and_its_sums_are_as_exact_as_float64():
     far = torch.randn(40_000, generator=torch.Generator().manual_seed(0)) + 1e3
     metric = FrechetAudioDistance(Chunks())
     for part in far.chunk(8):
         metric.update([part], 5_000, real=False)
     metric.update([far[:20_000]], 20_000, real=True)
-    assert metric.edited.dtype == torch.float32
+    assert {values.dtype for values in (*metric.edited, *metric.reference)} == {torch.float32}
     expected = frechet_distance(gaussian(Chunks()(far, 1)), gaussian(Chunks()(far[:20_000], 1)))
     assert float(metric.compute()) == pytest.approx(expected, rel=1e-3)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from apa_lightning import AudioEditor
-from apa_lightning.pocket.measures.unet import asked
-from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
+from apa_lightning.pocket.measures.unet import gap_losses
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trials, recorded_trials
-from apa_lightning.pocket.report.figures import Clips
 from apa_lightning.utils.pretrained import packaged
 from datamodules.audioset import AudioSetDataModule
 
@@ -46,7 +46,7 @@ def test_the_unet_listens(solos):
     from diffusers import AudioLDM2UNet2DConditionModel
 
     unet = AudioLDM2UNet2DConditionModel.from_pretrained(packaged() / "unet", torch_dtype=torch.float32).eval()
-    losses = asked(packaged(), solos.take(range(16)), 0, unet)
+    losses = gap_losses(packaged(), solos.take(range(16)), 0, unet)
     assert losses["shuffled_omega_1"].mean() > 1.5 * losses["matched_omega_1"].mean()
     assert losses["shuffled_omega_2"].mean() > 1.25 * losses["matched_omega_2"].mean()
     assert losses["wrong_text"].mean() > 1.02 * losses["right_text"].mean()

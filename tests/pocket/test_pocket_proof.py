@@ -8,14 +8,16 @@ import torch
 from pocket_tools import LABELS, batch, pocket_folder, tones
 
 from apa_lightning import InputError
-from apa_lightning.audio import normalise_level
+from apa_lightning.audio import normalize_level
 from apa_lightning.pocket.assembly import with_untrained_unet
+from apa_lightning.pocket.instrument_judge import InstrumentJudge
 from apa_lightning.pocket.measures import editing as measure_editing
 from apa_lightning.pocket.measures import judge as measure_judge
 from apa_lightning.pocket.measures import unet as measure_unet
-from apa_lightning.pocket.parts.judge import InstrumentJudge, PocketJudge
+from apa_lightning.pocket.parts.judge import PocketJudge
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trial, Trials, mel_distance, recorded_trials, rendered_trials
-from apa_lightning.pocket.report.figures import Clips, Figure, bootstrap_excess
+from apa_lightning.pocket.report.scores import Score, bootstrap_excess
 
 INSTRUMENTS = [label.split(",")[0].lower() for label in LABELS]
 
@@ -27,8 +29,8 @@ class Knowing:
         self.clips = clips
 
     def names(self, waveforms):
-        known = normalise_level(self.clips.waveform)
-        nearest = torch.cdist(normalise_level(waveforms), known).argmin(-1)
+        known = normalize_level(self.clips.waveform)
+        nearest = torch.cdist(normalize_level(waveforms), known).argmin(-1)
         return [self.clips.metadata[i]["instrument"] for i in nearest.tolist()]
 
 
@@ -98,8 +100,8 @@ def test_editing_is_measured(folder, clips, tmp_path):
     figures = measure_editing.measure(folder, clips, 0, pictures=tmp_path, recordings=recorded)
     by_name = {figure.name: figure for figure in figures}
     ours = by_name["adapter: pitch accuracy to the source"]
-    assert (ours.beside["no edit"], ours.clips, ours.target) == (1, 2, ">= 0.5")
-    assert {"text alone", "SDEdit 0.75", "truth", "no negative prompt", "shuffled"} <= set(ours.beside)
+    assert (ours.compared["no edit"], ours.clips, ours.target) == (1, 2, ">= 0.5")
+    assert {"text alone", "SDEdit 0.75", "truth", "no negative prompt", "shuffled"} <= set(ours.compared)
     # Without an adapter file the adapter is the untrained one.
     assert ours.value == pytest.approx(ours.untrained)
     for words in ("omega 8", "SDEdit strength 0.9"):
@@ -126,7 +128,7 @@ def test_the_unet_is_asked(folder, clips):
     assert matched.clips == 4 and matched.target == ">= 0.20" and not matched.reached
     assert matched.low <= matched.value <= matched.high
     recognised = next(figure for name, figure in figures.items() if name.startswith("text alone"))
-    assert recognised.clips == 2 and set(recognised.beside) == set(measure_unet.NAMES[:2])
+    assert recognised.clips == 2 and set(recognised.compared) == set(measure_unet.NAMES[:2])
 
 
 def test_the_judge_is_judged(folder, clips):
@@ -158,4 +160,4 @@ def test_excess_and_its_interval():
 
 @pytest.mark.parametrize(("low", "reached"), [(-0.1, False), (0.0, False), (0.1, True)])
 def test_a_target_may_bind_the_interval(low, reached):
-    assert Figure("editing", "gain", 0.5, low, 0.9, 3, target="low > 0").reached is reached
+    assert Score("editing", "gain", 0.5, low, 0.9, 3, target="low > 0").reached is reached

@@ -15,9 +15,11 @@ from apa_lightning import InputError
 from apa_lightning.audio import save_audio
 from apa_lightning.cli.main import main
 from apa_lightning.pocket.report import report
-from apa_lightning.pocket.report.figures import Clips, Figure
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.recordings import load_recordings
-from apa_lightning.pocket.report.report import COLUMNS, PocketReport, as_json, spread, table
+from apa_lightning.pocket.report.report import PocketReport
+from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.table import COLUMNS, as_json, table
 from apa_lightning.utils.pretrained import packaged
 
 ROOT = Path(__file__).parents[2]
@@ -59,19 +61,15 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
             heard[part] = (folder, clips, seed, pictures, recordings)
             if part == "clap":
                 raise ValueError("Cannot have number of splits n_splits=5 greater than\nthe number of groups: 3.")
-            return [Figure(part, f"{part} figure", 0.5, 0.4, 0.6, len(clips), 0.1, {"shuffled": 0.2}, ">= 0.3")]
+            return [Score(part, f"{part} figure", 0.5, 0.4, 0.6, len(clips), 0.1, {"shuffled": 0.2}, ">= 0.3")]
 
         return measure
 
-    class Modules:
-        @staticmethod
-        def import_module(name):
-            return type("Module", (), {"measure": staticmethod(stub(name.split("measures.")[1]))})
-
-    monkeypatch.setattr(report, "importlib", Modules)
+    stubs = {part: measure._replace(measure=stub(part)) for part, measure in report.MEASURES.items()}
+    monkeypatch.setattr(report, "MEASURES", stubs)
     folder = pocket_folder()
     run(folder, tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
-    assert list(heard) == list(report.FROZEN)
+    assert list(heard) == list(report.DEFAULT)
     used, clips, seed, pictures, real = heard["loa"]
     assert (used, seed, pictures, len(clips)) == (folder, 0, tmp_path / "report", 40)
     assert clips.waveform.shape == (40, 81_920) and len(set(clips.keys)) == 40
@@ -86,8 +84,8 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     assert len({len(line) for line in lines}) == 1 and "\n".join(lines) in capsys.readouterr().out
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert data["clips"] == 40 and data["recordings"] == 2 and data["megabytes"]["vae"] > 0
-    assert [figure["reached"] for figure in data["figures"]] == [True, True, None, True, True, True]
-    assert data["figures"][2]["value"] is None
+    assert [figure["reached"] for figure in data["scores"]] == [True, True, None, True, True, True]
+    assert data["scores"][2]["value"] is None
     events = EventAccumulator(str(next(tmp_path.rglob("events*")).parent)).Reload()
     assert events.Scalars("report/loa/loa figure")[0].value == 0.5 and events.Tags()["tensors"] == [
         "report/text_summary"
@@ -99,21 +97,21 @@ def test_the_command_on_random_weights(tmp_path, capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| loa")]
     assert len(rows) == 4 and all("not measured" not in row for row in rows)
     assert (tmp_path / "report" / "loa.png").is_file()
-    assert len(json.loads((tmp_path / "report" / "report.json").read_text())["figures"]) == 4
+    assert len(json.loads((tmp_path / "report" / "report.json").read_text())["scores"]) == 4
 
 
 @pytest.mark.slow
 def test_the_whole_command_on_random_weights(tmp_path, capsys):
     run(pocket_folder(), tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert {row[1].strip() for row in rows} == set(report.FROZEN)
+    assert {row[1].strip() for row in rows} == set(report.DEFAULT)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model.parts", "[piano]"], "model.parts: 'piano' is unknown; choose from vae,"),
-        (["--model.recordings", "nowhere"], "model.recordings: nowhere is no folder"),
+        (["--model.recordings", "nowhere"], "model.recordings: nowhere is not a folder"),
         (["--model.recordings", "configs"], "model.recordings: configs holds no sound files"),
         (["--model.folder", "nowhere"], "model.folder: nowhere lacks vae, vocoder,"),
         (["--model.folder", "nowhere", "--model.parts", "[vae]"], "nowhere lacks vae. Make it first: python -m apa_lightning fit"),
@@ -141,10 +139,10 @@ def test_recordings_are_cut_into_windows(tmp_path):
 
 def test_the_table():
     figures = [
-        Figure("vae", "log-mel L1", 0.28712, 0.2799, 0.29, 300, 2.5, {"flat": 1.0}, "<= 0.35"),
-        Figure("clap", "recall", 12.0, 10.0, 14.0, 64, target=">= 13"),
-        Figure("loa", "too few clips", *[math.nan] * 3, 1, target=">= 0.2"),
-        Figure("vocoder", "small", 0.0001234, 0.0, 12345.6, 1),
+        Score("vae", "log-mel L1", 0.28712, 0.2799, 0.29, 300, 2.5, {"flat": 1.0}, "<= 0.35"),
+        Score("clap", "recall", 12.0, 10.0, 14.0, 64, target=">= 13"),
+        Score("loa", "too few clips", *[math.nan] * 3, 1, target=">= 0.2"),
+        Score("vocoder", "small", 0.0001234, 0.0, 12345.6, 1),
     ]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(figures).splitlines()[2:]]
     assert rows == [
@@ -160,7 +158,7 @@ def test_the_table():
 def test_clips_are_spread_evenly():
     items = batch(tones(9, seconds=0.1))
     clips = Clips(items["waveform"], items["key"], items["prompt"], items["labels"], items["metadata"])
-    assert spread(clips, 3).keys == ["clip_0", "clip_3", "clip_6"] and spread(clips, 40).keys == clips.keys
+    assert clips.spread(3).keys == ["clip_0", "clip_3", "clip_6"] and clips.spread(40).keys == clips.keys
 
 
 def test_without_clips_the_report_says_so():

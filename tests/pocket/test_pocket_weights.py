@@ -9,15 +9,16 @@ import pytest
 import torch
 from diffusers import AudioLDM2Pipeline, AutoencoderKL
 
-from apa_lightning.audio import log_mel, normalise_level
+from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.cli.main import main
 from apa_lightning.pocket.assembly import PARTS, missing, sizes
-from apa_lightning.pocket.measures.vocoder import Sources, load, refine, synthesise, untrained_like
+from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.measures.vocoder import Sources, refine, synthesize, untrained_like
 from apa_lightning.pocket.parts.vae import l1_per_clip
-from apa_lightning.pocket.parts.vocoder import log_spectral_distance, multi_resolution_distance
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.stft_loss import log_spectral_distance, multi_resolution_distance
 from apa_lightning.utils.pretrained import ADAPTER_FILE, packaged
 from datamodules.audioset import AudioSetDataModule
 
@@ -57,7 +58,7 @@ def test_the_wheel_would_hold_every_file():
 
 def test_the_vae_says_log_mels_again(held_out):
     vae = AutoencoderKL.from_pretrained(packaged() / "vae", torch_dtype=torch.float32).eval()
-    mel = log_mel(normalise_level(held_out["waveform"], lengths=held_out["num_samples"]))
+    mel = log_mel(normalize_level(held_out["waveform"], lengths=held_out["num_samples"]))
     with torch.no_grad():
         posterior = vae.encode(mel).latent_dist
         l1 = l1_per_clip(vae.decode(posterior.mean).sample, mel)
@@ -70,7 +71,9 @@ def test_the_vae_says_log_mels_again(held_out):
 def test_the_vocoder_is_nearer_to_the_source_than_an_untrained_one(held_out):
     chosen = [0, 2, 5, 7, 10, 12, 14, 15]
     sources = Sources(Clips(held_out["waveform"][chosen], [held_out["key"][i] for i in chosen]))
-    trained, untrained = (synthesise(v, sources.mels) for v in (load(packaged()), untrained_like(packaged(), 0)))
+    trained, untrained = (
+        synthesize(v, sources.mels) for v in (load_frozen(packaged(), "vocoder"), untrained_like(packaged(), 0))
+    )
     distance, without = (log_spectral_distance(made, sources.waveforms).mean() for made in (trained, untrained))
     assert distance < 11 < without
     assert sum(sources.similarities(trained)) / 8 > 0.65
@@ -94,9 +97,9 @@ def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["folder"] == str(packaged())
-    wanted = [figure for figure in report["figures"] if figure["target"]]
-    assert {figure["part"] for figure in wanted} == {"clap", "audio_mae", "text_encoder", "loa"}
-    short = {f"{figure['part']}: {figure['name']}" for figure in wanted if not figure["reached"]}
+    wanted = [score for score in report["scores"] if score["target"]]
+    assert {score["part"] for score in wanted} == {"clap", "audio_mae", "text_encoder", "loa"}
+    short = {f"{score['part']}: {score['name']}" for score in wanted if not score["reached"]}
     # Few of the embedded clips have one note at a time: too few to teach a probe pitch. The full report has 256.
     assert short <= {"audio_mae: pitch class of a column, tokens side by side"}
     assert "| loa" in capsys.readouterr().out

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from damages import SAMPLES
+from shard_tools import write_shards
 
 PROPERTY = "promise"
 
@@ -22,6 +25,14 @@ def promise(record_property) -> Callable[..., None]:
         )
 
     return note
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Two whole shards; copy them before you damage one."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_shards(folder, 2 * SAMPLES, SAMPLES)
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from bad_inputs_tools import Room, quarantined
+from bad_inputs.ends import quarantined
+from bad_inputs.room import Room
 from payloads import (
     INSTEAD,
     MEMBERS,

@@ -1,6 +1,6 @@
 """Bad input: every line of BAD_INPUTS.md from the command line and from Python, and how long and how much it takes to say so.
 
-The command line's table is that of `tests/test_bad_inputs.py`; here every command is a process of its own, so that its time
+The command line's table is that of `tests/helpers/bad_inputs`; here every command is a process of its own, so that its time
 and memory can be taken from outside. Both are of the whole command, from the fork to its end: reading settings and the
 frozen parts is in them. The same kind of command on good input, one step or one edit long, is the scale: a refusal may take
 2 s and 256 MB more than that, and most take less than it. Memory is the peak of the process, or of a worker of its own,
@@ -17,14 +17,16 @@ from multiprocessing import util
 from pathlib import Path
 
 import pytest
-import test_bad_inputs
-from bad_inputs_tools import ROOT, End, Room, _files
+from bad_inputs.cases import Case, check, indexed, one_edit
+from bad_inputs.ends import End, files
+from bad_inputs.room import ROOT, Room
+from bad_inputs.shards import two_ranks
+from bad_inputs.table import CASES
 from fit_tools import WINDOW
 from processes import Command
 from python_cases import CASES as CALLS
 from python_cases import Bad
 from random_folders import tiny_parts
-from test_bad_inputs import CASES, Case, check_refused, check_skipped, check_works
 
 from apa_lightning import AudioEditor
 from apa_lightning.errors import InputError
@@ -92,13 +94,13 @@ def note_memory(path: Path) -> None:
 
 def run(room: Room, arguments: list[object], ranks: int = 1) -> tuple[End, float, float]:
     """How a command ended, the processor seconds of all of it (machines are shared), and its megabytes."""
-    before = _files(room.path)
+    before = files(room.path)
     memory, log = room.path.parent / "memory.txt", room.path.parent / "log.txt"
     start = os.times()
     command = Command(arguments, log, ranks, before=lambda: note_memory(memory))
     code, end = command.wait(), os.times()
     seconds = end.children_user + end.children_system - start.children_user - start.children_system
-    changed = {name for name, content in _files(room.path).items() if content and before.get(name) != content}
+    changed = {name for name, content in files(room.path).items() if content and before.get(name) != content}
     return End(code, command.output, changed), seconds, int(memory.read_text()) / 1024
 
 
@@ -110,11 +112,11 @@ def good(room: Room, kind: str, ranks: int, spent: Spent) -> tuple[float, float]
         place = dataclasses.replace(room, path=room.path.parent / f"good-{kind}-{ranks}", keys=set())
         place.path.mkdir()
         if ranks > 1:
-            arguments = test_bad_inputs.two_ranks(place)
+            arguments = two_ranks(place)
         elif kind == "predict":
-            arguments = test_bad_inputs.one_edit(place)
+            arguments = one_edit(place)
         else:
-            shard = test_bad_inputs.indexed(place)
+            shard = indexed(place)
             arguments = place.fit(shard=shard) if kind == "fit" else place.validate(shard=shard)
         end, seconds, megabytes = run(place, arguments, ranks)
         assert end.code == 0, end.said
@@ -146,9 +148,7 @@ def test_a_command(case: Case, room: Room, spent: Spent, together: dict, promise
     ok = end.code == (2 if case.outcome == "refused" else 0) and "Traceback" not in end.said
     try:
         assert ok, end.said
-        assert not (room.path / "canary").exists()
-        {"refused": check_refused, "skipped": check_skipped, "works": check_works}[case.outcome](case, room, end)
-        case.check(room)
+        check(case, room, end)
     except AssertionError:
         ok = False
         raise

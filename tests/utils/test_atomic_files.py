@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from apa_lightning.utils.atomic_files import alone, atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers
 
 
 def names(folder) -> list[str]:
@@ -81,6 +81,6 @@ def test_leftovers_of_a_folder_are_those_of_all_its_files(tmp_path):
 def test_one_process_at_a_time(tmp_path):
     lock = tmp_path / "work.lock"
     lock.touch()  # of a killed process
-    with alone(lock) as held, alone(lock, wait=False) as also:
+    with file_lock(lock) as held, file_lock(lock, wait=False) as also:
         assert (held, also) == (True, False)
     assert not names(tmp_path)

@@ -1,118 +1,198 @@
-"""Style and script of ``report.html``: no frameworks, nothing from the network, light and dark.
+"""``report.html``: tables, plots and a listening page of an evaluation, in one file next to its audio."""
 
-The script builds the players of the listening part in steps, from the JSON in the page, and stops all players but the one
-that was started last.
-"""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --tint: #f6f8fa; --ground: #fff;
-  --mark: #0969da; --good: #1a7f37; --bad: #cf222e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --tint: #151b23;
-  --ground: #0d1117; --mark: #4493f8; --good: #3fb950; --bad: #f85149; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 92rem; color: var(--ink); background: var(--ground);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .4rem 0; border-bottom: 1px solid var(--line); }
-a { color: var(--mark); } summary { cursor: pointer; margin: .6rem 0; }
-dl.about { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .6rem 0; }
-dl.about dt { color: var(--soft); } dl.about dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  white-space: nowrap; }
-thead th { background: var(--tint); font-weight: 600; } tbody th { font-weight: 500; }
-tbody tr:hover { background: var(--tint); }
-thead th:first-child, tbody th:first-child { position: sticky; left: 0; background: var(--ground); }
-thead th:first-child { background: var(--tint); }
-th.group { border-left: 1px solid var(--line); }
-td small { display: block; color: var(--soft); font-size: .75rem; line-height: 1.3; }
-.note, .soft { color: var(--soft); font-size: .875rem; margin: .4rem 0; }
-.plot { overflow-x: auto; margin: .4rem 0; } .plot svg { max-width: 100%; min-width: 34rem; height: auto; }
-.plot.single svg { max-width: min(100%, 44rem); min-width: 0; }
-.verdict { font-weight: 600; } .verdict.shown { color: var(--good); } .verdict.opposite { color: var(--bad); }
-.filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; padding: .6rem 0; position: sticky; top: 0;
-  background: var(--ground); z-index: 1; }
-.filters label { font-size: .8rem; color: var(--soft); display: grid; }
-.filters label.tick { display: flex; gap: .35rem; align-items: center; padding-bottom: .3rem; }
-select, button { font: inherit; color: inherit; background: var(--tint); border: 1px solid var(--line);
-  border-radius: 6px; padding: .25rem .5rem; max-width: 14rem; }
-.edit { border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; margin: .7rem 0; }
-.edit h4 { margin: 0; font-size: .95rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .6rem; margin-top: .5rem;
-  align-items: start; }
-.tile { background: var(--tint); border-radius: 6px; padding: .5rem .6rem; min-width: 0; }
-.tile b { font-weight: 600; overflow-wrap: anywhere; } .tile audio { width: 100%; height: 34px; margin: .3rem 0; display: block; }
-.tile.source { outline: 1px solid var(--mark); }
-.tile dl { display: flex; flex-wrap: wrap; gap: 0 .8rem; margin: 0; font-size: .8rem; }
-.tile dl div { display: flex; gap: .3rem; } .tile dt { color: var(--soft); } .tile dd { margin: 0; }
-.tile dl .more { display: none; } .all .tile dl .more { display: flex; }
-@media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; } .filters { position: static; }
-  .evidence th, .evidence td { white-space: normal; } tbody th:first-child { position: static; }
-  .tiles { grid-template-columns: 1fr; } dl.about { grid-template-columns: 1fr; } dl.about dd { margin-bottom: .3rem; } }
-"""
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-SCRIPT = """
-'use strict';
-const data = JSON.parse(document.getElementById('edits').textContent);
-const list = document.getElementById('list'), count = document.getElementById('count'), more = document.getElementById('more');
-const filters = ['task', 'instrument', 'target', 'system'].map(name => [name, document.getElementById('by-' + name)]);
-let wanted = [], shown = 0;
+from apa_lightning.errors import InputError
+from apa_lightning.evaluation.report import plots
+from apa_lightning.evaluation.report.findings import NOT_MEASURED, OPPOSITE, SHOWN, figure, findings
+from apa_lightning.evaluation.report.tables import FLOORS, NOTHING, Table, correlation_table, number, tables
+from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
+from apa_lightning.evaluation.summary import compared, family_of
+from apa_lightning.evaluation.sweep import operating_point, overlay
+from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.templates import render
 
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-function tile(name, path, figures, className) {
-  const made = element('div', '', 'tile ' + (className || ''));
-  made.append(element('b', name));
-  if (path) {
-    const audio = element('audio');
-    audio.controls = true; audio.preload = 'none'; audio.src = path; audio.title = name;
-    made.append(audio);
-  } else made.append(element('p', 'The audio file is missing.', 'soft'));
-  const described = element('dl');
-  figures.forEach(([title, value, main]) => {
-    const pair = element('div', '', main ? '' : 'more');
-    pair.append(element('dt', title), element('dd', value));
-    described.append(pair);
-  });
-  made.append(described);
-  return made;
-}
-function card(edit, system) {
-  const made = element('div', '', 'edit');
-  made.append(element('h4', edit.title), element('div', edit.prompt, 'soft'));
-  const tiles = element('div', '', 'tiles');
-  tiles.append(tile('source: ' + edit.source, edit.audio, [], 'source'));
-  edit.systems.filter(one => system === '' ? !one.swept : system === '*' || one.name === system)
-    .forEach(one => tiles.append(tile(one.name, one.audio, one.figures)));
-  made.append(tiles);
-  return made;
-}
-function next() {
-  const system = filters[3][1].value;
-  wanted.slice(shown, shown + data.page).forEach(edit => list.append(card(edit, system)));
-  shown = Math.min(shown + data.page, wanted.length);
-  count.textContent = wanted.length ? shown + ' of ' + wanted.length + ' edits' : 'No edit fits this choice.';
-  more.hidden = shown >= wanted.length;
-}
-function begin() {
-  const [task, instrument, target, system] = filters.map(([, select]) => select.value);
-  wanted = data.edits.filter(edit => (!task || edit.task === task) && (!instrument || edit.instrument === instrument) &&
-    (!target || edit.target === target) &&
-    (!system || system === '*' || edit.systems.some(one => one.name === system)));
-  list.replaceChildren(); shown = 0;
-  next();
-}
-filters.forEach(([, select]) => select.addEventListener('change', begin));
-more.addEventListener('click', next);
-document.getElementById('all').addEventListener('change', event => list.classList.toggle('all', event.target.checked));
-document.addEventListener('play', event => {
-  document.querySelectorAll('audio').forEach(audio => { if (audio !== event.target) audio.pause(); });
-}, true);
-begin();
-"""
+FILE = "report.html"
+#: Metrics shown with each player; the others appear on demand.
+MAIN = ("clap", "chroma", "melody", "recognised")
+#: Entries of ``evaluation.json`` that the page shows, with their labels.
+ABOUT = {
+    "set": "set", "sources": "sources", "tasks": "tasks", "seed": "seed", "backbone": "backbone", "adapter": "adapter",
+    "clap": "CLAP", "embedding": "embedding of FAD and KAD", "reference": "reference of FAD and KAD",
+    "versions": "versions", "command": "command",
+}  # fmt: skip
+VERDICT_CLASSES = {SHOWN: "verdict shown", OPPOSITE: "verdict opposite"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its heading, the template that shows it, and what the template shows."""
+
+    title: str
+    template: str
+    content: Any
+
+    @property
+    def key(self) -> str:
+        """The address of the section within the page."""
+        return self.title.lower().replace(" ", "-")
+
+
+def write_report(
+    folder: Path, rows: list[Row], set_metrics: list[dict], about: dict, reference: str | None = None
+) -> Path:
+    """Write ``report.html`` and ``plots/*.png``.
+
+    Args:
+        folder: Output folder of the evaluation, with the audio files that the rows name.
+        rows: Content of its ``results.csv``.
+        set_metrics: Content of its ``set_metrics.json``.
+        about: Content of its ``evaluation.json``; may be empty. Its ``seed`` is the seed of the intervals.
+        reference: System that the others are compared with on the same edits. By default the adapter, else the first system.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: If no row has the system ``reference``.
+    """
+    seed = int(about.get("seed") or 0)
+    systems = systems_of(compared(rows))
+    if reference is not None and reference not in systems:
+        raise InputError(f"reference: no row has the system {reference!r}. Choose from {', '.join(systems)}.")
+    reference = reference or ("adapter" if "adapter" in systems else next(iter(systems), ""))
+    first, *others = tables(rows, set_metrics, about, seed) or [Table("Table 1", (), [], [], (NOTHING,))]
+    found = findings(rows, seed)
+    measured = any(finding.verdict != NOT_MEASURED for finding in found)
+    sections = [
+        Section(first.title, "table.html.j2", first),
+        Section("Findings", "findings.html.j2", found if measured else []),
+        Section("Plots", "plots.html.j2", _plots(folder, rows, set_metrics, reference, seed)),
+        Section("Sweep", "sweeps.html.j2", _sweeps(folder, rows, seed)),
+        *(Section(table.title, "table.html.j2", table) for table in others),
+        Section("Listen", "listening.html.j2", {"edits": _edits(folder, rows), "filters": _filters(rows)}),
+    ]
+    text = render(
+        __package__,
+        "report.html.j2",
+        title=f"Evaluation: {about['set']}" if about.get("set") else "Evaluation",
+        about=_about(about),
+        sections=[section for section in sections if section.content],
+        verdict_classes=VERDICT_CLASSES,
+        figure=figure,
+    )
+    path = folder / FILE
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _about(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was evaluated, by heading and label; systems have a heading of their own."""
+    facts = {label: _as_text(about[name]) for name, label in ABOUT.items() if about.get(name) not in (None, "", [], {})}
+    systems = {name: what for name, what in (about.get("systems") or {}).items() if family_of(name) == name}
+    return {heading: pairs for heading, pairs in (("", facts), ("Systems", systems)) if pairs}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {of}" for name, of in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _drawn(folder: Path, name: str, figure: Figure | None) -> Markup | None:
+    """Save a plot as ``plots/<name>.png`` and return its SVG; without a plot, remove the file of an earlier evaluation."""
+    path = folder / "plots" / f"{name}.png"
+    if figure is None:
+        path.unlink(missing_ok=True)
+        return None
+    plots.save_png(figure, path)
+    return Markup(plots.as_svg(figure, name))
+
+
+def _plots(folder: Path, rows: list[Row], set_metrics: list[dict], reference: str, seed: int) -> list[dict[str, Any]]:
+    """Title, SVG and the sentence for a missing plot, of each plot of compared systems."""
+    wanted = [
+        ("trade_off", "Transfer against fidelity", plots.trade_off(rows, seed=seed),
+         "CLAP against chroma needs both metrics of the same system, and they were not measured."),
+        ("differences", f"Each system less {reference or 'a reference'}, on the same edits",
+         plots.paired_differences(rows, reference, seed), "There are no two systems to compare."),
+        ("fad_infinity", "FAD-infinity", plots.fad_infinity(set_metrics),
+         "FAD-infinity was not measured: too few edits, or skipped."),
+    ]  # fmt: skip
+    return [
+        {"title": title, "svg": _drawn(folder, name, figure), "missing": missing}
+        for name, title, figure, missing in wanted
+    ]
+
+
+def _sweeps(folder: Path, rows: list[Row], seed: int) -> list[dict[str, Any]]:
+    """Curves, chosen point and correlations of each task that was swept."""
+    swept = {row.task for row in rows if family_of(row.system) != row.system}
+    found = []
+    for task in (task for task in tasks_of(rows) if task in swept):
+        point = operating_point(rows, task, seed=seed)
+        found.append(
+            {
+                "task": task,
+                "svg": _drawn(folder, f"sweep_{task}", plots.sweep(rows, task, seed=seed)),
+                "point": point,
+                "knobs": _as_text(overlay(point)) if point else "",
+                "correlations": correlation_table(rows, task, seed),
+            }
+        )
+    return found
+
+
+def _filters(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """The values by which the listening part can be filtered, with their labels."""
+    filters = {
+        name: {"": "all", **{value: value for row in rows if (value := getattr(row, name))}}
+        for name in ("task", "instrument", "target", "system")
+    }
+    if any(family_of(system) != system for system in filters["system"]):
+        filters["system"] = {"": "all", "*": "all, and all points of the sweeps", **filters["system"]}
+    return filters
+
+
+def _edits(folder: Path, rows: list[Row]) -> list[dict[str, Any]]:
+    """The edits for the listening part, grouped by task; a row whose output is the source itself is not shown as a system."""
+    edits: dict[tuple[str, str], dict[str, Any]] = {}
+    order = tasks_of(rows)
+    for row in sorted(rows, key=lambda row: order.index(row.task)):
+        edit = edits.setdefault((row.task, row.id), {
+            "title": f"{row.task}: {row.id}", "task": row.task, "instrument": row.instrument, "target": row.target,
+            "source": row.source, "audio": _address(folder, row.audio), "systems": [],
+            "prompt": f"“{row.prompt}”" + (f", not “{row.negative_prompt}”" if row.negative_prompt else ""),
+        })  # fmt: skip
+        if row.output != row.audio:
+            swept = family_of(row.system) != row.system
+            edit["systems"].append(
+                {"name": row.system, "audio": _address(folder, row.output), "scores": _scores(row), "swept": swept}
+            )
+    return list(edits.values())
+
+
+def _address(folder: Path, path: str) -> str:
+    """The path as an address relative to the report; empty if the file does not exist."""
+    return quote(path) if path and (folder / path).is_file() else ""
+
+
+def _scores(row: Row) -> list[tuple[str, str, bool]]:
+    """Title, value (with its floor) and whether it is a main metric, of each metric that was measured."""
+    found = []
+    for name in sorted(METRICS.keys() - FLOORS, key=[*MAIN, *METRICS].index):
+        value, floor = row.figure(name), row.figure(METRICS[name].floor)
+        if math.isfinite(value):
+            text = ("yes" if value else "no") if name == "recognised" else number(value)
+            text += f" (floor {number(floor)})" if math.isfinite(floor) else ""
+            found.append((METRICS[name].title, text, name in MAIN))
+    return found

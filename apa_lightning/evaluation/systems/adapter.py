@@ -6,9 +6,12 @@ from typing import Any, cast
 from apa_lightning.conditioning.dropout import DroppedAudio
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.evaluation.systems.system import System
 
-_SHARED = ("prompt", "negative_prompt", "guidance_scale", "num_inference_steps", "strength", "scheduler", "seed")
+#: Everything that an edit depends on, and the same without the audio prompt's knobs.
+_SETTINGS = ("prompt", "negative_prompt", *EditSettings.operating_point(), "seed")
+_OF_TEXT = tuple(name for name in _SETTINGS if name not in ("ap_scale", "time_pooling", "freq_pooling"))
 
 
 class Adapter(System):
@@ -20,7 +23,7 @@ class Adapter(System):
 
     name = "adapter"
     description = "AP-Adapter at the task's operating point"
-    reads: tuple[str, ...] = (*_SHARED, "ap_scale", "time_pooling", "freq_pooling")
+    reads: tuple[str, ...] = _SETTINGS
     parts: tuple[str, ...] = ("adapter", "backbone", "audio_encoder")
 
     def __init__(self, fixed: Mapping[str, Any] | None = None):
@@ -67,7 +70,7 @@ class TextOnly(Adapter):
 
     name = "text_only"
     description = "text alone (alpha 0): the recording is not heard"
-    reads = _SHARED
+    reads = _OF_TEXT
     parts = ("backbone",)
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
-from apa_lightning.editing.source import EditSource
+from apa_lightning.editing.source import ModelInput, Recording
 from apa_lightning.evaluation.systems.system import System
 
 
@@ -19,10 +19,10 @@ class Codec(System):
         """The sources, encoded and decoded."""
         results = []
         for request in requests:
-            source = EditSource.load(request, editor.backbone)
-            waveform = source.model_waveform[None].to(editor.backbone.device)
+            source = ModelInput(Recording.load(request.audio, request.region), editor.backbone)
+            waveform = source.waveform[None].to(editor.backbone.device)
             latents = editor.backbone.encode_audio(waveform, lengths=[source.samples]).to(editor.backbone.dtype)
             sound = editor.backbone.decode(latents)[0].cpu()
-            made = source.finish(request, sound, editor.backbone.sample_rate)
+            made = source.recording.finish(request, sound, editor.backbone.sample_rate)
             results.append(EditResult(request, *made, backbone=editor.backbone.name))
         return results

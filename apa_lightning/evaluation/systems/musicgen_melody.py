@@ -10,7 +10,7 @@ import transformers
 from apa_lightning.audio import resample
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
-from apa_lightning.editing.source import EditSource
+from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.system import System
 from apa_lightning.utils.pretrained import (
@@ -74,12 +74,12 @@ class MusicGenMelody(System):
         model, processor = self._parts
         device = editor.backbone.device
         model.to(device)
-        source = EditSource.load(request, editor.backbone)
+        source = Recording.load(request.audio, request.region)
         codec = model.config.audio_encoder
-        wanted = len(source.mono) / source.sample_rate * codec.frame_rate
+        wanted = len(source.waveform) / source.sample_rate * codec.frame_rate
         heard = processor.feature_extractor.sampling_rate
         inputs = processor(
-            audio=resample(source.mono, source.sample_rate, heard).numpy(),
+            audio=resample(source.waveform, source.sample_rate, heard).numpy(),
             sampling_rate=heard,
             text=[request.prompt],
             padding=True,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
-from apa_lightning.editing.source import EditSource
+from apa_lightning.editing.source import Recording
 from apa_lightning.evaluation.systems.system import System
 
 
@@ -16,8 +16,8 @@ class NoOp(System):
 
     def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
         """The sources."""
-        sources = [EditSource.load(request, editor.backbone) for request in requests]
+        sources = [Recording.load(request.audio, request.region) for request in requests]
         return [
-            EditResult(request, source.mono.clone(), source.sample_rate)
+            EditResult(request, source.waveform.clone(), source.sample_rate)
             for request, source in zip(requests, sources, strict=True)
         ]

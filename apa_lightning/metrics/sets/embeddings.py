@@ -1,4 +1,4 @@
-"""What sets of recordings are compared in: one clip becomes several embeddings of a fixed size."""
+"""Embeddings that sets of recordings are compared in: one clip becomes several vectors of a fixed size."""
 
 import math
 import os
@@ -25,7 +25,8 @@ class AudioEmbedding(Protocol):
     """Embeddings (N, D) of one waveform (S,); N grows with its length and may be 0.
 
     Attributes:
-        name: shown in reports. dimension: D.
+        name: Name of the embedding in reports.
+        dimension: Size D.
     """
 
     name: str
@@ -35,14 +36,15 @@ class AudioEmbedding(Protocol):
 
 
 class ClapEmbedding:
-    """Unit-length CLAP embeddings of windows that begin every ``hop_s`` seconds.
+    """Unit-length CLAP embeddings of windows that start every ``hop_s`` seconds.
 
     Source: the ``clap-laion`` embeddings of fadtk (Gui et al., arXiv 2311.01616). A window has the CLAP's own length (LAION's
     10 s, of which a 10 s clip has one; the pocket's 5 s, of which it has six); neighbours overlap, so that they are fewer
     independent recordings than they count.
 
     Args:
-        clap: the CLAP, or where to load one from. hop_s: in seconds.
+        clap: The CLAP, or where to load one from.
+        hop_s: Seconds between the starts of two windows.
     """
 
     def __init__(self, clap: ClapEmbedder | str | os.PathLike, hop_s: float = 1.0):
@@ -60,10 +62,10 @@ class VggishEmbedding:
     The output is the last layer's, before its ReLU and without PCA, as in fadtk and frechet_audio_distance.
 
     Args:
-        weights: the PyTorch state dict ``vggish-10086976.pth`` (72 M parameters).
+        weights: Path of the PyTorch state dict ``vggish-10086976.pth`` (72 M parameters).
 
     Raises:
-        InputError: no such file, or not that network's.
+        InputError: If there is no such file, or if it holds the weights of another network.
     """
 
     name, dimension = "vggish", VGGISH_DIMENSION
@@ -98,10 +100,12 @@ def load_embedding(
     """The embedding called ``name``, ``clap`` or ``vggish``; never another one in its place.
 
     Args:
-        name: which. clap: the CLAP for ``clap``. vggish: the file with the weights of ``vggish``.
+        name: Name of the embedding.
+        clap: The CLAP for ``clap``.
+        vggish: Path of the weights for ``vggish``.
 
     Raises:
-        InputError: an unknown name, or ``vggish`` without its weights.
+        InputError: If the name is unknown, or if ``vggish`` lacks its weights.
     """
     if name == "clap":
         return ClapEmbedding(clap)

@@ -1,4 +1,4 @@
-"""Frechet audio distance: how far the edits as a set are from real recordings, and what it tends to with endless edits."""
+"""Frechet audio distance between edits as a set and real recordings, and its limit for infinitely many edits."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apa_lightning.metrics.sets.embeddings import AudioEmbedding
-from apa_lightning.metrics.sets.set_metric import SetFigure, SetMetric, check_sets, too_few
+from apa_lightning.metrics.sets.set_metric import SetMetric, SetScore, check_sets, too_few
 
 DRAWS, SIZES = 10, 15
 
@@ -24,8 +23,8 @@ class Gaussian(NamedTuple):
 def gaussian(embeddings: Tensor) -> Gaussian:
     """The Gaussian fitted to embeddings (N, D)."""
     values = embeddings.detach().cpu().double()
-    centred = values - values.mean(dim=0)
-    return Gaussian(len(values), values.mean(dim=0), centred.T @ centred / max(len(values) - 1, 1))
+    centered = values - values.mean(dim=0)
+    return Gaussian(len(values), values.mean(dim=0), centered.T @ centered / max(len(values) - 1, 1))
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
@@ -36,27 +35,33 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     return _distance_to(first)(second)
 
 
-def frechet_audio_distance(edited: Tensor, reference: Tensor) -> SetFigure:
+def frechet_audio_distance(edited: Tensor, reference: Tensor) -> SetScore:
     """FAD (Kilgour et al., arXiv 1812.08466) of embeddings (N, D) and (M, D).
 
-    With fewer than D + 1 embeddings in a set its covariance is singular whatever was recorded: then there is no figure.
+    With fewer than D + 1 embeddings in a set its covariance is singular whatever was recorded: then there is no distance.
     """
     check_sets(edited, reference)
-    return _figure(gaussian(edited), gaussian(reference))
+    dimension = edited.shape[1]
+    counts = {"edits": len(edited), "reference": len(reference)}
+    if why := too_few(dimension + 1, f"a covariance in {dimension} dimensions", **counts):
+        return SetScore.none(why)
+    return SetScore(frechet_distance(gaussian(reference), gaussian(edited)))
 
 
-def fad_infinity(edited: Tensor, reference: Tensor, draws: int = DRAWS, sizes: int = SIZES, seed: int = 0) -> SetFigure:
+def fad_infinity(edited: Tensor, reference: Tensor, draws: int = DRAWS, sizes: int = SIZES, seed: int = 0) -> SetScore:
     """FAD extrapolated to infinitely many edits (Chong and Forsyth, arXiv 1911.07023; Gui et al., arXiv 2311.01616).
 
     FAD of n edits exceeds its limit by about slope / n. It is measured on random subsets of ``sizes`` sizes n, evenly from
     max(2 (D + 1), N / 10) to N, and a least-squares line over 1/n is read off at 0. A subset is drawn without replacement,
     as by Chong and Forsyth: with it (as in fadtk) the limit would be the FAD of the N edits themselves. The reference is
-    always whole, so its own size still counts. Below 4 (D + 1) edits the points lie on no line and there is no figure.
+    always whole, so its own size still counts. Below 4 (D + 1) edits the points do not lie on a line and there is no distance.
 
     Args:
-        edited, reference: embeddings (N, D) and (M, D).
-        draws: how often all subsets are drawn anew; the points are means over draws. sizes: points on the line.
-        seed: of the draws.
+        edited: Embeddings (N, D).
+        reference: Embeddings (M, D).
+        draws: Number of times that all subsets are drawn anew; the points are means over draws.
+        sizes: Number of points on the line.
+        seed: Seed of the draws.
 
     Returns:
         The intercept, the points and the slope. Its interval is over draws: how much the choice of subsets matters, and not
@@ -65,9 +70,9 @@ def fad_infinity(edited: Tensor, reference: Tensor, draws: int = DRAWS, sizes: i
     check_sets(edited, reference)
     dimension, least = edited.shape[1], edited.shape[1] + 1
     if why := too_few(4 * least, f"a line for {dimension} dimensions", edits=len(edited)):
-        return SetFigure.none(why)
+        return SetScore.none(why)
     if why := too_few(least, f"a covariance in {dimension} dimensions", reference=len(reference)):
-        return SetFigure.none(why)
+        return SetScore.none(why)
     numbers = np.unique(np.linspace(max(2 * least, len(edited) // 10), len(edited), sizes).astype(int))
     distance = _distance_to(gaussian(reference))
     random = np.random.default_rng(seed)
@@ -80,62 +85,28 @@ def fad_infinity(edited: Tensor, reference: Tensor, draws: int = DRAWS, sizes: i
     low, high = np.percentile(lines[1], [2.5, 97.5])
     slope, intercept = lines.mean(axis=1)
     points = tuple((float(1 / n), float(value)) for n, value in zip(numbers, found.mean(axis=0), strict=True))
-    return SetFigure(float(intercept), low=float(low), high=float(high), fit=points, slope=float(slope))
+    return SetScore(float(intercept), low=float(low), high=float(high), fit=points, slope=float(slope))
 
 
 class FrechetAudioDistance(SetMetric):
-    """Frechet distance between Gaussians fitted to the embeddings of edits and of reference recordings.
+    """FAD: Frechet distance between Gaussians fitted to the embeddings of edits and of reference recordings.
 
-    Source: Kilgour et al. (arXiv 1812.08466), the FAD of AP-Adapter's Table 1 (VGGish). 0 for the same set; figures of
-    different embeddings, reference sets or numbers of clips cannot be compared (:func:`fad_infinity` takes the last away).
-
-    The state is the sum of [1, x] [1, x]^T over embeddings x, which holds their number, sum and products; as float32 pairs,
-    a value and what rounding has left out of it, because not every device has float64.
-
-    Args:
-        embedding: what clips are compared in; see :func:`load_embedding`.
-
-    Attributes:
-        edited, reference: (P, 2, D + 1, D + 1), the sum of each process.
+    Source: Kilgour et al. (arXiv 1812.08466), the FAD of AP-Adapter's Table 1 (VGGish). 0 for the same set; distances in
+    different embeddings, to different reference sets or of different numbers of clips cannot be compared
+    (:class:`FadInfinity` takes the last away).
     """
 
-    edited: Tensor
-    reference: Tensor
-
-    def __init__(self, embedding: AudioEmbedding, **kwargs):
-        super().__init__(embedding, **kwargs)
-        size = embedding.dimension + 1
-        for name in ("edited", "reference"):
-            self.add_state(name, torch.zeros(1, 2, size, size), dist_reduce_fx="cat")
-
-    def figure(self) -> SetFigure:
-        """As :func:`frechet_audio_distance`."""
-        return _figure(_of_sums(_exact(self.edited)), _of_sums(_exact(self.reference)))
-
-    def _take(self, embeddings: Tensor, real: bool) -> None:
-        values = torch.nn.functional.pad(embeddings.detach().cpu().double(), (1, 0), value=1.0)
-        name = "reference" if real else "edited"
-        state = getattr(self, name)
-        exact = _exact(state) + values.T @ values
-        rounded = exact.float()
-        setattr(self, name, torch.stack([rounded, (exact - rounded).float()])[None].to(state.device))
+    name = "fad"
+    title = "FAD"
+    distance = staticmethod(frechet_audio_distance)
 
 
-def _exact(state: Tensor) -> Tensor:
-    """The sum (D + 1, D + 1) of all processes' pairs, in float64 on the CPU."""
-    return state.cpu().double().flatten(0, -3).sum(dim=0)
+class FadInfinity(SetMetric):
+    """FAD extrapolated to infinitely many edits; see :func:`fad_infinity`."""
 
-
-def _of_sums(sums: Tensor) -> Gaussian:
-    count = int(sums[0, 0].round())
-    mean = sums[0, 1:] / max(count, 1)
-    return Gaussian(count, mean, (sums[1:, 1:] - count * torch.outer(mean, mean)) / max(count - 1, 1))
-
-
-def _figure(edited: Gaussian, reference: Gaussian) -> SetFigure:
-    dimension = len(edited.mean)
-    why = too_few(dimension + 1, f"a covariance in {dimension} dimensions", edits=edited.size, reference=reference.size)
-    return SetFigure.none(why) if why else SetFigure(frechet_distance(reference, edited))
+    name = "fad_infinity"
+    title = "FAD-infinity"
+    distance = staticmethod(fad_infinity)
 
 
 def _distance_to(fixed: Gaussian) -> Callable[[Gaussian], float]:

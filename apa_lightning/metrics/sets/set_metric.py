@@ -1,6 +1,7 @@
-"""Distances between two sets of embeddings, those of the edits and those of reference recordings: what they share."""
+"""The base of the distances between two sets of embeddings, those of edits and those of reference recordings."""
 
 import logging
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,32 +9,36 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from apa_lightning.errors import InputError
-from apa_lightning.metrics.clip_mean import Waveforms, unmeasurable
+from apa_lightning.metrics.comparison import Clip, Waveforms
+from apa_lightning.metrics.edit_metric import Encoders
 from apa_lightning.metrics.sets.embeddings import AudioEmbedding
 
 log = logging.getLogger(__name__)
 
 
-class SetFigure(NamedTuple):
+class SetScore(NamedTuple):
     """A distance between two sets.
 
     Attributes:
-        value: NaN where there is none. why: then why, with the numbers that are needed and that are there.
-        low, high: 2.5th and 97.5th percentile; NaN where there is no interval.
-        fit: points (1/n, distance) that a line was laid through. slope: of that line, which meets ``value`` at 1/n = 0.
+        value: The distance; NaN where there is none.
+        why: Why there is none, with the numbers that are needed and that are there; otherwise empty.
+        low: 2.5th percentile; NaN where there is no interval.
+        high: 97.5th percentile; NaN where there is no interval.
+        fit: Points (1/n, distance) that a line was fitted to.
+        slope: Slope of that line, which meets ``value`` at 1/n = 0.
     """
 
     value: float
     why: str = ""
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float = math.nan
+    high: float = math.nan
     fit: tuple[tuple[float, float], ...] = ()
-    slope: float = float("nan")
+    slope: float = math.nan
 
     @classmethod
-    def none(cls, why: str) -> "SetFigure":
-        """No figure, and why."""
-        return cls(float("nan"), why)
+    def none(cls, why: str) -> "SetScore":
+        """No distance, and why."""
+        return cls(math.nan, why)
 
 
 def check_sets(edited: Tensor, reference: Tensor) -> None:
@@ -54,51 +59,83 @@ def too_few(needed: int, what: str, **sets: int) -> str:
 
 
 class SetMetric(Metric):
-    """A distance between the embeddings of edits and of reference recordings; subclasses keep them in ``_take``.
+    """A distance between the embeddings of edits and of reference recordings; a subclass defines :meth:`distance`.
 
     Args:
-        embedding: what clips are compared in.
+        embedding: What clips are compared in (see :func:`load_embedding`); None means the run's own.
 
     Attributes:
-        skipped: number of clips that could not be measured.
+        name: Name of the metric in ``set_metrics.json``.
+        title: Name of the metric in tables and plots.
+        edited: List of embeddings (N, D).
+        reference: List of embeddings (N, D).
+        skipped: Number of clips that could not be measured.
     """
 
-    is_differentiable = False
+    name: str = ""
+    title: str = ""
     higher_is_better = False
+
+    is_differentiable = False
     full_state_update = False
 
+    edited: list[Tensor]
+    reference: list[Tensor]
     skipped: Tensor
 
-    def __init__(self, embedding: AudioEmbedding, **kwargs):
+    def __init__(self, embedding: AudioEmbedding | None = None, **kwargs):
         super().__init__(**kwargs)
         self.embedding = embedding
         self.add_state("skipped", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("edited", "reference"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self.reset()
+
+    @staticmethod
+    def distance(edited: Tensor, reference: Tensor) -> SetScore:
+        """The distance between embeddings (N, D) and (M, D), with the reason where there is none."""
+        raise NotImplementedError
+
+    def connect(self, encoders: Encoders) -> None:
+        """Take the run's embedding, unless the metric has its own."""
+        self.embedding = self.embedding or encoders.embedding
 
     def update(self, clips: Waveforms, sample_rate: int, real: bool) -> None:
         """Add clips.
 
         Args:
-            clips: (B, S), or B waveforms (S,) of any length.
-            sample_rate: in Hz.
-            real: whether they are reference recordings; edits otherwise (as torchmetrics' FrechetInceptionDistance has it).
+            clips: Waveforms (B, S), or B waveforms (S,) of any length.
+            sample_rate: Sample rate in Hz.
+            real: Whether they are reference recordings; edits otherwise (as torchmetrics' FrechetInceptionDistance has it).
         """
         for i, waveform in enumerate(clips):
-            if why := unmeasurable(waveform, sample_rate):
+            if why := Clip(waveform, sample_rate).problem:
                 log.warning("%s: clip %d of the batch is left out: it %s.", type(self).__name__, i, why)
                 self.skipped += 1
             else:
-                self._take(self.embedding(waveform, sample_rate), real)
-
-    def figure(self) -> SetFigure:
-        """The distance between what has been added on this process, with the reason where there is none."""
-        raise NotImplementedError
+                values = self._embedding(waveform, sample_rate).detach().float().to(self.device)
+                (self.reference if real else self.edited).append(values)
 
     def compute(self) -> Tensor:
         """The distance as a scalar; NaN, with a warning that says why, where there is none."""
-        figure = self.figure()
-        if figure.why:
-            log.warning("%s: %s.", type(self).__name__, figure.why)
-        return torch.tensor(figure.value, device=self.device)
+        found = self.distance(*(_joined(state) for state in (self.edited, self.reference)))
+        if found.why:
+            log.warning("%s: %s.", type(self).__name__, found.why)
+        return torch.tensor(found.value, device=self.device)
 
-    def _take(self, embeddings: Tensor, real: bool) -> None:
-        raise NotImplementedError
+    def reset(self) -> None:
+        """Forget all clips."""
+        super().reset()
+        if self.embedding is not None:  # a process without clips gathers a matrix too, of no rows
+            for name in ("edited", "reference"):
+                setattr(self, name, [torch.zeros(0, self.embedding.dimension, device=self.device)])
+
+    @property
+    def _embedding(self) -> AudioEmbedding:
+        if self.embedding is None:
+            raise InputError(f"embedding: {type(self).__name__} has none; give one of `load_embedding`.")
+        return self.embedding
+
+
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    return state if isinstance(state, Tensor) else torch.cat(state)

@@ -1,4 +1,4 @@
-"""What the AudioMAE hears: linear probes for the instrument of a clip and for the pitch class of a column of its grid."""
+"""Linear probes on AudioMAE's tokens, for the instrument of a clip and the pitch class of a column, and its decoder's error."""
 
 import tempfile
 from collections.abc import Sequence
@@ -15,28 +15,38 @@ from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.parts.audio_mae import (
-    DECODER,
-    PICTURES,
-    Decoder,
-    draw_masked,
-    encode_visible,
-    patches,
-    random_order,
-)
-from apa_lightning.pocket.report.figures import Clips, Figure, probe
-from apa_lightning.utils.bootstrap import bootstrap
+from apa_lightning.pocket.parts.audio_mae import PICTURES, random_order
+from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.linear_probe import probe
+from apa_lightning.pocket.report.pictures import draw_masked
+from apa_lightning.pocket.report.scores import Score
+from apa_lightning.utils.rng import seeded
 
 FOLDS = 5
-MOST_COLUMNS = 2000  # Keeps a probe of 1,280 features at a few seconds.
-INSIDE = 0.8  # Share of a column that one note must fill.
+MOST_COLUMNS = 2000  # keeps a probe of 1,280 features at a few seconds
+INSIDE = 0.8  # share of a column that one note must fill
 MASK_SHARE, MOST_MASKED = 0.8, 64
-STRENGTH = 0.1  # Of the probes of many features beside few columns.
+STRENGTH = 0.1  # of probes with many features and few columns
+#: Probes for pitch: name, pooling rate omega, whether the tokens of a column are averaged.
+PITCH_PROBES = (
+    ("pitch class of a column, tokens side by side", 1, False),
+    ("pitch class of a column, mean token", 1, True),
+    ("pitch class of a column pooled by omega 2", 2, False),
+    ("pitch class of a column pooled by omega 4", 4, False),
+)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Single columns of the grids of some clips: ``clip`` and ``place`` (N,), ``pitch`` class (N,), ``melody`` names."""
+    """Single columns of the grids of some clips.
+
+    Attributes:
+        clip: Numbers (N,) of the clips.
+        place: Numbers (N,) of the columns.
+        pitch: Pitch classes (N,).
+        melody: N names.
+    """
 
     clip: np.ndarray
     place: np.ndarray
@@ -46,14 +56,11 @@ class Columns:
 
 def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Figure]:
-    """The AudioMAE's row of the pocket backbone's table, from its written folder and held-out clips with metadata.
-
-    Args:
-        pictures: folder for ``audio_mae.png``, the reconstruction of masked clips, if the decoder was written too.
+) -> list[Score]:
+    """Measure the probes, and the decoder if it was written too; picture: ``audio_mae.png``. Recordings are not used.
 
     Raises:
-        InputError: too few melodies played alone for the probes.
+        InputError: If there are too few melodies played alone for the probes.
     """
     trained = AudioMAE.from_pretrained(folder / "audio_encoder")
     solos = clips.where(lambda fields: fields["kind"] == "solo")
@@ -64,25 +71,22 @@ def measure(
         "untrained": encode(untrained(seed), banks),
         "filter-bank patches": patches(banks, size).unflatten(1, trained.grid_size),
     }
-    figures = [_instrument(solos, grids, seed)]
-    for name, rate, mean in (
-        ("pitch class of a column, tokens side by side", 1, False),
-        ("pitch class of a column, mean token", 1, True),
-        ("pitch class of a column pooled by omega 2", 2, False),
-        ("pitch class of a column pooled by omega 4", 4, False),
-    ):
+    scores = [_instrument(solos, grids, seed)]
+    for name, rate, mean in PITCH_PROBES:
         columns = sounding_columns(solos.metadata, trained.grid_size[0] // rate, trained.window_seconds, seed)
-        figures.append(_pitch(name, columns, grids, rate, mean, seed))
+        scores.append(_pitch(name, columns, grids, rate, mean, seed))
     if (folder / "audio_encoder" / DECODER).is_file():
-        figures.append(_masked(folder, trained, clips, seed, pictures))
-    return figures
+        scores.append(_masked(folder, trained, clips, seed, pictures))
+    return scores
 
 
 @torch.no_grad()
-def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: Path | None) -> Figure:
-    """How much of the hidden patches' variance the decoder cannot tell, beside from the tokens of an untrained encoder; pictures of
-    one clip of each kind."""
-    decoder = Decoder.load(folder / "audio_encoder" / DECODER)
+def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: Path | None) -> Score:
+    """Share of the hidden patches' variance that the decoder does not predict, and pictures of one clip of each kind.
+
+    Compared with the decoder on the tokens of an untrained encoder.
+    """
+    decoder = PatchDecoder.load(folder / "audio_encoder" / DECODER)
     first = {fields["kind"]: i for i, fields in reversed(list(enumerate(clips.metadata)))}
     chosen = clips.take([*first.values(), *(i for i in range(len(clips)) if i not in first.values())][:MOST_MASKED])
     banks = fbank(chosen.waveform, *trained.input_size)
@@ -91,32 +95,24 @@ def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: 
     seen = order[:, : round(order.shape[1] * (1 - MASK_SHARE))]
     hidden = torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
     target = patches(banks, trained.encoder.patch_embed.patch_size[0])
-    tokens = {"trained": trained.encoder, "untrained": untrained(seed).encoder}
-    predicted = {name: decoder(encode_visible(encoder, banks, seen), seen) for name, encoder in tokens.items()}
+    encoders = (trained.encoder, untrained(seed).encoder)
+    predicted, without = (decoder(encode_visible(encoder, banks, seen), seen) for encoder in encoders)
     mean = target.mean(dim=(0, 1))
 
-    def unexplained(values: Tensor) -> np.ndarray:
+    def unexplained(values: Tensor) -> Tensor:
         errors, deviations = (values - target).square().mean(dim=2), (mean - target).square().mean(dim=2)
-        return ((errors * hidden).sum(dim=1) / (deviations * hidden).sum(dim=1)).numpy()
+        return (errors * hidden).sum(dim=1) / (deviations * hidden).sum(dim=1)
 
     if pictures is not None:
-        draw_masked(
-            pictures / "audio_mae.png",
-            banks[:PICTURES],
-            predicted["trained"][:PICTURES],
-            hidden[:PICTURES],
-            chosen.keys,
-        )
-    value = bootstrap(unexplained(predicted["trained"]), seed)
-    without = float(unexplained(predicted["untrained"]).mean())
+        few = slice(PICTURES)
+        draw_masked(pictures / "audio_mae.png", banks[few], predicted[few], hidden[few], chosen.keys)
     name = f"share of the variance of hidden patches ({MASK_SHARE:.0%} are hidden) that is not told"
-    return Figure("audio_mae", name, *value, len(chosen), without)
+    return Score.of("audio_mae", name, unexplained(predicted), seed, unexplained(without))
 
 
 def untrained(seed: int) -> AudioMAE:
     """The same encoder with random weights."""
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as temporary:
-        torch.manual_seed(seed)
+    with seeded(seed), tempfile.TemporaryDirectory() as temporary:
         save_audio_encoder(POCKET.build_audio_encoder(), Path(temporary) / "audio_encoder", POCKET)
         return AudioMAE.from_pretrained(Path(temporary) / "audio_encoder")
 
@@ -132,8 +128,10 @@ def sounding_columns(metadata: Sequence[dict[str, Any]], count: int, seconds: fl
     """The columns in which one note of a solo melody sounds, at most :data:`MOST_COLUMNS`, drawn by the seed.
 
     Args:
-        metadata: of the clips; ``notes`` are [start, end, midi key, velocity] in seconds.
-        count: columns of a grid. seconds: what they last together.
+        metadata: Metadata of the clips; ``notes`` are [start, end, midi key, velocity] in seconds.
+        count: Columns of a grid.
+        seconds: Duration of a grid.
+        seed: Seed of the draw.
     """
     width = seconds / count
     rows = [
@@ -148,24 +146,23 @@ def sounding_columns(metadata: Sequence[dict[str, Any]], count: int, seconds: fl
     return Columns(clip, place, pitch, [metadata[i]["melody"] for i in clip])
 
 
-def _sounding(notes: Sequence[Sequence[float]], begin: float, end: float) -> int | None:
-    """The key that sounds during most of the time from ``begin`` to ``end``; None where none fills enough of it."""
-    inside, key = max(((min(note[1], end) - max(note[0], begin), int(note[2])) for note in notes), default=(0.0, 0))
-    return key if inside >= INSIDE * (end - begin) else None
+def _sounding(notes: Sequence[Sequence[float]], start: float, end: float) -> int | None:
+    """The key that sounds during most of the time from ``start`` to ``end``; None where none fills enough of it."""
+    inside, key = max(((min(note[1], end) - max(note[0], start), int(note[2])) for note in notes), default=(0.0, 0))
+    return key if inside >= INSIDE * (end - start) else None
 
 
-def _instrument(solos: Clips, grids: dict[str, Tensor], seed: int) -> Figure:
+def _instrument(solos: Clips, grids: dict[str, Tensor], seed: int) -> Score:
     melodies = [fields["melody"] for fields in solos.metadata]
-    _enough(melodies)
+    _require_melodies(melodies)
     labels = [fields["instrument"] for fields in solos.metadata]
-    means = {name: grid.mean(dim=(1, 2)).numpy() for name, grid in grids.items()}
-    right = {name: probe(rows, labels, melodies, FOLDS) for name, rows in means.items()}
-    return _figure("instrument of a solo, mean token", right, seed, ">= 0.95")
+    right = {name: probe(grid.mean(dim=(1, 2)).numpy(), labels, melodies, FOLDS) for name, grid in grids.items()}
+    return _score("instrument of a solo, mean token", right, seed, ">= 0.95")
 
 
-def _pitch(name: str, columns: Columns, grids: dict[str, Tensor], rate: int, mean: bool, seed: int) -> Figure:
-    """The value is the mean over clips of the share of columns that are read right."""
-    _enough(columns.melody)
+def _pitch(name: str, columns: Columns, grids: dict[str, Tensor], rate: int, mean: bool, seed: int) -> Score:
+    """Mean over clips of the share of columns whose pitch class the probe predicts."""
+    _require_melodies(columns.melody)
     right = {}
     for kind, grid in grids.items():
         pooled = pool_tokens(grid, rate).unflatten(1, (grid.shape[1] // rate, -1))
@@ -173,18 +170,17 @@ def _pitch(name: str, columns: Columns, grids: dict[str, Tensor], rate: int, mea
         rows = rows.mean(dim=1) if mean else rows.flatten(1)
         hits = probe(rows.numpy(), columns.pitch.tolist(), columns.melody, FOLDS, 1.0 if mean else STRENGTH)
         right[kind] = np.array([hits[columns.clip == clip].mean() for clip in np.unique(columns.clip)])
-    return _figure(name, right, seed, "" if rate > 1 or mean else ">= 0.7")
+    return _score(name, right, seed, "" if rate > 1 or mean else ">= 0.7")
 
 
-def _enough(melodies: Sequence[str]) -> None:
-    if len(set(melodies)) < FOLDS:
+def _require_melodies(melodies: Sequence[str]) -> None:
+    if (count := len(set(melodies))) < FOLDS:
         raise InputError(
-            f"clips: {len(set(melodies))} melodies of solos; a probe in {FOLDS} folds needs as many. Give more held-out clips."
+            f"clips: {count} melodies of solos; a probe in {FOLDS} folds needs as many. Give more held-out clips."
         )
 
 
-def _figure(name: str, right: dict[str, np.ndarray], seed: int, target: str) -> Figure:
-    beside = {kind: float(values.mean()) for kind, values in right.items() if kind not in ("trained", "untrained")}
-    value, low, high = bootstrap(right["trained"], seed)
-    count = len(right["trained"])
-    return Figure("audio_mae", name, value, low, high, count, float(right["untrained"].mean()), beside, target)
+def _score(name: str, right: dict[str, np.ndarray], seed: int, target: str) -> Score:
+    values = {kind: right.pop(kind) for kind in ("trained", "untrained")}
+    compared = {kind: float(rows.mean()) for kind, rows in right.items()}
+    return Score.of("audio_mae", name, values["trained"], seed, values["untrained"], compared=compared, target=target)

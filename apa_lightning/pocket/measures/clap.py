@@ -1,4 +1,4 @@
-"""Whether the pocket CLAP knows which text belongs to which clip."""
+"""Retrieval between texts and clips by CLAP, and a linear probe on its text branch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,14 @@ from torch import Tensor
 
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.report.figures import Clips, Figure
-from apa_lightning.pocket.report.text_probe import text_figures
+from apa_lightning.pocket.loading import load_part
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.pictures import save_picture
+from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.text_probe import text_scores
 from apa_lightning.pocket.text.prompts import ASKED, INSTRUMENTS
-from apa_lightning.utils.bootstrap import bootstrap
 from apa_lightning.utils.pretrained import no_progress_bars
+from apa_lightning.utils.rng import seeded
 
 CAPTIONS = 64
 TARGETS = {"instrument": ">= 0.95", "genre": ">= 0.90", "accompaniment": ""}
@@ -21,103 +24,93 @@ TARGETS = {"instrument": ">= 0.95", "genre": ">= 0.90", "accompaniment": ""}
 
 def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Figure]:
-    """Retrieval by the paper's prompts among eight, by caption among 64, and a linear probe on the text branch.
+) -> list[Score]:
+    """Measure retrieval by the paper's prompts among eight and by caption among 64, and the probe; picture: ``clap.png``.
 
-    Args:
-        folder: holds ``tokenizer``, ``text_encoder`` and ``feature_extractor``. clips: held-out, with labels and prompts.
-        seed: of the untrained CLAP, of the 64 captions and of the intervals. pictures: folder for ``clap.png``.
-        recordings: real recordings; where a key begins with an instrument's name, that is to be found.
-
-    Raises:
-        InputError: ``folder`` lacks a part.
+    Of the recordings those count whose key starts with an instrument's name, which is to be found.
     """
     require(folder, ("tokenizer", "text_encoder", "feature_extractor"))
-    trained, untrained = embedders(folder, seed)
-    heard, raw = (_embed(clap, clips) for clap in (trained, untrained))
-    figures = []
+    both = embedders(folder, seed)
+    audio = [_embed(clap, clips) for clap in both]
+    scores = []
     for kind, asked in ASKED.items():
-        chosen = [i for i in range(len(clips)) if _said(clips.labels[i], kind) in asked]
+        chosen = [i for i in range(len(clips)) if _asked_label(clips.labels[i], kind) in asked]
         if chosen:
-            answers = [list(asked).index(_said(clips.labels[i], kind)) for i in chosen]
-            right, before = (
-                (vectors[chosen] @ clap.text(list(asked.values())).T).argmax(-1).eq(torch.tensor(answers)).float()
-                for clap, vectors in ((trained, heard), (untrained, raw))
-            )
-            figures.append(
-                Figure(
-                    "clap",
-                    f"text retrieves the {kind} among {len(asked)}",
-                    *bootstrap(right.numpy(), seed),
-                    len(chosen),
-                    float(before.mean()),
-                    {"chance": 1 / len(asked)},
-                    TARGETS[kind],
-                )
-            )
-    figures.append(recall(trained, untrained, heard, raw, clips, seed))
+            answers = [list(asked).index(_asked_label(clips.labels[i], kind)) for i in chosen]
+            vectors = [embeddings[chosen] for embeddings in audio]
+            name = f"text retrieves the {kind} among {len(asked)}"
+            scores.append(_retrieval(name, both, vectors, list(asked.values()), answers, seed, TARGETS[kind]))
+    scores.append(recall(both, audio, clips, seed))
     if recordings is not None:
-        figures += _recorded(trained, untrained, recordings, seed)
+        scores += _recorded(both, recordings, seed)
     if pictures is not None:
-        _draw(pictures / "clap.png", trained, heard, clips)
-    return figures + text_figures("clap", trained.text, untrained.text, seed)
+        _draw(pictures / "clap.png", both[0], audio[0], clips)
+    return scores + text_scores("clap", both[0].text, both[1].text, seed)
 
 
 def embedders(folder: Path, seed: int) -> tuple[ClapEmbedder, ClapEmbedder]:
-    """The CLAP of ``folder`` in fp32, and one of its kind with random weights."""
+    """The CLAP of ``folder`` in single precision, and one of its kind with random weights."""
     with no_progress_bars():
         tokenizer = transformers.RobertaTokenizer.from_pretrained(folder / "tokenizer")
         extractor = transformers.ClapFeatureExtractor.from_pretrained(folder / "feature_extractor")
-        model = transformers.ClapModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    model = load_part(folder, "text_encoder")
+    with seeded(seed):
         untrained = transformers.ClapModel(model.config)
     return ClapEmbedder(model, extractor, tokenizer), ClapEmbedder(untrained, extractor, tokenizer, "untrained")
 
 
-def recall(
-    trained: ClapEmbedder, untrained: ClapEmbedder, heard: Tensor, raw: Tensor, clips: Clips, seed: int
-) -> Figure:
-    """How often a clip's own caption, among up to 64 different ones, is the nearest to it; beside, one of the same labels.
+def recall(both: Sequence[ClapEmbedder], audio: Sequence[Tensor], clips: Clips, seed: int) -> Score:
+    """The share of clips whose own caption is the nearest among up to 64 different ones.
+
+    Compared with the share whose nearest caption has the same labels.
 
     Args:
-        heard, raw: audio embeddings (N, D) of ``clips`` by both.
+        both: The trained and the untrained CLAP.
+        audio: Audio embeddings (N, D) of ``clips`` by both.
+        clips: Clips with prompts and labels.
+        seed: Seed of the captions and the interval.
     """
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = list({clips.prompts[i]: i for i in order}.values())[:CAPTIONS]
     texts, labels = [clips.prompts[i] for i in chosen], [clips.labels[i] for i in chosen]
-    found, before = (
-        (vectors[chosen] @ clap.text(texts).T).argmax(-1).tolist()
-        for clap, vectors in ((trained, heard), (untrained, raw))
+    found, random = (
+        (vectors[chosen] @ clap.text(texts).T).argmax(-1).tolist() for clap, vectors in zip(both, audio, strict=True)
     )
-    right = [float(answer == place) for place, answer in enumerate(found)]
-    same = [labels[answer] == labels[place] for place, answer in enumerate(found)]
-    return Figure(
-        "clap",
-        f"audio-to-text recall@1 among {len(chosen)} captions",
-        *bootstrap(right, seed),
-        len(chosen),
-        sum(answer == place for place, answer in enumerate(before)) / len(chosen),
-        {"caption of the same labels": sum(same) / len(same), "chance": 1 / len(chosen)},
-    )
+    right, without = ([float(answer == i) for i, answer in enumerate(answers)] for answers in (found, random))
+    same = [labels[answer] == labels[i] for i, answer in enumerate(found)]
+    compared = {"caption of the same labels": sum(same) / len(same), "chance": 1 / len(chosen)}
+    name = f"audio-to-text recall@1 among {len(chosen)} captions"
+    return Score.of("clap", name, right, seed, without, compared=compared)
 
 
-def _recorded(trained: ClapEmbedder, untrained: ClapEmbedder, recordings: Clips, seed: int) -> list[Figure]:
+def _retrieval(
+    name: str,
+    both: Sequence[ClapEmbedder],
+    audio: Sequence[Tensor],
+    texts: list[str],
+    answers: Sequence[int],
+    seed: int,
+    target: str = "",
+) -> Score:
+    """The share of clips whose nearest text is the right one."""
+    right, random = (
+        (vectors @ clap.text(texts).T).argmax(-1).eq(torch.tensor(answers)).float()
+        for clap, vectors in zip(both, audio, strict=True)
+    )
+    return Score.of("clap", name, right, seed, random, compared={"chance": 1 / len(texts)}, target=target)
+
+
+def _recorded(both: Sequence[ClapEmbedder], recordings: Clips, seed: int) -> list[Score]:
     names = list(INSTRUMENTS)
     named = {
         i: name for i, key in enumerate(recordings.keys) for name in names if key.startswith(name.replace(" ", "_"))
     }
     if not named:
         return []
-    chosen = recordings.take(list(named))
-    answers = torch.tensor([names.index(name) for name in named.values()])
-    texts = list(ASKED["instrument"].values())
-    right, before = (
-        (_embed(clap, chosen) @ clap.text(texts).T).argmax(-1).eq(answers).float() for clap in (trained, untrained)
-    )
-    values = bootstrap(right.numpy(), seed)
+    audio = [_embed(clap, recordings.take(list(named))) for clap in both]
+    answers = [names.index(name) for name in named.values()]
     title = f"text retrieves the instrument among {len(names)}: real recordings"
-    return [Figure("clap", title, *values, len(named), float(before.mean()), {"chance": 1 / len(names)})]
+    return [_retrieval(title, both, audio, list(ASKED["instrument"].values()), answers, seed)]
 
 
 def _embed(clap: ClapEmbedder, clips: Clips) -> Tensor:
@@ -125,31 +118,28 @@ def _embed(clap: ClapEmbedder, clips: Clips) -> Tensor:
     return torch.stack([clap.audio(waveform, clips.sample_rate) for waveform in clips.waveform])
 
 
-def _said(labels: Sequence[str], kind: str) -> str:
+def _asked_label(labels: Sequence[str], kind: str) -> str:
     """The label that a prompt of this kind asks for; "" where the clip is of another kind."""
-    if (len(labels) == 2) != (kind == "accompaniment"):
-        return ""
-    return labels[-1]
+    return labels[-1] if (len(labels) == 2) == (kind == "accompaniment") else ""
 
 
-def _draw(path: Path, clap: ClapEmbedder, heard: Tensor, clips: Clips) -> None:
-    """Mean cosine of clips (rows, by labels) and the paper's prompts (columns)."""
-    from matplotlib.figure import Figure as Canvas
+def _draw(path: Path, clap: ClapEmbedder, audio: Tensor, clips: Clips) -> None:
+    """Draw the mean cosine of clips (rows, by labels) and the paper's prompts (columns)."""
+    from matplotlib.figure import Figure
 
     texts = {text: label for kind in TARGETS if TARGETS[kind] for label, text in ASKED[kind].items()}
-    cosines = heard @ clap.text(list(texts)).T
+    cosines = audio @ clap.text(list(texts)).T
     rows = {
         label: cosines[[i for i, labels in enumerate(clips.labels) if labels == [label]]] for label in texts.values()
     }
     rows = {label: values.mean(0) for label, values in rows.items() if len(values)}
     if not rows:
         return
-    canvas = Canvas(figsize=(9, 7), layout="constrained")
+    canvas = Figure(figsize=(9, 7), layout="constrained")
     axis = canvas.subplots()
     image = axis.imshow(torch.stack(list(rows.values())), aspect="auto", vmin=-1, vmax=1, cmap="RdBu_r")
     axis.set_xticks(range(len(texts)), list(texts), rotation=90, fontsize=8)
     axis.set_yticks(range(len(rows)), list(rows), fontsize=8)
     axis.set_title("Mean cosine of held-out clips and the paper's prompts", fontsize=9)
     canvas.colorbar(image)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=90)
+    save_picture(canvas, path)

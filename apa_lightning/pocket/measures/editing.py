@@ -13,10 +13,12 @@ import torch
 
 from apa_lightning.audio import MelSpec, log_mel, save_audio
 from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.pocket.instrument_judge import InstrumentJudge
 from apa_lightning.pocket.measures.judge import of_known_instrument
-from apa_lightning.pocket.parts.judge import InstrumentJudge
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Outcome, Trials, recorded_trials, rendered_trials
-from apa_lightning.pocket.report.figures import Clips, Figure, draw_mels
+from apa_lightning.pocket.report.pictures import draw_mels
+from apa_lightning.pocket.report.scores import Score
 from apa_lightning.utils.atomic_files import atomic_path
 from apa_lightning.utils.bootstrap import bootstrap
 
@@ -36,17 +38,19 @@ SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lamb
 
 def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Figure]:
-    """The adapter beside text alone, SDEdit, no edit at all and the truth; then one knob at a time.
+) -> list[Score]:
+    """Compare the adapter with text alone, SDEdit, no edit and the truth; then vary one knob at a time.
 
     Args:
-        folder: a whole pocket backbone with ``judge`` and ``adapter.safetensors``. clips: held-out, each melody on several
-            instruments. seed: of trials, noise and intervals.
-        pictures: folder for ``trade_off.png``, ``edits.png``, ``editing.json`` and some edits as sound.
-        recordings: real recordings; those of a known instrument are edited too, whatever comes out.
+        folder: A whole pocket backbone with ``judge`` and ``adapter.safetensors``.
+        clips: Held-out clips, each melody on several instruments.
+        seed: Seed of trials, noise and intervals.
+        pictures: Folder for ``trade_off.png``, ``edits.png``, ``editing.json`` and some edits as sound.
+        recordings: Real recordings; those of a known instrument are edited too.
 
     Raises:
-        InputError: ``folder`` lacks a part; no melody was rendered on two instruments.
+        InputError: If ``folder`` lacks a part.
+        ValueError: If no melody was rendered on two instruments.
     """
     judge = InstrumentJudge.from_pretrained(folder)
     adapter = folder / "adapter.safetensors"
@@ -114,7 +118,7 @@ class Bench:
             found["truth"] = self.note("truth", self.trials.truths)
         return found
 
-    def figures(self, of: str, untrained: AudioEditor, seed: int) -> list[Figure]:
+    def figures(self, of: str, untrained: AudioEditor, seed: int) -> list[Score]:
         """All that is to be proven, on trials with a truth."""
         systems = self.systems()
         plain = self.note("untrained adapter", lambda: self.trials.edit(untrained, **POINT))
@@ -130,7 +134,7 @@ class Bench:
             ("pitch accuracy to the truth", "pitch_to_truth", ""),
         ]
         figures = [
-            Figure(
+            Score(
                 "editing",
                 f"adapter{of}: {name}",
                 *bootstrap(getattr(ours, field), seed),
@@ -152,7 +156,7 @@ class Bench:
             for name, field in (("chroma similarity", "chroma"), ("pitch accuracy", "pitch")):
                 gain = getattr(ours, field) - getattr(found, field)
                 words = f"adapter above {other}{of}: {name}"
-                figures.append(Figure("editing", words, *bootstrap(gain, seed), len(self.trials), target="low > 0"))
+                figures.append(Score("editing", words, *bootstrap(gain, seed), len(self.trials), target="low > 0"))
         return figures + self.swept(seed)
 
     def equal_recognition(self, ours: Outcome) -> tuple[Outcome, float]:
@@ -163,7 +167,7 @@ class Bench:
         best = min(enough) if enough else max(found, key=lambda strength: often[strength])
         return found[best], best
 
-    def swept(self, seed: int) -> list[Figure]:
+    def swept(self, seed: int) -> list[Score]:
         """One row per value of each knob: chroma above the floor, with recognition and pitch beside."""
         figures = []
         for knob, values in SWEEPS.items():
@@ -171,10 +175,10 @@ class Bench:
                 found = self.at(knob, value)
                 beside = {"recognised": float(found.recognised.mean()), "pitch": float(np.nanmean(found.pitch))}
                 name = f"{SYMBOLS[knob]} {value:g}: chroma similarity above the shuffled floor"
-                figures.append(Figure("editing", name, *bootstrap(found.margin, seed), len(self.trials), None, beside))
+                figures.append(Score("editing", name, *bootstrap(found.margin, seed), len(self.trials), None, beside))
         return figures
 
-    def recorded(self, seed: int) -> list[Figure]:
+    def recorded(self, seed: int) -> list[Score]:
         """Real recordings: no truth and no targets."""
         systems, figures = self.systems(), []
         for name, field in (
@@ -188,7 +192,7 @@ class Bench:
             if not len(known):
                 continue  # a single recording has no floor
             words = f"adapter, real recordings: {name}"
-            figures.append(Figure("editing", words, *bootstrap(known, seed), len(known), None, beside))
+            figures.append(Score("editing", words, *bootstrap(known, seed), len(known), None, beside))
         return figures
 
     def keep(self, folder: Path, most: int = 8) -> None:
@@ -221,9 +225,9 @@ def as_means(outcome: Outcome, seed: int) -> dict[str, list[float | None]]:
 
 def draw_trade_off(path: Path, bench: Bench, seed: int) -> None:
     """Fig. 2 of the paper: transfer against fidelity, one curve per knob, with 95 % intervals."""
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure
 
-    canvas = Canvas(figsize=(11, 4.6), layout="constrained")
+    canvas = Figure(figsize=(11, 4.6), layout="constrained")
     for axis, (field, words) in zip(
         canvas.subplots(1, 2),
         (("margin", "chroma similarity above the shuffled floor"), ("pitch", "pitch accuracy to the source")),

@@ -1,69 +1,57 @@
-"""How often the judge names the instrument of true renders, as they are, through the VAE, and through VAE and vocoder."""
+"""Accuracy of the instrument judge on true renders and recordings, directly and through VAE and vocoder."""
 
 from pathlib import Path
 
 import torch
 
-from apa_lightning.audio import normalise_level
+from apa_lightning.audio import normalize_level
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
-from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.report.figures import Clips, Figure
-from apa_lightning.utils.bootstrap import bootstrap
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.scores import Score
+from apa_lightning.utils.rng import seeded
 
 
 def measure(
     folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Figure]:
-    """Accuracy on held-out solos, and on real recordings whose key begins with an instrument's name.
-
-    Args:
-        folder: holds ``judge`` and a whole backbone. clips: held-out, with metadata. seed: of the untrained judge and of the
-            intervals. pictures: none are drawn. recordings: real recordings in windows.
+) -> list[Score]:
+    """Measure accuracy on held-out solos, and on real recordings whose key starts with an instrument's name.
 
     Raises:
-        InputError: ``folder`` lacks the judge or a part of the backbone; there is no solo among the clips.
+        InputError: If ``folder`` lacks the judge or a part of the backbone.
     """
-    judge = InstrumentJudge.from_pretrained(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    trained = InstrumentJudge.from_pretrained(folder)
+    with seeded(seed):
         untrained = InstrumentJudge().eval()
     backbone = load_backbone(folder)
     solos = clips.where(lambda fields: fields.get("kind") == "solo" and fields.get("instrument") in NAMES)
-    heard = [("true renders", solos, [fields["instrument"] for fields in solos.metadata])]
+    sets = [("true renders", solos, [fields["instrument"] for fields in solos.metadata])]
     if recordings is not None and (named := of_known_instrument(recordings)):
-        heard.append(("real recordings", recordings.take(list(named)), list(named.values())))
-    figures = []
-    for name, chosen, true in heard:
+        sets.append(("real recordings", recordings.take(list(named)), list(named.values())))
+    scores = []
+    for name, chosen, true in sets:
         if not true:
             continue
         again = round_trip(backbone, chosen.waveform)
         for of, waveforms in ((name, chosen.waveform), (f"{name} through VAE and vocoder", again)):
-            right, before = (
-                [float(said == one) for said, one in zip(who.names(waveforms), true, strict=True)]
-                for who in (judge, untrained)
+            right, random = (
+                [float(answer == one) for answer, one in zip(judge.names(waveforms), true, strict=True)]
+                for judge in (trained, untrained)
             )
-            figures.append(
-                Figure(
-                    "judge",
-                    f"instrument of {of}",
-                    *bootstrap(right, seed),
-                    len(right),
-                    sum(before) / len(before),
-                    {"chance": 1 / len(NAMES)},
-                )
-            )
-    return figures
+            compared = {"chance": 1 / len(NAMES)}
+            scores.append(Score.of("judge", f"instrument of {of}", right, seed, random, compared=compared))
+    return scores
 
 
 def of_known_instrument(recordings: Clips) -> dict[int, str]:
-    """Number and instrument of the recordings whose key begins with the name of one of the eight."""
+    """Number and instrument of the recordings whose key starts with the name of one of the eight."""
     keys = [key.replace("_", " ").lower() for key in recordings.keys]
     return {i: name for i, key in enumerate(keys) for name in NAMES if key.startswith(name)}
 
 
 @torch.no_grad()
 def round_trip(backbone: Backbone, waveforms: torch.Tensor) -> torch.Tensor:
-    """Waveforms (N, S) encoded and decoded: the ceiling of what an edit can sound like."""
-    parts = [backbone.decode(backbone.encode_audio(normalise_level(part))) for part in waveforms.split(8)]
+    """Waveforms (N, S) encoded and decoded: the upper limit of an edit's quality."""
+    parts = [backbone.decode(backbone.encode_audio(normalize_level(part))) for part in waveforms.split(8)]
     return torch.cat(parts)

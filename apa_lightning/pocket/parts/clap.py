@@ -1,4 +1,4 @@
-"""The pocket CLAP: one space for 5 s of music and for prompts, learned by telling pairs apart (arXiv 2211.06687)."""
+"""Training the pocket CLAP: one space for 5 s of music and for prompts, by contrast of pairs (arXiv 2211.06687)."""
 
 import random
 from collections.abc import Sequence
@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.parts.labels import LABELS, label_loss
-from apa_lightning.pocket.parts.part import PocketPart, save_half
+from apa_lightning.pocket.loading import load_part
+from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, check_share, save_half
 from apa_lightning.pocket.text.prompts import ASKED, described, description, label_captions
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer
-from apa_lightning.utils.pretrained import no_progress_bars
-from apa_lightning.utils.rng import generator_for
+from apa_lightning.utils.rng import generator_for, seeded
 
 
 class PocketClap(PocketPart):
@@ -26,56 +25,42 @@ class PocketClap(PocketPart):
     All clips of a batch with the same labels or the same prompt are right answers to it.
 
     Args:
-        folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
-        level: lowest and highest gain in dB that a training clip is given: how loud a recording is says nothing.
-        labelled: share of training prompts that are replaced by the clip's labels in one of the 15 templates, which rendered
-            music has not.
-        described: share of training prompts with words of description added, which the audio knows nothing of.
-        label_weight: of telling a clip's AudioSet labels from its audio and from its prompt, beside the contrastive loss; 0:
-            without. LAION's CLAP begins with an audio tower that has learned AudioSet's labels (arXiv 2211.06687, Sec. 3.1);
-            this one learns both at once, and without it stays at chance for hundreds of steps. The text tower loses what the
-            audio hardly tells, such as whether one instrument or two are asked for, without it.
-        start: a folder whose CLAP to go on from instead of random weights; the heads that tell labels begin anew.
-
-    Raises:
-        InputError: a setting that cannot be, no CLAP in ``start``, or clips shorter than the 5 s that CLAP reads.
+        folder: Folder of the pocket backbone.
+        level: Lowest and highest gain in dB of a training clip: the level of a recording says nothing about its content.
+        labelled: Share of training prompts that are replaced by the clip's labels in one of the 15 templates, which rendered
+            music does not have.
+        described: Share of training prompts with added words of description, about which the audio says nothing.
+        label_weight: Weight of predicting a clip's AudioSet labels from its audio and from its prompt, next to the
+            contrastive loss; 0: none. LAION's CLAP starts from an audio tower that has learned AudioSet's labels (arXiv
+            2211.06687, Sec. 3.1); this one learns both at once, and without the labels it stays at chance for hundreds of
+            steps, and the text tower loses what the audio hardly tells, such as whether one instrument or two are asked for.
+        start: Folder whose CLAP replaces random weights; the heads that predict labels start anew.
+        **schedule: Settings of :class:`PocketPart`.
     """
 
     writes = ("tokenizer", "text_encoder", "feature_extractor")
 
     def __init__(
         self,
-        folder: Path = Path("runs/pocket/model"),
-        learning_rate: float = 2e-3,
-        warmup_steps: int = 100,
-        weight_decay: float = 0.05,
-        betas: tuple[float, float] = (0.9, 0.98),
+        folder: Path = FOLDER,
         level: tuple[float, float] = (-18.0, 6.0),
         labelled: float = 0.25,
         described: float = 0.1,
         label_weight: float = 0.0,
         start: Path | None = None,
-        seed: int = 0,
+        **schedule: Any,
     ):
-        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
-        if level[0] > level[1]:
-            raise InputError(f"model.level: {level}; give the lowest gain first, in dB.")
-        for name, share in (("labelled", labelled), ("described", described)):
-            if not 0 <= share <= 1:
-                raise InputError(f"model.{name}: {share}; it must be between 0 and 1.")
-        if label_weight < 0:
-            raise InputError(f"model.label_weight: {label_weight}; it must not be negative.")
+        super().__init__(folder, **schedule)
+        check(level[0] <= level[1], "level", level, "give the lowest gain first, in dB.")
+        check_share("labelled", labelled)
+        check_share("described", described)
+        check_not_negative("label_weight", label_weight)
         self.level, self.labelled, self.described, self.label_weight = tuple(level), labelled, described, label_weight
         self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(self.seed):
             self.model = POCKET.build_clap(self.tokenizer)
             if start is not None:
-                require(Path(start), ("text_encoder",))
-                with no_progress_bars():
-                    self.model = transformers.ClapModel.from_pretrained(
-                        Path(start) / "text_encoder", dtype=torch.float32
-                    )
+                self.model = load_part(Path(start), "text_encoder")
             self.model.train()
             widths = {"audio": self.model.audio_model.config.hidden_size, "text": self.model.config.projection_dim}
             self.label_heads = nn.ModuleDict(
@@ -89,18 +74,17 @@ class PocketClap(PocketPart):
             for prompt, labels in zip(batch["prompt"], batch["labels"], strict=True)
         ]
         prompts = [described(rng, text, description(rng)) if rng.random() < self.described else text for text in texts]
-        waveform = self._louder(self._cut(batch["waveform"], self.draws("cut")))
-        with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
-            torch.manual_seed(self.draws("dropout").initial_seed())
-            by_audio, by_text, states = self._read(waveform, prompts)
+        waveform = self._with_gain(self._cut(batch["waveform"], self.draws("cut")))
+        with self.dropout_draws():
+            by_audio, by_text, states = self._encode(waveform, prompts)
         same = same_meaning(batch["labels"], texts).to(by_audio.device)
         contrast = contrastive_loss(by_audio, by_text, same)
         labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in states.items()}
         loss = contrast + self.label_weight * sum(labels.values())
-        figures = {"contrast": contrast, "scale": self.model.logit_scale_a.exp()}
-        figures |= {f"labels_from_{name}": value for name, value in labels.items()}
+        scores = {"contrast": contrast, "scale": self.model.logit_scale_a.exp()}
+        scores |= {f"labels_from_{name}": value for name, value in labels.items()}
         self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
-        self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=len(prompts))
+        self.log_dict({f"train/{name}": value for name, value in scores.items()}, batch_size=len(prompts))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -113,8 +97,8 @@ class PocketClap(PocketPart):
         same = same_meaning(batch["labels"], batch["prompt"]).to(self.device)
         by_audio, by_text = self._logits(waveform, batch["prompt"])
         found = same[torch.arange(count, device=same.device), by_audio.argmax(-1)].float().mean()
-        figures = {"val/loss": contrastive_loss(by_audio, by_text, same), "val/found": found}
-        self.log_dict(figures, batch_size=count, sync_dist=True)
+        scores = {"val/loss": contrastive_loss(by_audio, by_text, same), "val/found": found}
+        self.log_dict(scores, batch_size=count, sync_dist=True)
         for name in ("instrument", "genre"):
             asked = ASKED[name]
             chosen = [i for i, labels in enumerate(batch["labels"]) if len(labels) == 1 and labels[0] in asked]
@@ -126,11 +110,14 @@ class PocketClap(PocketPart):
 
     def _logits(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Scaled cosines of B clips (B, S) and N prompts: (B, N) and (N, B)."""
-        return self._read(waveform, prompts)[:2]
+        return self._encode(waveform, prompts)[:2]
 
-    def _read(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """:meth:`_logits`, and what labels are told from, (B, D): ``audio``, the tower's output before its projection, as
-        LAION's, and ``text``, the embedding itself, which the other parts read."""
+    def _encode(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """:meth:`_logits`, and the inputs (B, D) of the label heads.
+
+        Of ``audio`` it is the tower's output before its projection, as in LAION's CLAP; of ``text`` the embedding itself,
+        which the other parts read.
+        """
         tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
         features = clap_features(waveform, self.feature_extractor)
         output = self.model(
@@ -143,7 +130,7 @@ class PocketClap(PocketPart):
         return by_audio, by_text, {"audio": output.audio_model_output.pooler_output, "text": embeds}
 
     def _cut(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
-        """What CLAP reads of (B, S), from one random place of the batch."""
+        """A piece of (B, S) as long as CLAP reads, from one random place of the batch."""
         size = self.feature_extractor.nb_max_samples
         if (spare := waveform.shape[1] - size) < 0:
             raise InputError(
@@ -153,7 +140,7 @@ class PocketClap(PocketPart):
         start = int(torch.randint(spare + 1, (), generator=generator))
         return waveform[:, start : start + size]
 
-    def _louder(self, waveform: Tensor) -> Tensor:
+    def _with_gain(self, waveform: Tensor) -> Tensor:
         low, high = self.level
         gain = low + (high - low) * torch.rand(len(waveform), 1, generator=self.draws("level"))
         return waveform * (10 ** (gain / 20)).to(waveform)
@@ -184,7 +171,7 @@ def feature_extractor() -> transformers.ClapFeatureExtractor:
 
 
 def clap_features(waveform: Tensor, extractor: transformers.ClapFeatureExtractor) -> Tensor:
-    """What ``extractor`` makes of clips that are as long as it reads, batched: (B, S) -> (B, 1, T = S // hop + 1, F), in dB."""
+    """The features of ``extractor``, batched: clips (B, S) as long as it reads -> (B, 1, T = S // hop + 1, F), in dB."""
     with torch.autocast(waveform.device.type, enabled=False):
         size = extractor.fft_window_size
         window = torch.hann_window(size, dtype=torch.float32, device=waveform.device)
@@ -197,7 +184,7 @@ def clap_features(waveform: Tensor, extractor: transformers.ClapFeatureExtractor
 
 
 def same_meaning(labels: Sequence[Sequence[str]], prompts: Sequence[str]) -> Tensor:
-    """Which clip's prompt is right for which clip: (B, B), where labels or prompts are the same."""
+    """Matrix (B, B) of the prompts that are right for a clip: its labels or its prompt are the same."""
     pairs = list(zip(map(tuple, labels), prompts, strict=True))
     return torch.tensor([[a[0] == b[0] or a[1] == b[1] for b in pairs] for a in pairs])
 
@@ -206,7 +193,9 @@ def contrastive_loss(by_audio: Tensor, by_text: Tensor, same: Tensor) -> Tensor:
     """Mean cross-entropy of both directions, all right answers equally likely.
 
     Args:
-        by_audio, by_text: logits (B, B), rows of clips and of prompts. same: which are right (B, B), symmetric.
+        by_audio: Logits (B, B), one row per clip.
+        by_text: Logits (B, B), one row per prompt.
+        same: Right answers (B, B), symmetric.
     """
     targets = same.to(by_audio)
     targets = targets / targets.sum(-1, keepdim=True)

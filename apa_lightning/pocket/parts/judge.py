@@ -1,103 +1,39 @@
-"""The judge: names the instrument of a solo, and takes no part in training or guiding what it judges.
-
-CLAP and AudioMAE are parts of the pocket, so neither can say whether an edit came out right; this small ResNet can.
-"""
+"""Training the instrument judge on rendered solos."""
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
-from timm.models.resnet import BasicBlock, ResNet
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn import functional as F
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
-from apa_lightning.errors import InputError
-from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.parts.part import PocketPart
-from apa_lightning.pocket.parts.vae import LOG_MEL_MEAN, LOG_MEL_STD
-from apa_lightning.pocket.text.prompts import INSTRUMENTS
-from apa_lightning.utils.pretrained import frozen, no_progress_bars
-from apa_lightning.utils.rng import generator_for, randn
+from apa_lightning.pocket.instrument_judge import JUDGE_FILE, NAMES, InstrumentJudge, judged_mel
+from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart
+from apa_lightning.utils.rng import generator_for, randn, seeded
 
-NAMES = tuple(INSTRUMENTS)
-_FILE = "judge/model.safetensors"
 _SILENCE = -11.5129  # log(1e-5), the floor of log-mels
 _MASKED = (48, 10)  # longest stretch of frames and of bins that is hidden from a training clip
 
 
-class InstrumentJudge(nn.Module):
-    """Which of the paper's eight instruments plays: waveform at 16 kHz -> log-mel -> ResNet of 0.3 M parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        sizes: Any = {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128), "in_chans": 1}
-        self.net = ResNet(cast(Any, BasicBlock), **sizes, num_classes=len(NAMES), drop_rate=0.1)
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> "InstrumentJudge":
-        """The judge of a pocket folder.
-
-        Raises:
-            InputError: it has none; the message names the recipe.
-        """
-        if not (path := Path(folder) / _FILE).is_file():
-            raise InputError(
-                f"{folder} holds no judge. Make it first: python -m apa_lightning fit --config configs/pocket/judge.yaml "
-                f"--model.folder {folder}"
-            )
-        judge = cls()
-        judge.load_state_dict(load_file(path))
-        return frozen(judge)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Logits (B, 8) over :data:`NAMES` of log-mels (B, 1, T, 64)."""
-        return self.net((mel - LOG_MEL_MEAN) / LOG_MEL_STD)
-
-    @torch.no_grad()
-    def names(self, waveforms: Tensor, batch_size: int = 32) -> list[str]:
-        """The most likely instrument of each waveform (N, S) at 16 kHz, whatever its level."""
-        logits = [self(judged_mel(part)) for part in waveforms.split(batch_size)]
-        return [NAMES[i] for part in logits for i in part.argmax(-1).tolist()]
-
-
 class PocketJudge(PocketPart):
-    """Trains the judge on rendered solos; half of each batch is heard through the VAE, whose blur is no instrument's fault.
+    """Trains the judge; half of each batch goes through the VAE, so that its blur does not count against an instrument.
 
     Args:
-        folder, learning_rate, warmup_steps, weight_decay, betas, seed: see :class:`PocketPart`; ``folder``'s ``vae`` is read.
-
-    Raises:
-        InputError: a setting cannot be; ``folder`` lacks the VAE.
+        folder: Folder of the pocket backbone; its ``vae`` is read.
+        **schedule: Settings of :class:`PocketPart`.
     """
 
     writes = ("judge",)
+    evaluated = ("vae",)
 
-    def __init__(
-        self,
-        folder: Path = Path("runs/pocket/model"),
-        learning_rate: float = 2e-3,
-        warmup_steps: int = 50,
-        weight_decay: float = 0.05,
-        betas: tuple[float, float] = (0.9, 0.99),
-        seed: int = 0,
-    ):
-        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
-        require(self.folder, ("vae",))
-        with no_progress_bars():
-            self.vae = frozen(AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=torch.float32))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for(seed, "judge").initial_seed())
+    def __init__(self, folder: Path = FOLDER, **schedule: Any):
+        super().__init__(folder, **schedule)
+        self.vae = load_frozen(self.folder, "vae")
+        with seeded(generator_for(self.seed, "judge").initial_seed()):
             self.judge = InstrumentJudge()
-
-    def train(self, mode: bool = True) -> "PocketJudge":
-        """The VAE stays in eval mode."""
-        super().train(mode)
-        self.vae.eval()
-        return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         mel, answers = solos(batch)
@@ -106,8 +42,7 @@ class PocketJudge(PocketPart):
         draw = self.draws("disguise")
         half = len(mel) // 2
         mel = torch.cat([self._through_vae(mel[:half]), mel[half:]]) if half else mel
-        with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
-            torch.manual_seed(self.draws("dropout").initial_seed())
+        with self.dropout_draws():
             logits = self.judge(disguised(mel, draw))
         loss = F.cross_entropy(logits, answers, label_smoothing=0.05)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mel))
@@ -117,12 +52,12 @@ class PocketJudge(PocketPart):
         mel, answers = solos(batch)
         if not len(mel):
             return
-        for name, heard in (("accuracy", mel), ("accuracy_through_vae", self._through_vae(mel))):
-            logits = self.judge(heard)
-            right = (logits.argmax(-1) == answers).float().mean()
+        logits = self.judge(mel)
+        self.log("val/loss", F.cross_entropy(logits, answers), batch_size=len(mel), sync_dist=True)
+        through_vae = self.judge(self._through_vae(mel))
+        for name, values in (("accuracy", logits), ("accuracy_through_vae", through_vae)):
+            right = (values.argmax(-1) == answers).float().mean()
             self.log(f"val/{name}", right, batch_size=len(mel), prog_bar=True, sync_dist=True)
-            if name == "accuracy":
-                self.log("val/loss", F.cross_entropy(logits, answers), batch_size=len(mel), sync_dist=True)
 
     @torch.no_grad()
     def _through_vae(self, mel: Tensor) -> Tensor:
@@ -130,16 +65,11 @@ class PocketJudge(PocketPart):
 
     def write(self, folder: Path) -> None:
         (folder / "judge").mkdir()
-        save_file(copy.deepcopy(self.judge).cpu().half().state_dict(), folder / _FILE)
-
-
-def judged_mel(waveforms: Tensor, lengths: Any = None) -> Tensor:
-    """Log-mel (B, 1, T, 64) of waveforms (B, S) at a peak of 0.5."""
-    return log_mel(normalise_level(waveforms, lengths=lengths), MelSpec())
+        save_file(copy.deepcopy(self.judge).cpu().half().state_dict(), folder / JUDGE_FILE)
 
 
 def solos(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Log-mels (N, 1, T, 64) and numbers of the instruments (N,) of those items of a batch that are solos of the eight."""
+    """Log-mels (N, 1, T, 64) and instrument numbers (N,) of those items of a batch that are solos of the eight."""
     numbers = [
         NAMES.index(fields["instrument"]) if fields.get("kind") == "solo" and fields.get("instrument") in NAMES else -1
         for fields in batch["metadata"]

@@ -1,4 +1,4 @@
-"""The pocket text encoder: T5 (arXiv 1910.10683) learns to fill in and to restate prompts, then loses its decoder."""
+"""Training the pocket text encoder: T5 (arXiv 1910.10683) fills in and restates prompts, then loses its decoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,66 +9,55 @@ import transformers
 from torch import Tensor
 
 from apa_lightning.backbones.architectures import POCKET
-from apa_lightning.errors import InputError
-from apa_lightning.pocket.parts.part import PocketPart, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_share, save_half
+from apa_lightning.pocket.text.span_corruption import span_corruption
 from apa_lightning.pocket.text.tokenizers import SENTINELS, t5_tokenizer
-from apa_lightning.utils.rng import generator_for
+from apa_lightning.utils.rng import generator_for, seeded
 
-IGNORED = -100  # no loss here: transformers' sign
+IGNORED = -100  # transformers' mark of a label without loss
 
 
 class PocketTextEncoder(PocketPart):
     """Trains a ``T5ForConditionalGeneration`` on two of T5's kinds of task and writes its encoder and tokenizer.
 
-    Some captions lose spans that the decoder fills in; the others are restated in the one plain wording of their meaning,
-    for which the decoder sees the mean of the encoder's states alone (as Sentence-T5 reads them, arXiv 2108.08877): so
-    captions that mean the same come out alike. Spans alone are not enough: no context tells an instrument's name, so the
-    encoder soon forgets those that it reads. Batches need ``prompt`` and ``plain``.
+    Some captions lose spans that the decoder fills in; the others are restated in one plain wording of their meaning, for
+    which the decoder reads only the mean of the encoder's states (as in Sentence-T5, arXiv 2108.08877): so captions of the
+    same meaning become alike. Spans alone are not enough: no context tells an instrument's name, so the encoder soon
+    forgets the names that it reads. Batches need ``prompt`` and ``plain``.
 
     Args:
-        folder, learning_rate, warmup_steps, weight_decay, betas, seed: as :class:`PocketPart`.
-        restated: share of captions to restate.
-        noise_density: share of the other captions' tokens that is missing; T5's 0.15 would be one word of most.
-        mean_span: mean length in tokens of what is missing in one place.
-
-    Raises:
-        InputError: a setting that cannot be.
+        folder: Folder of the pocket backbone.
+        restated: Share of captions to restate.
+        noise_density: Share of the other captions' tokens that is missing; T5's 0.15 would be one word of most.
+        mean_span: Mean length in tokens of a missing span.
+        **schedule: Settings of :class:`PocketPart`.
     """
 
     writes = ("tokenizer_2", "text_encoder_2")
 
     def __init__(
         self,
-        folder: Path = Path("runs/pocket/model"),
-        learning_rate: float = 2e-3,
-        warmup_steps: int = 200,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.99),
+        folder: Path = FOLDER,
         restated: float = 0.5,
         noise_density: float = 0.25,
         mean_span: float = 2.0,
-        seed: int = 0,
+        **schedule: Any,
     ):
-        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
-        if not 0 <= restated <= 1:
-            raise InputError(f"model.restated: {restated}; it must be between 0 and 1.")
-        if not 0 < noise_density < 1:
-            raise InputError(f"model.noise_density: {noise_density}; it must be above 0 and below 1.")
-        if mean_span < 1:
-            raise InputError(f"model.mean_span: {mean_span}; it must be at least 1 token.")
+        super().__init__(folder, **schedule)
+        check_share("restated", restated)
+        check(0 < noise_density < 1, "noise_density", noise_density, "it must be above 0 and below 1.")
+        check(mean_span >= 1, "mean_span", mean_span, "it must be at least 1 token.")
         self.restated, self.noise_density, self.mean_span = restated, noise_density, mean_span
         self.tokenizer = t5_tokenizer()
         self.sentinels = [cast(int, self.tokenizer.convert_tokens_to_ids(f"<extra_id_{i}>")) for i in range(SENTINELS)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(self.seed):
             self.model = transformers.T5ForConditionalGeneration(POCKET.t5_config(self.tokenizer)).train()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         generator = self.draws("spans")
         restated = torch.rand(len(batch["prompt"]), generator=generator) < self.restated
         inputs = self.tasks(batch["prompt"], batch["plain"], restated.tolist(), generator)
-        with torch.random.fork_rng(devices=[]):  # dropout's draws too depend on the step alone
-            torch.manual_seed(self.draws("dropout").initial_seed())
+        with self.dropout_draws():
             loss = self.answer(inputs, restated).loss
         self.log("train/loss", loss, batch_size=len(restated), prog_bar=True)
         return loss
@@ -82,16 +71,16 @@ class PocketTextEncoder(PocketPart):
         inputs = self.tasks(batch["prompt"], batch["plain"], whole.tolist(), generator)
         output = self.answer(inputs, whole)
         right = (output.logits.argmax(-1) == inputs["labels"]) | (inputs["labels"] == IGNORED)
-        figures = {
+        scores = {
             "val/loss": self.restated * output.loss + (1 - self.restated) * filled.loss,
             "val/loss_spans": filled.loss,
             "val/loss_restated": output.loss,
             "val/restated": right.all(-1).float().mean(),
         }
-        self.log_dict(figures, batch_size=count, sync_dist=True)
+        self.log_dict(scores, batch_size=count, sync_dist=True)
 
     def answer(self, inputs: dict[str, Tensor], restated: Tensor) -> Any:
-        """What the decoder says to :meth:`tasks`; of the ``restated`` captions (B,) it sees the mean state alone."""
+        """The decoder's output for :meth:`tasks`; of the ``restated`` captions (B,) it reads the mean state alone."""
         mask = inputs["attention_mask"]
         states = self.model.encoder(inputs["input_ids"], attention_mask=mask).last_hidden_state
         mean = mean_state(states, mask)[:, None].expand_as(states)
@@ -101,7 +90,7 @@ class PocketTextEncoder(PocketPart):
     def tasks(
         self, prompts: Sequence[str], plain: Sequence[str], restated: Sequence[bool], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """What T5 reads of B prompts and shall say: ``input_ids``, ``attention_mask`` (B, L) and ``labels`` (B, M)."""
+        """Inputs and targets of B prompts: ``input_ids``, ``attention_mask`` (B, L) and ``labels`` (B, M)."""
         pairs = []
         for row, wording, whole in zip(self._ids(prompts), self._ids(plain), restated, strict=True):
             corrupted = span_corruption(row, self.sentinels, self.noise_density, self.mean_span, generator)
@@ -129,37 +118,3 @@ def mean_state(states: Tensor, mask: Tensor) -> Tensor:
     """The mean (B, D) of the states (B, L, D) of those tokens that ``mask`` (B, L) counts."""
     weights = mask[..., None].to(states)
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def span_corruption(
-    tokens: Sequence[int], sentinels: Sequence[int], noise_density: float, mean_span: float, generator: torch.Generator
-) -> tuple[list[int], list[int]]:
-    """Replaces spans of a text by sentinels (T5, Sec. 3.1.4): what is read, and the spans after their sentinels.
-
-    Spans have random lengths and places; they do not touch, and may begin or end the text.
-
-    Args:
-        tokens: N >= 1 ids without the end of the sequence. sentinels: ids, one per span and one that ends the target.
-        noise_density: share of tokens to replace, at least one of them. mean_span: mean length of a span.
-        generator: on the CPU.
-    """
-    missing = min(max(1, round(len(tokens) * noise_density)), max(1, len(tokens) - 1))
-    kept = len(tokens) - missing
-    spans = min(max(1, round(missing / mean_span)), missing, kept + 1, len(sentinels) - 1)
-    gone = _parts(missing, spans, generator)
-    stay = _parts(kept + 2, spans + 1, generator)  # the outer two may be empty
-    stay[0], stay[-1] = stay[0] - 1, stay[-1] - 1
-    read: list[int] = []
-    said: list[int] = []
-    at = 0
-    for sentinel, before, span in zip(sentinels, stay, gone, strict=False):
-        read += [*tokens[at : at + before], sentinel]
-        said += [sentinel, *tokens[at + before : at + before + span]]
-        at += before + span
-    return read + list(tokens[at:]), [*said, sentinels[spans]]
-
-
-def _parts(total: int, count: int, generator: torch.Generator) -> list[int]:
-    """``count`` lengths of at least 1 that sum to ``total``, all ways equally likely."""
-    cuts = (torch.randperm(total - 1, generator=generator)[: count - 1] + 1).sort().values.tolist()
-    return [b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True)]

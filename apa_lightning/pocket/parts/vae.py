@@ -1,4 +1,4 @@
-"""The VAE of the pocket backbone: log-mel -> latents of a quarter of its frames and bins -> log-mel (arXiv 2301.12503, Sec. 3.2)."""
+"""Training the VAE of the pocket backbone on log-mels (arXiv 2301.12503, Sec. 3.2)."""
 
 from pathlib import Path
 from typing import Any
@@ -8,58 +8,44 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.parts.part import PocketPart, save_half
-from apa_lightning.utils.rng import randn
+from apa_lightning.pocket.instrument_judge import LOG_MEL_MEAN, LOG_MEL_STD
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, save_half
+from apa_lightning.utils.rng import randn, seeded
 
-#: Mean and standard deviation of log-mels of music, in round numbers: the untrained VAE begins there.
-LOG_MEL_MEAN, LOG_MEL_STD = -5.0, 2.5
-#: Of the untrained posterior; with 0, the class's own, its noise would drown the latents.
 FIRST_LOGVAR = -6.0
+"""Log-variance of the untrained posterior; with 0, the class's own, its noise would drown the latents."""
 MEL = MelSpec()
 COMPRESSION = 2 ** (len(POCKET.vae["block_out_channels"]) - 1)
 
 
 class PocketVAE(PocketPart):
-    """Trains an ``AutoencoderKL`` to say log-mels again, of short pieces of each clip, with hardly any pull to a prior.
+    """Trains an ``AutoencoderKL`` to reconstruct log-mels of short pieces of clips, with a very weak prior.
 
-    The ``scaling_factor`` that is written gives the latents of the validation clips a deviation of 1: let
-    ``trainer.val_check_interval`` divide ``trainer.max_steps``, so that the last weights are the measured ones.
+    Frames and bins are both divided by four. The ``scaling_factor`` that is written gives the latents of the validation
+    clips a deviation of 1: let ``trainer.val_check_interval`` divide ``trainer.max_steps``, so that the last weights are
+    the measured ones.
 
     Args:
-        folder, learning_rate, warmup_steps, weight_decay, betas, seed: see :class:`PocketPart`.
-        crop_frames: mel frames of 10 ms of the piece that is cut from each clip, at a random place.
-        kl_weight: of the KL divergence to a standard normal, in nats per latent number, beside L1 per mel number.
-
-    Raises:
-        InputError: a setting out of range.
+        folder: Folder of the pocket backbone.
+        crop_frames: Mel frames of 10 ms of the piece that is cut from each clip, at a random place.
+        kl_weight: Weight of the KL divergence to a standard normal (nats per latent number) next to L1 per mel number.
+        **schedule: Settings of :class:`PocketPart`.
     """
 
     writes = ("vae",)
     latent_std: Tensor
 
-    def __init__(
-        self,
-        folder: Path = Path("runs/pocket/model"),
-        learning_rate: float = 2e-3,
-        warmup_steps: int = 100,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.99),
-        crop_frames: int = 128,
-        kl_weight: float = 1e-5,
-        seed: int = 0,
-    ):
-        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
-        if crop_frames < COMPRESSION or crop_frames % COMPRESSION:
-            raise InputError(f"model.crop_frames: {crop_frames}; it must be a positive multiple of {COMPRESSION}.")
-        if kl_weight < 0:
-            raise InputError(f"model.kl_weight: {kl_weight}; it must not be negative.")
+    def __init__(self, folder: Path = FOLDER, crop_frames: int = 128, kl_weight: float = 1e-5, **schedule: Any):
+        super().__init__(folder, **schedule)
+        fits = crop_frames >= COMPRESSION and crop_frames % COMPRESSION == 0
+        check(fits, "crop_frames", crop_frames, f"it must be a positive multiple of {COMPRESSION}.")
+        check_not_negative("kl_weight", kl_weight)
         self.crop_frames, self.kl_weight = crop_frames, kl_weight
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.vae = begin_well(POCKET.build_vae())
+        with seeded(self.seed):
+            self.vae = initialize(POCKET.build_vae())
         self.register_buffer("latent_std", torch.ones(()))
         self._mean, self._square = MeanMetric(), MeanMetric()  # of the latents, over one validation
 
@@ -101,7 +87,7 @@ class PocketVAE(PocketPart):
         self.log("val/latent_std", self.latent_std)
 
     def _show(self, mel: Tensor, reconstruction: Tensor) -> None:
-        """Source above reconstruction as pictures in TensorBoard, darkest at silence."""
+        """Log pictures of the source above its reconstruction, darkest at silence."""
         if not isinstance(self.logger, TensorBoardLogger) or self.trainer.sanity_checking:
             return
         pairs = torch.cat([reconstruction, mel], dim=3).transpose(2, 3).flip(2)  # low notes at the bottom
@@ -113,8 +99,8 @@ class PocketVAE(PocketPart):
         save_half(self.vae, folder / "vae")
 
 
-def begin_well(vae: Any) -> Any:
-    """Set a fresh ``vae`` where training soon would: numbers around the mean of log-mels, not around 0, and precise latents."""
+def initialize(vae: Any) -> Any:
+    """Center a fresh ``vae`` on the mean of log-mels instead of 0, with precise latents; training soon gets there too."""
     first, moments, last = vae.encoder.conv_in, vae.quant_conv, vae.decoder.conv_out
     with torch.no_grad():
         first.weight /= LOG_MEL_STD
@@ -126,15 +112,15 @@ def begin_well(vae: Any) -> Any:
 
 
 def levelled_log_mel(batch: dict[str, Any]) -> Tensor:
-    """Log-mel (B, 1, T, F) of a batch's waveforms, as ``AudioLDM2Backbone.encode_moments`` hears them."""
-    return log_mel(normalise_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
+    """Log-mel (B, 1, T, F) of a batch's waveforms, as the backbone encodes them."""
+    return log_mel(normalize_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
 
 
 def random_crops(mel: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-    """A piece (B, 1, frames, F) of each item of (B, 1, T, F), at a place of its own.
+    """A piece (B, 1, frames, F) of each item of (B, 1, T, F), at a random place.
 
     Raises:
-        InputError: the items are shorter.
+        InputError: If the items are shorter.
     """
     length = mel.shape[2]
     if frames > length:

@@ -1,7 +1,7 @@
-"""Training the pocket backbone's vocoder: from log-mels back to sound, by multi-resolution STFT losses.
+"""Training the pocket backbone's vocoder: from log-mels back to waveforms, by multi-resolution STFT losses.
 
 HiFi-GAN's generator (Kong et al., arXiv 2010.05646) without its discriminators, which would take most of the time of a
-short training: the STFT losses alone, as Parallel WaveGAN's generator begins with (Yamamoto et al., arXiv 1910.11480).
+short training: the STFT losses alone, as in the first phase of Parallel WaveGAN (Yamamoto et al., arXiv 1910.11480).
 """
 
 import dataclasses
@@ -12,162 +12,49 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import SpeechT5HifiGan
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, Sizes
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import chroma, chroma_cosine, unmeasurable
-from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.parts.part import PocketPart, save_half
-from apa_lightning.utils.pretrained import no_progress_bars
-from apa_lightning.utils.rng import generator_for, randn
-
-PEAK = 0.5
-"""The peak of every clip, as the VAE expects it."""
-
-FLOOR = 1e-4 * PEAK
-"""Magnitude 80 dB below a clip's peak: what lies lower is not heard beside it, and its logarithm must not count."""
-
+from apa_lightning.pocket.loading import load_part
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, save_half
+from apa_lightning.pocket.stft_loss import PEAK, log_spectral_distance, stft_loss
+from apa_lightning.utils.rng import generator_for, randn, seeded
 
 MEL_MEAN, MEL_SCALE = -5.0, 2.6
 """Mean and standard deviation of the log-mels of rendered music."""
 
 
-def power_spectrum(waveform: Tensor, n_fft: int) -> Tensor:
-    """Squared STFT magnitudes (B, N, n_fft // 2 + 1) of a waveform (B, S); a sine of amplitude a reaches a ** 2.
-
-    Hann window, a quarter of ``n_fft`` between frames, which all lie within the waveform.
-    """
-    window = torch.hann_window(n_fft, dtype=torch.float32, device=waveform.device)
-    bins = torch.fft.rfft(waveform.float().unfold(-1, n_fft, n_fft // 4) * (window * (2 / window.sum())))
-    return bins.real.square() + bins.imag.square()
-
-
-def convergence(power: Tensor, wanted: Tensor) -> Tensor:
-    """Spectral convergence of power spectra (B, N, K): ``|| |X| - |Y| || / || |Y| ||`` of each item, (B,)."""
-    return (power.sqrt() - wanted.sqrt()).flatten(1).norm(dim=1) / wanted.flatten(1).sum(dim=1).sqrt()
-
-
-def log_distance(power: Tensor, wanted: Tensor, norm: int = 1) -> Tensor:
-    """Distance of the logarithms of power spectra (B, N, K): (B,), in nepers.
-
-    Args:
-        norm: 1: mean of ``| ln |X| - ln |Y| |``; 2: its root mean square over bins, averaged over frames, which is the
-            log-spectral distance.
-    """
-    difference = 0.5 * (power.log() - wanted.log())
-    if norm == 1:
-        return difference.abs().flatten(1).mean(dim=1)
-    return (difference.square().mean(dim=2) + 1e-12).sqrt().mean(dim=1)  # the root has no slope at 0
-
-
-def stft_loss(
-    made: Tensor, true: Tensor, fft_sizes: Sequence[int], weight: float = 1.0, log_norm: Literal[1, 2] = 1
-) -> Tensor:
-    """Multi-resolution STFT loss of waveforms (B, S), blind to phase: mean over items and FFT sizes.
-
-    Args:
-        made, true: what was generated, and what it should sound like, with a peak of about :data:`PEAK`.
-        fft_sizes: in samples.
-        weight: of the spectral convergence beside the logarithms. A convergence above 4 counts as 4, lest one nearly
-            silent segment outweighs the batch.
-        log_norm: of :func:`log_distance`.
-    """
-    total = made.new_zeros(())
-    for n_fft in fft_sizes:
-        power, wanted = power_spectrum(made, n_fft) + FLOOR**2, power_spectrum(true, n_fft) + FLOOR**2
-        total = (
-            total + (weight * convergence(power, wanted).clamp(max=4.0) + log_distance(power, wanted, log_norm)).mean()
-        )
-    return total / len(fft_sizes)
-
-
-def _audible(made: Tensor, true: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
-    """Power spectra of waveforms (B, S), cut off 80 dB below the highest bin of each true one.
-
-    Nobody hears what lies lower beside it, 16-bit recordings hold little there, and without a cut digital silence would be
-    infinitely far from anything.
-    """
-    power, wanted = power_spectrum(made, n_fft), power_spectrum(true, n_fft)
-    floor = (wanted.amax(dim=(1, 2), keepdim=True) * 1e-8).clamp(min=1e-20)
-    return torch.maximum(power, floor), torch.maximum(wanted, floor)
-
-
-def log_spectral_distance(made: Tensor, true: Tensor, n_fft: int = 1024) -> Tensor:
-    """Log-spectral distance of waveforms (B, S) in dB: (B,), the mean over frames of the root mean square over bins.
-
-    Magnitudes are cut off 80 dB below the true clip's highest.
-    """
-    power, wanted = _audible(made, true, n_fft)
-    return (10 * (power.log10() - wanted.log10())).square().mean(dim=2).sqrt().mean(dim=1)
-
-
-def multi_resolution_distance(made: Tensor, true: Tensor, fft_sizes: Sequence[int] = (2048, 1024, 512)) -> Tensor:
-    """Mean over FFT sizes of spectral convergence plus mean ``| ln |X| - ln |Y| |``, of waveforms (B, S): (B,).
-
-    Magnitudes are cut off 80 dB below the true clip's highest.
-    """
-    spectra = [_audible(made, true, n_fft) for n_fft in fft_sizes]
-    return torch.stack([convergence(*pair) + log_distance(*pair) for pair in spectra]).mean(dim=0)
-
-
-def vocode(vocoder: Any, mels: Tensor, hop_length: int = 160) -> Tensor:
-    """Waveforms (B, T * hop_length) of log-mels (B, T, F); the class itself may return a few samples more."""
-    return vocoder(mels)[:, : mels.shape[1] * hop_length]
-
-
-def initialise(vocoder: Any, mean: float, scale: float) -> None:
-    """Weights that let a signal of unit size through, for inputs of this mean and standard deviation.
-
-    The class's own are meant for weight normalisation and are next to silent without it. The inputs' mean and deviation
-    are folded into the first layer, since the published vocoder has ``normalize_before: false``.
-    """
-    for layer in vocoder.modules():
-        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
-            fan = layer.in_channels * layer.kernel_size[0] / layer.stride[0] ** isinstance(layer, nn.ConvTranspose1d)
-            nn.init.normal_(layer.weight, std=1.3 / math.sqrt(fan))
-            nn.init.zeros_(cast(Tensor, layer.bias))
-    for block in vocoder.resblocks:
-        for layer in block.convs2:
-            layer.weight.data *= 0.3
-    vocoder.conv_post.weight.data *= 0.2
-    first = vocoder.conv_pre
-    first.weight.data /= scale
-    first.bias.data -= mean * first.weight.data.sum(dim=(1, 2))
-
-
 class PocketVocoder(PocketPart):
-    """Trains the vocoder to make sound of log-mels whose STFT is that of the clip they were taken from.
+    """Trains the vocoder so that the STFT of its waveform is that of the clip from which the log-mel was taken.
 
-    A clip is decoded once and heard in several short segments, so that the time goes into the vocoder. Waveforms (B, S)
-    are brought to a peak of 0.5 first.
+    Each clip is decoded once and used in several short segments, so that the time goes into the vocoder. Waveforms (B, S)
+    are first brought to a peak of 0.5.
 
     Args:
-        sizes: of the vocoder, over those of :data:`apa_lightning.backbones.architectures.POCKET`; null: those.
-        segment_frames: frames of 10 ms in a segment; it must hold the largest FFT.
-        margin_frames: frames at each end of a segment that are heard and made, but not judged: the network could tell
-            the place in a segment by its ends, and long clips have none.
-        segments_per_clip: drawn from each clip of a batch, at random places.
-        fft_sizes: resolutions of the loss, in samples. The large ones teach pitch, the small ones attacks.
-        convergence: weight of the spectral convergence beside the logarithms.
-        log_norm: 1: the logarithms' mean deviation counts; 2: its root mean square, the log-spectral distance itself, which
-            ends nearer to the source once the rest is learned.
-        mel_noise: standard deviation of Gaussian noise on the log-mels of every second segment; mels that come out of the
+        folder: Folder of the pocket backbone.
+        sizes: Sizes that replace those of :data:`apa_lightning.backbones.architectures.POCKET`; null: none.
+        segment_frames: Frames of 10 ms in a segment; it must hold the largest FFT.
+        margin_frames: Frames at each end of a segment that are generated but do not count: the network could tell the place
+            in a segment by its ends, and long clips have none.
+        segments_per_clip: Segments drawn from each clip of a batch, at random places.
+        fft_sizes: Resolutions of the loss, in samples. The large ones teach pitch, the small ones attacks.
+        convergence: Weight of the spectral convergence next to the logarithms.
+        log_norm: 1: the mean deviation of the logarithms counts; 2: its root mean square, the log-spectral distance itself,
+            which ends nearer to the source once the rest is learned.
+        mel_noise: Standard deviation of Gaussian noise on the log-mels of every second segment; mels that come out of the
             VAE are not as clean as those of recordings.
-        start: a folder whose ``vocoder`` to go on from instead of random weights, such as one that was written before or
+        start: Folder whose ``vocoder`` replaces random weights, for example one that was written before or
             ``apa_lightning/pocket/weights``; its sizes count then.
-        options: of :class:`PocketPart`.
-
-    Raises:
-        InputError: a setting cannot be; ``start`` has no vocoder.
+        **schedule: Settings of :class:`PocketPart`.
     """
 
     writes = ("vocoder",)
 
     def __init__(
         self,
-        folder: Path = Path("runs/pocket/model"),
+        folder: Path = FOLDER,
         sizes: Sizes | None = None,
         segment_frames: int = 48,
         margin_frames: int = 0,
@@ -177,57 +64,52 @@ class PocketVocoder(PocketPart):
         log_norm: Literal[1, 2] = 1,
         mel_noise: float = 0.0,
         start: Path | None = None,
-        learning_rate: float = 2e-3,
-        warmup_steps: int = 50,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.8, 0.99),
-        seed: int = 0,
+        **schedule: Any,
     ):
-        super().__init__(folder, learning_rate, warmup_steps, weight_decay, betas, seed)
+        super().__init__(folder, **schedule)
         self.spec = MelSpec()
-        samples = segment_frames * self.spec.hop_length
-        if not fft_sizes or min(fft_sizes) < 16:
-            raise InputError(f"model.fft_sizes: {list(fft_sizes)}; give at least one size of 16 samples or more.")
-        if samples < max(fft_sizes):
+        fft_sizes, hop = tuple(fft_sizes), self.spec.hop_length
+        check(
+            bool(fft_sizes) and min(fft_sizes) >= 16,
+            "fft_sizes",
+            list(fft_sizes),
+            "give at least one size of 16 samples or more.",
+        )
+        if segment_frames * hop < max(fft_sizes):
             raise InputError(
-                f"model.segment_frames: {segment_frames} frames are {samples} samples, less than the largest of "
-                f"model.fft_sizes, {max(fft_sizes)}. Give {math.ceil(max(fft_sizes) / self.spec.hop_length)} or more."
+                f"model.segment_frames: {segment_frames} frames are {segment_frames * hop} samples, less than the largest "
+                f"of model.fft_sizes, {max(fft_sizes)}. Give {math.ceil(max(fft_sizes) / hop)} or more."
             )
-        if margin_frames < 0:
-            raise InputError(f"model.margin_frames: {margin_frames}; it must not be negative.")
-        if segments_per_clip < 1:
-            raise InputError(f"model.segments_per_clip: {segments_per_clip}; give at least 1.")
-        if convergence < 0 or mel_noise < 0:
-            raise InputError(
-                f"model.convergence, model.mel_noise: {convergence}, {mel_noise}; neither may be negative. Give 0 for none."
-            )
+        check(segments_per_clip >= 1, "segments_per_clip", segments_per_clip, "give at least 1.")
+        for name, value in (("margin_frames", margin_frames), ("convergence", convergence), ("mel_noise", mel_noise)):
+            check_not_negative(name, value)
         self.segment_frames, self.margin_frames = segment_frames, margin_frames
         self.segments_per_clip = segments_per_clip
-        self.fft_sizes, self.convergence, self.mel_noise = tuple(fft_sizes), convergence, mel_noise
+        self.fft_sizes, self.convergence, self.mel_noise = fft_sizes, convergence, mel_noise
         self.log_norm: Literal[1, 2] = log_norm
-        if start is not None and sizes:
-            raise InputError(
-                "model.start, model.sizes: the sizes are those of the vocoder in model.start; give one of both."
-            )
         if start is not None:
-            require(Path(start), ("vocoder",))
-            with no_progress_bars():
-                self.vocoder = SpeechT5HifiGan.from_pretrained(Path(start) / "vocoder", dtype=torch.float32).train()
+            if sizes:
+                raise InputError(
+                    "model.start, model.sizes: the sizes are those of the vocoder in model.start; give one of both."
+                )
+            self.vocoder = load_part(Path(start), "vocoder").train()
         else:
             architecture = dataclasses.replace(POCKET, vocoder={**POCKET.vocoder, **(sizes or {})})
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(generator_for(seed, "vocoder").initial_seed())
+            with seeded(generator_for(self.seed, "vocoder").initial_seed()):
                 self.vocoder = architecture.build_vocoder()
-                initialise(self.vocoder, MEL_MEAN, MEL_SCALE)
-        self.vocoder.apply_weight_norm()  # type: ignore[no-untyped-call]
+                initialize(self.vocoder, MEL_MEAN, MEL_SCALE)
+        self.vocoder.apply_weight_norm()
 
     def forward(self, mels: Tensor) -> Tensor:
         """Waveforms (B, T * 160) of log-mels (B, T, F)."""
         return vocode(self.vocoder, mels, self.spec.hop_length)
 
     def segments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels (B * K, M + T + M, F) of random pieces of clips (B, S) with margins of M frames, and the pieces
-        themselves (B * K, (M + T + M) * 160)."""
+        """Random pieces of clips (B, S): K of each, of T frames with margins of M frames.
+
+        Returns:
+            Log-mels (B * K, M + T + M, F), and the pieces themselves (B * K, (M + T + M) * 160).
+        """
         mels, hop, draws = log_mel(waveform, self.spec)[:, 0], self.spec.hop_length, self.draws("segments")
         length = self.segment_frames + 2 * self.margin_frames
         last = mels.shape[1] - length
@@ -245,28 +127,28 @@ class PocketVocoder(PocketPart):
         return inputs, torch.stack([waveform[clip, start * hop : end * hop] for clip, start, end in places])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        mels, pieces = self.segments(normalise_level(batch["waveform"], PEAK, batch.get("num_samples")))
+        mels, pieces = self.segments(normalize_level(batch["waveform"], PEAK, batch.get("num_samples")))
         margin = self.margin_frames * self.spec.hop_length
-        judged = slice(margin, pieces.shape[1] - margin)
-        loss = stft_loss(self(mels)[:, judged], pieces[:, judged], self.fft_sizes, self.convergence, self.log_norm)
+        counted = slice(margin, pieces.shape[1] - margin)
+        loss = stft_loss(self(mels)[:, counted], pieces[:, counted], self.fft_sizes, self.convergence, self.log_norm)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pieces))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Whole clips: the loss, the log-spectral distance, and of the first batch the chroma similarity and sounds."""
-        clips = normalise_level(batch["waveform"], PEAK, batch.get("num_samples"))
+        """Log the loss and log-spectral distance of whole clips; chroma similarity and audio of the first batch."""
+        clips = normalize_level(batch["waveform"], PEAK, batch.get("num_samples"))
         mels = log_mel(clips, self.spec)[:, 0]
         made = self(mels)
         clips = clips[:, : made.shape[1]]
-        figures = {
+        scores = {
             "val/loss": stft_loss(made, clips, self.fft_sizes, self.convergence, self.log_norm),
             "val/log_spectral_distance": log_spectral_distance(made, clips).mean(),
         }
-        self.log_dict(figures, prog_bar=True, batch_size=len(clips), sync_dist=True)
+        self.log_dict(scores, prog_bar=True, batch_size=len(clips), sync_dist=True)
         if batch_idx == 0 and self.trainer.is_global_zero:
-            self._hear(made.float().cpu(), clips.float().cpu(), batch["key"])
+            self._log_audio(made.float().cpu(), clips.float().cpu(), batch["key"])
 
-    def _hear(self, made: Tensor, clips: Tensor, keys: Sequence[str]) -> None:
+    def _log_audio(self, made: Tensor, clips: Tensor, keys: Sequence[str]) -> None:
         rate = self.spec.sample_rate
         pairs = [pair for pair in zip(made[:8], clips[:8], strict=True) if not any(unmeasurable(w, rate) for w in pair)]
         if pairs:
@@ -279,14 +161,14 @@ class PocketVocoder(PocketPart):
 
     def write(self, folder: Path) -> None:
         plain = without_weight_norm(self.vocoder)
-        plain.config.vocoder_choice = "refined"  # what this small vocoder is used as; AudioLDM2Backbone reads it
+        plain.config.vocoder_choice = "refined"  # the default use of this small vocoder; AudioLDM2Backbone reads it
         save_half(plain, folder / "vocoder")
 
 
 @torch.no_grad()
 def without_weight_norm(vocoder: Any) -> Any:
-    """A copy of a vocoder in training, with the plain weights that its weight normalisation stands for."""
-    with torch.random.fork_rng(devices=[]):
+    """A copy of a vocoder in training, with the plain weights that its weight normalization stands for."""
+    with seeded(0):
         plain = type(vocoder)(vocoder.config)
     for name, layer in plain.named_modules():
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
@@ -294,3 +176,28 @@ def without_weight_norm(vocoder: Any) -> Any:
             layer.weight.copy_(source.weight)
             cast(Tensor, layer.bias).copy_(source.bias)
     return plain
+
+
+def vocode(vocoder: Any, mels: Tensor, hop_length: int = 160) -> Tensor:
+    """Waveforms (B, T * hop_length) of log-mels (B, T, F); the class itself may return a few samples more."""
+    return vocoder(mels)[:, : mels.shape[1] * hop_length]
+
+
+def initialize(vocoder: Any, mean: float, scale: float) -> None:
+    """Set weights that let a signal of unit size through, for inputs of this mean and standard deviation.
+
+    The class's own are meant for weight normalization and are next to silent without it. The inputs' mean and deviation
+    are folded into the first layer, since the published vocoder has ``normalize_before: false``.
+    """
+    for layer in vocoder.modules():
+        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+            fan = layer.in_channels * layer.kernel_size[0] / layer.stride[0] ** isinstance(layer, nn.ConvTranspose1d)
+            nn.init.normal_(layer.weight, std=1.3 / math.sqrt(fan))
+            nn.init.zeros_(cast(Tensor, layer.bias))
+    for block in vocoder.resblocks:
+        for layer in block.convs2:
+            layer.weight.data *= 0.3
+    vocoder.conv_post.weight.data *= 0.2
+    first = vocoder.conv_pre
+    first.weight.data /= scale
+    first.bias.data -= mean * first.weight.data.sum(dim=(1, 2))

@@ -1,6 +1,6 @@
-"""Trials of timbre transfer: which solos become which instrument, how each system edits them, and what came out."""
+"""Trials of timbre transfer: the solos and their targets, the edits of each system, and their scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,23 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, log_mel, normalise_level
+from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.metrics import chroma, chroma_cosine, pitch, pitch_accuracy
-from apa_lightning.pocket.parts.judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.metrics import ChromaSimilarity, Clip, EditedClip, PitchAccuracy, following_others
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
+from apa_lightning.pocket.report.clips import Clips
 
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A solo and what it shall become.
+    """A solo and its target.
 
     Attributes:
-        source: number of the clip. instrument: its own. target: another of the eight.
-        truth: number of the clip with the same performance on the target; None where there is none.
+        source: Number of the clip.
+        instrument: Instrument of the clip.
+        target: Another one of the eight instruments.
+        truth: Number of the clip with the same performance on the target; None where there is none.
     """
 
     source: int
@@ -63,12 +65,16 @@ def recorded_trials(instruments: Mapping[int, str], most: int) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one system made of all trials; each array has one figure per trial.
+    """The scores of one system; each array has one score per trial, NaN where there is nothing to compare with.
 
     Attributes:
-        recognised: 1 where the judge hears the target. chroma, pitch: similarity and accuracy to the source.
-        chroma_floor, pitch_floor: to another trial's source, NaN where there is none. mel_to_truth: mean absolute difference of log-mels, in nats,
-            and pitch_to_truth, to the same performance on the target; NaN where there is none.
+        recognised: 1 where the judge names the target.
+        chroma: Chroma similarity to the source.
+        chroma_floor: Chroma similarity to the source of another trial.
+        pitch: Pitch accuracy against the source.
+        pitch_floor: Pitch accuracy against the source of another trial.
+        mel_to_truth: Mean absolute difference of log-mels to the same performance on the target, in nats.
+        pitch_to_truth: Pitch accuracy against the same performance on the target.
     """
 
     recognised: np.ndarray
@@ -90,28 +96,15 @@ class Trials:
 
     def __init__(self, clips: Clips, trials: Sequence[Trial], judge: InstrumentJudge, seed: int):
         self.clips, self.trials, self.judge, self.seed = clips, list(trials), judge, seed
-        self.others = [self._other(i) for i in range(len(self.trials))]
 
     def __len__(self) -> int:
         return len(self.trials)
 
-    def _other(self, number: int) -> int | None:
-        """Clip of the next trial with another recording and another melody; None where there is none."""
-
-        def tune(trial: Trial) -> Any:
-            return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
-
-        after = [*self.trials[number + 1 :], *self.trials[:number]]
-        return next((one.source for one in after if tune(one) != tune(self.trials[number])), None)
-
     @cached_property
-    def _heard(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Chroma and pitch of every clip that is compared with."""
+    def _known(self) -> dict[int, Clip]:
+        """Every clip that is compared with; each computes its features once."""
         numbers = {n for trial in self.trials for n in (trial.source, trial.truth) if n is not None}
-        return {i: self._hear(self.clips.waveform[i]) for i in sorted(numbers)}
-
-    def _hear(self, waveform: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        return chroma(waveform, self.clips.sample_rate), pitch(waveform, self.clips.sample_rate)
+        return {i: Clip(self.clips.waveform[i], self.clips.sample_rate) for i in sorted(numbers)}
 
     def edit(self, editor: AudioEditor, negative: bool = True, **knobs: Any) -> Tensor:
         """The edits (N, S) by the paper's prompts: "a recording of a [target] solo" against "a recording of the [own] solo"."""
@@ -137,31 +130,35 @@ class Trials:
 
     def outcome(self, waveforms: Tensor) -> Outcome:
         """Measure what a system made (N, S)."""
-        rows = []
-        said = self.judge.names(waveforms)
-        for i, (trial, waveform) in enumerate(zip(self.trials, waveforms, strict=True)):
-            sound, tune = self._hear(waveform)
-            own, other, truth = self._heard[trial.source], self.others[i], (np.nan, np.nan)
-            floor = (np.nan, np.nan)
-            if other is not None:
-                floor = (chroma_cosine(sound, self._heard[other][0]), pitch_accuracy(tune, self._heard[other][1]))
-            if trial.truth is not None:
-                distance = mel_distance(waveform, self.clips.waveform[trial.truth])
-                truth = (distance, pitch_accuracy(tune, self._heard[trial.truth][1]))
-            rows.append(
-                (
-                    float(said[i] == trial.target),
-                    chroma_cosine(sound, own[0]),
-                    floor[0],
-                    pitch_accuracy(tune, own[1]),
-                    floor[1],
-                    *truth,
-                )
-            )
-        return Outcome(*np.array(rows).T)
+
+        def tune(trial: Trial) -> Any:
+            return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
+
+        made = [Clip(waveform, self.clips.sample_rate) for waveform in waveforms]
+        own = [self._known[trial.source] for trial in self.trials]
+        others = [self._known[other.source] if other else None for other in following_others(self.trials, tune)]
+        truths = [self._known[trial.truth] if trial.truth is not None else None for trial in self.trials]
+        chroma, pitch = ChromaSimilarity().score, PitchAccuracy().score
+        said = zip(self.judge.names(waveforms), self.trials, strict=True)
+        return Outcome(
+            recognised=np.array([float(name == trial.target) for name, trial in said]),
+            chroma=_scores(chroma, made, own),
+            chroma_floor=_scores(chroma, made, others),
+            pitch=_scores(pitch, made, own),
+            pitch_floor=_scores(pitch, made, others),
+            mel_to_truth=_scores(lambda edit: mel_distance(edit.edited.waveform, edit.source.waveform), made, truths),
+            pitch_to_truth=_scores(pitch, made, truths),
+        )
+
+
+def _scores(score: Callable[[EditedClip], float], made: Sequence[Clip], compared: Sequence[Clip | None]) -> np.ndarray:
+    """The score (N,) of each clip against its other one; NaN where there is none."""
+    return np.array(
+        [np.nan if other is None else score(EditedClip(one, other)) for one, other in zip(made, compared, strict=True)]
+    )
 
 
 def mel_distance(first: Tensor, second: Tensor) -> float:
     """Mean absolute difference of the log-mels of two waveforms (S,) at a peak of 0.5, in nats."""
-    mels = log_mel(normalise_level(torch.stack([first, second])), MelSpec())
+    mels = log_mel(normalize_level(torch.stack([first, second])), MelSpec())
     return float((mels[0] - mels[1]).abs().mean())

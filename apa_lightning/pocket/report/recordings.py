@@ -6,7 +6,7 @@ import torch
 
 from apa_lightning.audio import load_audio, probe_audio, resample, to_mono
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.report.figures import Clips
+from apa_lightning.pocket.report.clips import Clips
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 SAMPLE_RATE = 16_000
@@ -16,10 +16,12 @@ def find_recordings(folder: Path) -> list[Path]:
     """The sound files of ``folder``, by name.
 
     Raises:
-        InputError: there is no such folder, or none in it.
+        InputError: If there is no such folder, or no sound file in it.
     """
     if not folder.is_dir():
-        raise InputError(f"model.recordings: {folder} is no folder; give one with sound files ({', '.join(SUFFIXES)}).")
+        raise InputError(
+            f"model.recordings: {folder} is not a folder; give one with sound files ({', '.join(SUFFIXES)})."
+        )
     if not (found := sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)):
         raise InputError(f"model.recordings: {folder} holds no sound files ({', '.join(SUFFIXES)}).")
     return found
@@ -29,13 +31,15 @@ def load_recordings(folder: Path, samples: int, most: int = 3) -> Clips:
     """Recordings cut into windows that do not overlap; what remains at the end is left out.
 
     Args:
-        folder: with WAV, FLAC, MP3 or OGG files. samples: length of a window at 16 kHz. most: windows of one file.
+        folder: Folder with WAV, FLAC, MP3 or OGG files.
+        samples: Length of a window at 16 kHz.
+        most: Windows of one file.
 
     Returns:
-        mono clips at 16 kHz; a key is the file's name and the window's number.
+        Mono clips at 16 kHz; a key is the file's name and the window's number.
 
     Raises:
-        InputError: no such folder, no sound file, none as long as a window, or a file that cannot be read.
+        InputError: If there is no such folder, no sound file in it, none as long as a window, or one cannot be read.
     """
     windows, keys = [], []
     paths = find_recordings(folder)

@@ -1,13 +1,11 @@
-"""Every figure of the pocket backbone from its written weights: ``python -m apa_lightning test --config configs/pocket/report.yaml``."""
+"""The report on a pocket backbone: ``python -m apa_lightning test --config configs/pocket/report.yaml``."""
 
-import dataclasses
-import importlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -16,35 +14,45 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import PARTS, require, sizes
-from apa_lightning.pocket.report.figures import Clips, Figure
+from apa_lightning.pocket.measures import audio_mae, clap, editing, judge, loa, text_encoder, unet, vae, vocoder
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.recordings import find_recordings, load_recordings
+from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.table import as_json, table
 from apa_lightning.utils.atomic_files import atomic_path
 from apa_lightning.utils.pretrained import packaged
+from apa_lightning.utils.rng import seeded
 
-#: What can be measured (``measures/<name>.py``), and the subfolders that it reads.
-READS = {
-    "vae": ("vae",),
-    "vocoder": ("vae", "vocoder"),
-    "clap": ("tokenizer", "text_encoder", "feature_extractor"),
-    "audio_mae": ("audio_encoder",),
-    "text_encoder": ("tokenizer_2", "text_encoder_2"),
-    "loa": (
-        "tokenizer",
-        "text_encoder",
-        "tokenizer_2",
-        "text_encoder_2",
-        "audio_encoder",
-        "projection_model",
-        "language_model",
-    ),
-    "judge": tuple(PARTS),
-    "unet": tuple(PARTS),
-    "editing": tuple(PARTS),
+
+class Measure(NamedTuple):
+    """One part of the report.
+
+    Attributes:
+        measure: Called as ``measure(folder, clips, seed, pictures=..., recordings=...)``: the folder of a pocket backbone,
+            held-out clips with prompts, labels and metadata, the seed of draws, intervals and untrained parts, a folder for
+            pictures or None, and windows of real recordings or None. Returns scores.
+        reads: Subfolders that it reads.
+    """
+
+    measure: Callable[..., list[Score]]
+    reads: tuple[str, ...]
+
+
+_CLAP, _T5 = ("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")
+MEASURES = {
+    "vae": Measure(vae.measure, ("vae",)),
+    "vocoder": Measure(vocoder.measure, ("vae", "vocoder")),
+    "clap": Measure(clap.measure, (*_CLAP, "feature_extractor")),
+    "audio_mae": Measure(audio_mae.measure, ("audio_encoder",)),
+    "text_encoder": Measure(text_encoder.measure, _T5),
+    "loa": Measure(loa.measure, (*_CLAP, *_T5, "audio_encoder", "projection_model", "language_model")),
+    "judge": Measure(judge.measure, tuple(PARTS)),
+    "unet": Measure(unet.measure, tuple(PARTS)),
+    "editing": Measure(editing.measure, tuple(PARTS)),
 }
-#: What is measured if nothing is asked for; the others edit much and have their own recipe, configs/pocket/proof.yaml.
-FROZEN = ("vae", "vocoder", "clap", "audio_mae", "text_encoder", "loa")
+#: Parts that are measured by default; the others edit much and have their own recipe, configs/pocket/proof.yaml.
+DEFAULT = ("vae", "vocoder", "clap", "audio_mae", "text_encoder", "loa")
 QUICK = 40
-COLUMNS = ("part", "figure", "target", "value [95 %]", "untrained", "beside", "clips", "reached")
 
 
 class PocketReport(L.LightningModule):
@@ -53,15 +61,15 @@ class PocketReport(L.LightningModule):
     Nothing is trained. The table goes to the screen, to ``report.md`` and ``report.json`` in ``out``, and to TensorBoard.
 
     Args:
-        folder: the pocket backbone's parts; null: the weights that come with the package.
-        recordings: a folder of real recordings, on which the reconstruction is measured too; null: none.
-        out: folder of the report and its pictures.
-        parts: what to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing.
-        quick: measure on at most 40 clips and 10 windows of recordings.
-        seed: of draws, intervals and the untrained parts beside.
+        folder: Folder of the pocket backbone; null: the weights that come with the package.
+        recordings: Folder of real recordings, on which some parts are measured too; null: none.
+        out: Folder of the report and its pictures.
+        parts: Parts to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing.
+        quick: Measure on at most 40 clips and 10 windows of recordings.
+        seed: Seed of draws, intervals and untrained parts.
 
     Raises:
-        InputError: an unknown part, a part that ``folder`` lacks, or no recordings where they should be.
+        InputError: If a part is unknown, ``folder`` lacks a part, or ``recordings`` holds no recordings.
     """
 
     def __init__(
@@ -75,16 +83,16 @@ class PocketReport(L.LightningModule):
     ):
         super().__init__()
         self.folder = packaged() if folder is None else Path(folder)
-        self.parts = list(FROZEN) if parts is None else parts
+        self.parts = list(DEFAULT) if parts is None else parts
         for part in self.parts:
-            if part not in READS:
-                raise InputError(f"model.parts: {part!r} is unknown; choose from {', '.join(READS)}.")
-        require(self.folder, list(dict.fromkeys(name for part in self.parts for name in READS[part])))
+            if part not in MEASURES:
+                raise InputError(f"model.parts: {part!r} is unknown; choose from {', '.join(MEASURES)}.")
+        require(self.folder, list(dict.fromkeys(name for part in self.parts for name in MEASURES[part].reads)))
         if recordings is not None:
             find_recordings(recordings)
         self.recordings, self.out, self.quick, self.seed = recordings, Path(out), quick, seed
         self._batches: list[dict[str, Any]] = []
-        self.figures: list[Figure] = []
+        self.scores: list[Score] = []
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._batches.append({**batch, "waveform": batch["waveform"].cpu()})
@@ -93,11 +101,11 @@ class PocketReport(L.LightningModule):
         clips, recordings = self._clips(), None
         if self.recordings is not None:
             recordings = load_recordings(self.recordings, clips.waveform.shape[1])
-            recordings = spread(recordings, 10) if self.quick else recordings
-        self.figures = []
+            recordings = recordings.spread(10) if self.quick else recordings
+        self.scores = []
         for part in self.parts:
             start = time.monotonic()
-            self.figures += self._measure(part, clips, recordings)
+            self.scores += self._measure(part, clips, recordings)
             rank_zero_info(f"{part}: measured in {time.monotonic() - start:.0f} s")
         self._publish(clips, recordings)
 
@@ -112,24 +120,22 @@ class PocketReport(L.LightningModule):
         waveform = torch.cat([batch["waveform"] for batch in self._batches])
         clips = Clips(waveform, column("key"), column("prompt"), column("labels"), column("metadata"))
         self._batches = []
-        return spread(clips, QUICK) if self.quick else clips
+        return clips.spread(QUICK) if self.quick else clips
 
-    def _measure(self, part: str, clips: Clips, recordings: Clips | None) -> list[Figure]:
-        """Figures of one part; what cannot be measured on these clips is a row that says why, not the end of the report."""
-        measure = importlib.import_module(f"apa_lightning.pocket.measures.{part}").measure
+    def _measure(self, part: str, clips: Clips, recordings: Clips | None) -> list[Score]:
+        """Scores of one part; a part that cannot be measured on these clips gives a row with the reason, and the report goes on."""
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                return measure(self.folder, clips, self.seed, pictures=self.out, recordings=recordings)
-        except ValueError as error:  # scikit-learn's words, or an InputError: too few clips of a class
+            with seeded(self.seed):
+                return MEASURES[part].measure(self.folder, clips, self.seed, pictures=self.out, recordings=recordings)
+        except ValueError as error:  # scikit-learn's or an InputError: too few clips of a class
             why = " ".join(str(error).split())
             rank_zero_warn(f"{part}: not measured on these {len(clips)} clips: {why}")
-            return [Figure(part, f"not measured: {why}", math.nan, math.nan, math.nan, len(clips))]
+            return [Score(part, f"not measured: {why}", math.nan, math.nan, math.nan, len(clips))]
 
     def _publish(self, clips: Clips, recordings: Clips | None) -> None:
-        text = table(self.figures)
-        heard = f"{len(clips)} held-out clips" + (f", {len(recordings)} windows of recordings" if recordings else "")
-        about = f"Weights: {self.folder}; {heard}; seed {self.seed}."
+        text = table(self.scores)
+        sources = f"{len(clips)} held-out clips" + (f", {len(recordings)} windows of recordings" if recordings else "")
+        about = f"Weights: {self.folder}; {sources}; seed {self.seed}."
         megabytes = {part: round(size / 1e6, 3) for part, size in sizes(self.folder).items()}
         data = {
             "folder": str(self.folder),
@@ -137,7 +143,7 @@ class PocketReport(L.LightningModule):
             "recordings": len(recordings) if recordings else 0,
             "seed": self.seed,
             "megabytes": megabytes,
-            "figures": [as_json(figure) for figure in self.figures],
+            "scores": [as_json(score) for score in self.scores],
         }
         size = f"Size: {sum(megabytes.values()):.1f} MB: {', '.join(f'{k} {v:g}' for k, v in megabytes.items())}."
         for name, content in (
@@ -150,60 +156,5 @@ class PocketReport(L.LightningModule):
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("report", f"{about}\n\n{text}")
-                for figure in self.figures:
-                    logger.experiment.add_scalar(f"report/{figure.part}/{figure.name}", figure.value)
-
-
-def spread(clips: Clips, most: int) -> Clips:
-    """At most ``most`` of the clips, evenly from first to last."""
-    count = min(most, len(clips))
-    return clips.take([i * len(clips) // count for i in range(count)])
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """A Markdown table of ``figures`` whose columns line up as plain text too."""
-    rows = [list(COLUMNS), *(_row(figure) for figure in figures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
-
-
-def _row(figure: Figure) -> list[str]:
-    measured = not math.isnan(figure.value)
-    interval = f" [{_number(figure.low)}, {_number(figure.high)}]" if measured else ""
-    reached = {None: "", True: "yes", False: "no"}[figure.reached if measured else None]
-    return [
-        figure.part,
-        figure.name,
-        figure.target,
-        _number(figure.value) + interval,
-        "" if figure.untrained is None else _number(figure.untrained),
-        "; ".join(f"{name} {_number(value)}" for name, value in figure.beside.items()),
-        str(figure.clips),
-        reached,
-    ]
-
-
-def _number(value: float) -> str:
-    """Three significant digits, plain; empty for NaN."""
-    if math.isnan(value):
-        return ""
-    if not math.isfinite(value) or value == 0:
-        return f"{value:g}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
-
-
-def as_json(figure: Figure) -> dict[str, Any]:
-    """The figure's fields and whether its target is reached; what was not measured is null."""
-    fields = dataclasses.asdict(figure)
-    fields["reached"] = None if math.isnan(figure.value) else figure.reached
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(inner) for name, inner in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return plain(fields)
+                for score in self.scores:
+                    logger.experiment.add_scalar(f"report/{score.part}/{score.name}", score.value)

@@ -1,4 +1,4 @@
-"""What a linear probe reads from embeddings of prompts: the instrument, the genre, and what is asked for."""
+"""Linear probes on embeddings of prompts, for the instrument, the genre and the task."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.conditioning.caption_templates import TEMPLATES
-from apa_lightning.pocket.report.figures import Figure, probe
+from apa_lightning.pocket.report.linear_probe import probe
+from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.text.prompts import (
     GENRES,
     INSTRUMENTS,
@@ -18,16 +19,19 @@ from apa_lightning.pocket.text.prompts import (
     label_captions,
     solo_captions,
 )
-from apa_lightning.utils.bootstrap import bootstrap
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, what it says, and the wording it shares with others.
+    """A caption, its meaning, and the wording it shares with others.
 
     Attributes:
+        text: The caption.
+        wording: Name of its wording.
         task: "timbre" (one instrument), "genre" or "accompaniment", the paper's three.
-        instrument: that plays alone, or "". genre: or "". accompaniment: the second of two instruments, or "".
+        instrument: The instrument that plays alone, or "".
+        genre: The genre, or "".
+        accompaniment: The second of two instruments, or "".
     """
 
     text: str
@@ -53,38 +57,39 @@ def captions() -> list[Caption]:
     return list({row.text: row for row in rows}.values())
 
 
-def text_figures(
+def text_scores(
     part: str,
     embed: Callable[[Sequence[str]], Tensor],
     untrained: Callable[[Sequence[str]], Tensor],
     seed: int,
     target: str = ">= 0.99",
-) -> list[Figure]:
-    """Shares of captions whose instrument, genre and task a linear probe reads right, in wordings that it never saw.
+) -> list[Score]:
+    """Shares of captions whose instrument, genre and task a linear probe predicts, in wordings that it never saw.
 
     Args:
-        part: named in the figures. embed, untrained: B texts -> embeddings (B, D). seed: of the intervals. target: of instrument, genre and task.
+        part: The part that embeds.
+        embed: Embeds B texts as (B, D).
+        untrained: The same of the untrained part.
+        seed: Seed of the intervals.
+        target: Target of instrument, genre and task.
     """
     rows = captions()
     texts = [row.text for row in rows]
-    vectors, raw = embed(texts).numpy(), untrained(texts).numpy()
-    figures = []
+    vectors, random = embed(texts).numpy(), untrained(texts).numpy()
+    scores = []
     for name, goal in (("instrument", target), ("genre", target), ("task", target), ("accompaniment", "")):
         chosen = [i for i, row in enumerate(rows) if getattr(row, name)]
-        right = _read(vectors[chosen], [rows[i] for i in chosen], name)
-        unseen = [place for place, i in enumerate(chosen) if held_out(texts[i])]
-        beside = {"chance": 1 / len({getattr(rows[i], name) for i in chosen})}
-        if unseen:
-            beside = {f"{len(unseen)} captions kept from T5's training": float(right[unseen].mean()), **beside}
-        without = float(_read(raw[chosen], [rows[i] for i in chosen], name).mean())
-        figure = Figure(
-            part, f"linear probe on text: {name}", *bootstrap(right, seed), len(chosen), without, beside, goal
-        )
-        figures.append(figure)
-    return figures
+        subset = [rows[i] for i in chosen]
+        right, without = (_predicted(features[chosen], subset, name) for features in (vectors, random))
+        compared = {"chance": 1 / len({getattr(row, name) for row in subset})}
+        if unseen := [place for place, i in enumerate(chosen) if held_out(texts[i])]:
+            compared = {f"{len(unseen)} captions kept from T5's training": float(right[unseen].mean()), **compared}
+        title = f"linear probe on text: {name}"
+        scores.append(Score.of(part, title, right, seed, without, compared=compared, target=goal))
+    return scores
 
 
-def _read(vectors: np.ndarray, rows: Sequence[Caption], name: str) -> np.ndarray:
+def _predicted(vectors: np.ndarray, rows: Sequence[Caption], name: str) -> np.ndarray:
     return probe(vectors, [getattr(row, name) for row in rows], [row.wording for row in rows])
 
 

@@ -1,4 +1,4 @@
-"""What the frozen text encoders of a pocket folder make of prompts, each prompt encoded once."""
+"""Encoding prompts by the frozen text encoders of a pocket folder, each prompt once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from apa_lightning.pocket.assembly import require
-from apa_lightning.utils.pretrained import frozen, no_progress_bars
+from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.utils.pretrained import no_progress_bars
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """What the LOA generator reads of a batch of prompts.
+    """Encoded prompts of a batch, the input of the LOA generator.
 
     Attributes:
-        clap: CLAP's text embeddings (B, D1). encoded: T5 states (B, L, D2), padded at the end.
-        mask: which T5 states are text (B, L), 1 or 0.
+        clap: CLAP's text embeddings (B, D1).
+        encoded: T5 states (B, L, D2), padded at the end.
+        mask: 1 where a T5 state is text, 0 where it is padding (B, L).
     """
 
     clap: Tensor
@@ -28,12 +30,12 @@ class EncodedPrompts:
 
 
 class PromptEncoder:
-    """CLAP's text branch and T5 of ``folder``, on the CPU, as ``AudioLDM2Pipeline.encode_prompt`` uses them.
+    """Encodes prompts by CLAP's text branch and T5 of ``folder``, on the CPU, as ``AudioLDM2Pipeline.encode_prompt`` does.
 
-    Every prompt is encoded alone, so that its numbers do not depend on its neighbours, and kept: captions repeat.
+    Every prompt is encoded alone, so that its numbers do not depend on its neighbors, and kept: captions repeat.
 
     Raises:
-        InputError: ``folder`` lacks a text encoder or tokenizer; the message names the recipe that makes it.
+        InputError: If ``folder`` lacks a text encoder or tokenizer; the message names the recipe that makes it.
     """
 
     def __init__(self, folder: Path):
@@ -41,9 +43,7 @@ class PromptEncoder:
         with no_progress_bars():
             self.tokenizer = transformers.RobertaTokenizer.from_pretrained(folder / "tokenizer")
             self.tokenizer_2 = transformers.T5Tokenizer.from_pretrained(folder / "tokenizer_2")
-            clap = transformers.ClapModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-            t5 = transformers.T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
-        self.clap, self.t5 = frozen(clap), frozen(t5)
+        self.clap, self.t5 = load_frozen(folder, "text_encoder"), load_frozen(folder, "text_encoder_2")
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()

@@ -1,93 +1,31 @@
-"""The words for what the pocket backbone can hear: the paper's eight instruments, its eight genres, and duets.
+"""Captions of the music that the pocket backbone knows: the paper's eight instruments, its eight genres, and duets.
 
-A clip is called by the paper's own prompt in half of the draws (section 4.2), else in another way that a musician may
-write. Captions made of AudioSet labels come from the data module's templates.
+A clip has the paper's own prompt in half of the draws (section 4.2), else another one that a musician may write. The words
+are in ``vocabulary.yaml``.
 """
 
 import random
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from apa_lightning.conditioning.caption_templates import TEMPLATES
-from apa_lightning.pocket.text.words import DESCRIPTIONS
 
-INSTRUMENTS = {
-    "piano": "Piano",
-    "violin": "Violin, fiddle",
-    "cello": "Cello",
-    "flute": "Flute",
-    "marimba": "Marimba, xylophone",
-    "organ": "Organ",
-    "harp": "Harp",
-    "acoustic guitar": "Acoustic guitar",
-}
+_VOCABULARY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
+INSTRUMENTS: dict[str, str] = _VOCABULARY["instruments"]
 """The paper's instruments, as prompts name them, and their AudioSet display names."""
-
-GENRES = {
-    "jazz": "Jazz",
-    "reggae": "Reggae",
-    "rock": "Rock music",
-    "metal": "Heavy metal",
-    "pop": "Pop music",
-    "hip-hop": "Hip hop music",
-    "disco": "Disco",
-    "country": "Country",
-}
+GENRES: dict[str, str] = _VOCABULARY["genres"]
 """The paper's genres, as prompts name them, and their AudioSet display names."""
-
+_SOLO, _GENRE, _DUET = _VOCABULARY["solo"], _VOCABULARY["genre"], _VOCABULARY["duet"]
+DESCRIPTIONS = tuple(_VOCABULARY["descriptions"].split())
+"""Words that describe any music, whoever plays it."""
+OTHER_WORDS = tuple(_VOCABULARY["others"].split())
+"""Other words of prompts, which the tokenizers learn."""
 NEGATIVE_PROMPT = "low quality music"
 """The paper's negative prompt for genres and accompaniments."""
-
-# Here and below the first wording is the paper's, with its "a" before every name; {a} is the name with its article.
-_SOLO = (
-    "a recording of a {name} solo",
-    "a recording of the {name} solo",
-    "solo {name}",
-    "{name} solo",
-    "{name}",
-    "{a}",
-    "{a} solo",
-    "{a} playing a melody",
-    "a melody played on the {name}",
-    "played on {a}",
-    "unaccompanied {name}",
-    "{name} alone",
-    "someone playing the {name}",
-    "a {name} piece",
-    "{name} music",
-)
-
-_GENRE = (
-    "{name} style music",
-    "{name}",
-    "{name} music",
-    "{a} song",
-    "{a} track",
-    "in the style of {name}",
-    "music in {name} style",
-    "{a} band",
-    "{a} groove",
-    "a band playing {name}",
-    "{a} beat with bass and drums",
-    "an instrumental {name} tune",
-    "a recording of {a} band",
-)
-
-_DUET = (
-    "Duet, played with {second} accompaniment",
-    "{lead} with {second} accompaniment",
-    "{lead} accompanied by {second}",
-    "{a_lead} accompanied by {a_second}",
-    "{lead} and {second}",
-    "{lead} and {second} duet",
-    "a duet of {lead} and {second}",
-    "a duet for {lead} and {second}",
-    "{lead} melody over {second} chords",
-    "{a_lead} melody with {a_second} in the background",
-    "{lead} with {second}",
-    "{a_second} accompanies {a_lead}",
-    "Duet of {lead} with {second} accompaniment",
-)
 
 
 def solo_captions(instrument: str) -> list[str]:
@@ -102,12 +40,8 @@ def genre_captions(genre: str) -> list[str]:
 
 def duet_captions(lead: str, accompaniment: str) -> list[str]:
     """Every wording for a melody with accompaniment; the first, the paper's, leaves the melody's instrument open."""
-    names = {
-        "lead": lead,
-        "second": accompaniment,
-        "a_lead": with_article(lead),
-        "a_second": with_article(accompaniment),
-    }
+    names = {"lead": lead, "a_lead": with_article(lead)}
+    names |= {"second": accompaniment, "a_second": with_article(accompaniment)}
     return [wording.format(**names) for wording in _DUET]
 
 
@@ -142,10 +76,12 @@ def with_article(name: str) -> str:
 
 
 def plain(lead: str = "", accompaniment: str = "", genre: str = "") -> str:
-    """One wording for each meaning: the paper's, with the melody's instrument where a duet's is known.
+    """The one plain wording of a meaning: the paper's, with the melody's instrument where a duet's is known.
 
     Args:
-        lead, genre: who plays, or the band's genre. accompaniment: the second instrument of a duet.
+        lead: Instrument of the melody.
+        accompaniment: Second instrument of a duet.
+        genre: Genre of a band.
     """
     if genre:
         return _GENRE[0].format(name=genre)
@@ -155,12 +91,12 @@ def plain(lead: str = "", accompaniment: str = "", genre: str = "") -> str:
 
 
 def description(rng: random.Random) -> list[str]:
-    """No, one or two words that describe any music."""
+    """Up to two words that describe any music."""
     return rng.sample(DESCRIPTIONS, rng.choice([0, 1, 1, 2]))
 
 
 def described(rng: random.Random, caption: str, words: Sequence[str]) -> str:
-    """The caption with ``words`` before or behind it, and now and then a capital or a full stop, as people write."""
+    """The caption with ``words`` before or after it, and sometimes a capital or a full stop, as people write."""
     for word in words:
         caption = rng.choice([f"{word} {caption}", f"{caption}, {word}"])
     caption = caption[0].upper() + caption[1:] if rng.random() < 0.4 else caption
@@ -168,7 +104,7 @@ def described(rng: random.Random, caption: str, words: Sequence[str]) -> str:
 
 
 def held_out(caption: str) -> bool:
-    """Whether the text encoder never sees this caption in training: one in ten, told by the caption alone.
+    """Whether a caption is kept from the training of the text encoder: one in ten, decided by the caption alone.
 
     The paper's own prompts are never held out.
     """
@@ -176,6 +112,7 @@ def held_out(caption: str) -> bool:
 
 
 def _drawn(rng: random.Random, captions: list[str]) -> str:
+    """The paper's caption in half of the draws, else one of the others."""
     return captions[0] if rng.random() < 0.5 else rng.choice(captions[1:])
 
 
@@ -184,7 +121,7 @@ ASKED = {
     "genre": {label: _GENRE[0].format(name=name) for name, label in GENRES.items()},
     "accompaniment": {label: _DUET[0].format(second=name) for name, label in INSTRUMENTS.items()},
 }
-"""What the paper asks for: for each of its tasks, the AudioSet label and the prompt."""
+"""Prompts of the paper: for each of its tasks, the AudioSet label and the prompt."""
 
 PAPER_PROMPTS = frozenset(
     [

@@ -11,22 +11,23 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import RobertaTokenizer, T5Tokenizer
 
 from apa_lightning.pocket.text.prompts import (
+    DESCRIPTIONS,
     GENRES,
     INSTRUMENTS,
     NEGATIVE_PROMPT,
+    OTHER_WORDS,
     duet_captions,
     genre_captions,
     label_text,
     solo_captions,
 )
-from apa_lightning.pocket.text.words import DESCRIPTIONS, OTHERS
 
 MAX_TOKENS = 128
 SENTINELS = 16
 
 
 def corpus() -> list[str]:
-    """Every caption of :mod:`prompts`, every label and the words of :mod:`words`."""
+    """Every caption and word of :mod:`prompts`, and every label."""
     return [
         *(caption for name in INSTRUMENTS for caption in solo_captions(name)),
         *(caption for name in GENRES for caption in genre_captions(name)),
@@ -34,12 +35,12 @@ def corpus() -> list[str]:
         *(label_text([label]) for label in [*INSTRUMENTS.values(), *GENRES.values()]),
         NEGATIVE_PROMPT,
         *DESCRIPTIONS,
-        *OTHERS,
+        *OTHER_WORDS,
     ]
 
 
 def clap_tokenizer(vocabulary_size: int = 1000) -> RobertaTokenizer:
-    """CLAP's tokenizer class: byte-level BPE, so that any text is readable; a word is the same wherever it stands."""
+    """CLAP's tokenizer class: byte-level BPE, which reads any text; a word has the same pieces everywhere in a text."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

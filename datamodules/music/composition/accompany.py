@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from datamodules.music.composition.chance import clipped_gauss
 from datamodules.music.composition.events import Note
 from datamodules.music.composition.instruments import Instrument, fold
 from datamodules.music.composition.line import Line, dynamics
@@ -23,22 +24,19 @@ def accompany(
         below: the highest key to use (for a player's own left hand: under the melody).
         soft: how much softer than the melody, in velocity.
     """
-    figures = _FIGURES[instrument.name]
-    waltz = line.melody.metre.name == "3/4"
-    figure = rng.choice([f for f in figures if f is not _oom_pah or waltz or line.melody.metre.name == "2/4"])
-    low = max(instrument.range[0], _LOWEST[instrument.name])
+    waltz_or_march = line.melody.metre.name in ("3/4", "2/4")
+    figure = rng.choice([name for name in instrument.figures if name != "oom_pah" or waltz_or_march])
+    low = max(instrument.range[0], instrument.lowest)
     high = min(instrument.range[1], below if below is not None else 127, low + 36)
     high = max(high, low + 16)
     level = sum(n.velocity for n in line.notes) / len(line.notes) - soft
-    ring = {"harp": 0.5, "piano": 0.12, "acoustic guitar": 0.25, "marimba": 0.1}.get(instrument.name, 0.0)
-    roll = {"harp": 0.035, "acoustic guitar": 0.018}.get(instrument.name, 0.0)
     notes: list[Note] = []
     voicing: list[int] | None = None
     for chord in line.melody.chords:
         voicing = _voiced(chord, line.melody.key.tonic, (low, high), voicing)
-        for offset, length, tones, accent in figure(rng, line, chord):
+        for offset, length, tones, accent in _FIGURES[figure](rng, line, chord):
             position = chord.start + offset
-            start = max(0.0, line.clock.seconds(position) + min(max(rng.gauss(0, 0.005), -0.01), 0.01))
+            start = max(0.0, line.clock.seconds(position) + clipped_gauss(rng, 0.005, 0.01))
             if start > seconds - 0.15:
                 return notes
             end = line.clock.seconds(position + length)
@@ -47,8 +45,8 @@ def accompany(
                 pitch = fold(voicing[index] + 12 * octave, (low, high))
                 shade = dynamics(line.melody.metre, position, 0.4) * 0.7 + accent + rng.gauss(0, 2)
                 velocity = min(max(round(level + shade), 30), 118)
-                at = start + order * roll
-                notes.append(Note(at, max(0.06, end - at) * _TOUCH.get(figure, 0.95) + ring, pitch, velocity,
+                at = start + order * instrument.roll
+                notes.append(Note(at, max(0.06, end - at) * _TOUCH.get(figure, 0.95) + instrument.ring, pitch, velocity,
                                   swell=(-4.0, 0.0, -1.0) if instrument.sustained and end - start > 0.5 else ()))  # fmt: skip
     return notes
 
@@ -162,24 +160,19 @@ def _off_beats(rng: random.Random, line: Line, chord: Chord) -> list[Strike]:
     return [(t + 0.5, 0.5, (1, 2), -4) for t in _spread(chord.duration, 1.0)]
 
 
-_FIGURES: dict[str, list[Figure]] = {
-    "piano": [_alberti, _rising, _beats, _oom_pah, _oom_pah, _flowing, _block],
-    "organ": [_block, _block, _beats, _counter],
-    "harp": [_rising, _rising, _flowing, _alberti, _block],
-    "acoustic guitar": [_picked, _picked, _strummed, _rising, _oom_pah],
-    "marimba": [_alberti, _beats, _off_beats, _rising],
-    "violin": [_counter, _drone, _off_beats, _alberti],
-    "cello": [_bass_line, _bass_line, _drone, _counter],
-    "flute": [_counter, _counter, _alberti],
+_FIGURES: dict[str, Figure] = {
+    "block": _block,
+    "beats": _beats,
+    "oom_pah": _oom_pah,
+    "alberti": _alberti,
+    "rising": _rising,
+    "flowing": _flowing,
+    "picked": _picked,
+    "strummed": _strummed,
+    "bass_line": _bass_line,
+    "drone": _drone,
+    "counter": _counter,
+    "off_beats": _off_beats,
 }
-_TOUCH: dict[Figure, float] = {_oom_pah: 0.6, _off_beats: 0.55, _beats: 0.8, _bass_line: 0.88}
-_LOWEST = {
-    "piano": 36,
-    "organ": 36,
-    "harp": 36,
-    "acoustic guitar": 40,
-    "marimba": 45,
-    "violin": 55,
-    "cello": 36,
-    "flute": 60,
-}
+_TOUCH = {"oom_pah": 0.6, "off_beats": 0.55, "beats": 0.8, "bass_line": 0.88}
+"""Share of a note's length that sounds, of those figures that are not 0.95."""

@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass, replace
 
 from datamodules.music.composition import melody as composing
+from datamodules.music.composition.chance import clipped_gauss, weighted
 from datamodules.music.composition.events import Note, Performance, Track
-from datamodules.music.composition.grooves import BASS_FIGURES, DRUMS, Comp, Genre
+from datamodules.music.composition.grooves import BASS_FIGURES, DRUMS, ChordPart, Genre
 from datamodules.music.composition.instruments import fold
 from datamodules.music.composition.line import Clock, Line, perform
 from datamodules.music.composition.theory import METRES, Chord, Key, chord
@@ -26,7 +27,7 @@ class _Band:
 
     def note(self, position: float, length: float, pitch: int, velocity: float, late: float = 0.004) -> Note | None:
         """A note in quarters as one in seconds; None outside the clip."""
-        start = self.line.clock.seconds(position) + min(max(self.rng.gauss(0, late), -0.012), 0.012)
+        start = self.line.clock.seconds(position) + clipped_gauss(self.rng, late, 0.012)
         if start < 0 or start > self.seconds - 0.05:
             return None
         end = self.line.clock.seconds(position + length)
@@ -50,7 +51,7 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     Returns:
         The lead's line and the whole performance; its first track is the lead.
     """
-    key = Key(rng.randrange(12), rng.choices(list(genre.modes), list(genre.modes.values()))[0])
+    key = Key(rng.randrange(12), weighted(rng, genre.modes))
     tempo = rng.uniform(*genre.tempo)
     bars = max(4, int(seconds * tempo / 60 / _BAR) + 2)
     bars += -bars % 4
@@ -68,7 +69,7 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     tracks = [
         _lead_track(rng, genre, line),
         bass,
-        *(_comp(band, comp, number) for number, comp in enumerate(rng.choice(genre.comps))),
+        *(_chords(band, part, number) for number, part in enumerate(rng.choice(genre.chords))),
         _drums(band),
     ]
     return line, Performance(
@@ -194,38 +195,38 @@ def _walk(band: _Band, at: float, bounds: tuple[int, int]) -> list[Note | None]:
     return notes
 
 
-def _comp(band: _Band, comp: Comp, number: int) -> Track:
+def _chords(band: _Band, part: ChordPart, number: int) -> Track:
     """A chordal part: one rhythm for the clip, changed now and then, voices that move little."""
     rng, notes = band.rng, []
-    program = rng.choice(comp.programs)
-    hits = rng.choice(comp.hits) if comp.hits else ()
+    program = rng.choice(part.programs)
+    hits = rng.choice(part.hits) if part.hits else ()
     before: list[int] = []
     for bar in range(band.bars):
         at = bar * _BAR
-        if comp.voicing == "roll":
+        if part.voicing == "roll":
             notes += _banjo_roll(band, at)
             continue
-        if len(comp.hits) > 1 and rng.random() < 0.12:
-            hits = rng.choice(comp.hits)
+        if len(part.hits) > 1 and rng.random() < 0.12:
+            hits = rng.choice(part.hits)
         for position, length in hits:
             sounding = band.chord_at(at + position)
             length = min(length, max(0.15, sounding.start + sounding.duration - at - position))
-            before = _voicing(band, comp.voicing, at + position, before)
+            before = _voicing(band, part.voicing, at + position, before)
             for order, pitch in enumerate(before):
                 note = band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88)
                 if note:
-                    notes.append(replace(note, start=note.start + order * comp.strum))
+                    notes.append(replace(note, start=note.start + order * part.strum))
     return Track(
         f"chords {number + 1}",
         program,
         tuple(n for n in notes if n),
-        level=_level(band.rng, comp.level),
-        drive=comp.drive,
+        level=_level(band.rng, part.level),
+        drive=part.drive,
     )
 
 
 def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list[int]:
-    """MIDI keys of the chord at a position in one of the voicings of `grooves.Comp`."""
+    """MIDI keys of the chord at a position in one of the voicings of `grooves.ChordPart`."""
     sounding = band.chord_at(position)
     root = band.line.melody.key.tonic + sounding.pitches[0]
     if kind in ("power", "low power"):

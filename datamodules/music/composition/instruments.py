@@ -1,63 +1,65 @@
-"""The paper's eight instruments: their ranges and what a player does to a line on each of them."""
+"""The paper's eight instruments: their ranges, and what a player does to a line on each of them."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from datamodules.music.composition.events import Note
 from datamodules.music.composition.line import Line
+from datamodules.music.composition.tables import read_table
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """One instrument.
+    """One instrument, from `tables/instruments.yaml`.
 
     Attributes:
-        name: as in the paper's prompts. label: AudioSet's display name.
-        programs: General MIDI program to weight.
-        range: lowest and highest MIDI key. centre: key around which melodies lie best.
-        sustained: bowed, blown or held, as against struck and plucked notes that die away.
-        textures: what a solo is made of, with weights: "melody" alone, "accompanied" by the same player,
-            or in "double stops".
+        name: Name in the paper's prompts.
+        label: AudioSet's display name.
+        programs: Weights of its General MIDI programs.
+        range: Lowest and highest MIDI key.
+        center: MIDI key around which melodies lie best.
+        sustained: Whether it is bowed, blown or held; struck and plucked notes die away.
+        textures: Weights of what a solo consists of: "melody" alone, "accompanied" by the same player, or in
+            "double stops".
+        figures: Names of its patterns of accompaniment in `accompany`.
+        lowest: Lowest MIDI key of an accompaniment.
+        ring: Seconds that the notes of an accompaniment ring on.
+        roll: Seconds between the notes of an accompaniment's chord.
     """
 
     name: str
     label: str
     programs: dict[int, float]
     range: tuple[int, int]
-    centre: int
+    center: int
     sustained: bool
     textures: dict[str, float]
+    figures: tuple[str, ...]
+    lowest: int
+    ring: float = 0.0
+    roll: float = 0.0
 
 
 INSTRUMENTS: dict[str, Instrument] = {
-    i.name: i
-    for i in (
-        Instrument("piano", "Piano", {0: 3, 1: 1}, (21, 108), 72, False, {"melody": 1, "accompanied": 3}),
-        Instrument("violin", "Violin, fiddle", {40: 9, 45: 1}, (55, 103), 76, True, {"melody": 4, "double stops": 1}),
-        Instrument("cello", "Cello", {42: 9, 45: 1}, (36, 81), 55, True, {"melody": 4, "double stops": 1}),
-        Instrument("flute", "Flute", {73: 1}, (60, 96), 79, True, {"melody": 1}),
-        Instrument("marimba", "Marimba, xylophone", {12: 1}, (45, 96), 70, False,
-                   {"melody": 2, "double stops": 1, "accompanied": 1}),
-        Instrument("organ", "Organ", {19: 5, 16: 2, 17: 1, 20: 1}, (36, 96), 70, True, {"melody": 1, "accompanied": 3}),
-        Instrument("harp", "Harp", {46: 1}, (24, 103), 70, False, {"melody": 1, "accompanied": 2}),
-        Instrument("acoustic guitar", "Acoustic guitar", {24: 1, 25: 1}, (40, 88), 65, False,
-                   {"melody": 1, "accompanied": 2}),
-    )
-}  # fmt: skip
+    name: Instrument(name=name, **fields) for name, fields in read_table("instruments").items()
+}
 
 
 def octave_shift(line: Line, instrument: Instrument, away: int = 0) -> int:
-    """Semitones (whole octaves) that bring a line wholly into the instrument's range and nearest to its centre.
+    """Semitones (whole octaves) that bring a line wholly into the instrument's range and nearest to its center.
 
     Args:
-        away: octaves from there, for another register; ignored where the line would leave the range.
+        line: The line to move.
+        instrument: The instrument that plays it.
+        away: Octaves to add, for another register; ignored where the line would leave the range.
     """
     pitches = [note.pitch for note in line.notes]
     low, high = instrument.range
     mean = sum(pitches) / len(pitches)
     shifts = [12 * k for k in range(-5, 6)]
     inside = [s for s in shifts if min(pitches) + s >= low and max(pitches) + s <= high]
-    best = min(inside or shifts, key=lambda s: (abs(mean + s - instrument.centre), s))
+    best = min(inside or shifts, key=lambda s: (abs(mean + s - instrument.center), s))
     return best + 12 * away if best + 12 * away in inside else best
 
 
@@ -78,11 +80,15 @@ def play(
     texture: str = "melody",
     shift: int | None = None,
 ) -> list[Note]:
-    """A line as a player of the instrument plays it: same melody, same timing, the instrument's own technique.
+    """Play a line as a player of the instrument does: same melody, same timing, the instrument's own technique.
 
     Args:
-        rng: chooses ornaments. line: what is played. program: one of `instrument.programs`; pizzicato knows no vibrato.
-        texture: "double stops" adds a second voice below. shift: semitones, by default those of `octave_shift`.
+        rng: Draws the ornaments.
+        line: The line to play.
+        instrument: The instrument.
+        program: One of `instrument.programs`; pizzicato has no ornaments and no vibrato.
+        texture: "double stops" adds a second voice below.
+        shift: Semitones to move the line by; by default those of `octave_shift`.
 
     Returns:
         Notes inside the instrument's range.
@@ -93,15 +99,12 @@ def play(
         notes = _second_voice(rng, line, notes, instrument)
     if program == 45:
         return [replace(n, duration=max(n.duration, 0.4)) for n in notes]
-    technique = {
-        "piano": _pedalled, "violin": _bowed, "cello": _bowed, "flute": _blown, "marimba": _struck, "organ": _held,
-        "harp": _plucked, "acoustic guitar": _fretted,
-    }[instrument.name]  # fmt: skip
-    return [n for n in technique(rng, line, notes) if instrument.range[0] <= n.pitch <= instrument.range[1]]
+    played = _TECHNIQUES[instrument.name](rng, line, notes)
+    return [n for n in played if instrument.range[0] <= n.pitch <= instrument.range[1]]
 
 
 def _second_voice(rng: random.Random, line: Line, notes: list[Note], instrument: Instrument) -> list[Note]:
-    """A third to a sixth below the longer notes, from the chord that sounds."""
+    """Add notes a third to a sixth below the longer notes, from the chord that sounds."""
     both = []
     for note, written in zip(notes, line.melody.notes, strict=False):
         both.append(note)
@@ -151,7 +154,7 @@ def _held(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     return played
 
 
-def _pedalled(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
+def _pedaled(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     """The pedal lets notes ring into the next; some pieces are played in octaves, some with grace notes."""
     pedal = rng.random() < 0.5
     octaves = rng.random() < 0.12
@@ -236,3 +239,15 @@ def _graced(rng: random.Random, line: Line, note: Note, chance: float) -> list[N
 
 def _in_scale(line: Line, pitch: int) -> bool:
     return (pitch - line.melody.key.tonic) % 12 in line.melody.key.harmony
+
+
+_TECHNIQUES: dict[str, Callable[[random.Random, Line, list[Note]], list[Note]]] = {
+    "piano": _pedaled,
+    "violin": _bowed,
+    "cello": _bowed,
+    "flute": _blown,
+    "marimba": _struck,
+    "organ": _held,
+    "harp": _plucked,
+    "acoustic guitar": _fretted,
+}

@@ -5,8 +5,10 @@ import random
 from dataclasses import dataclass
 
 from datamodules.music.composition import melody as composing
+from datamodules.music.composition.chance import clipped_gauss, weighted
 from datamodules.music.composition.events import Note
 from datamodules.music.composition.melody import Melody
+from datamodules.music.composition.tables import read_table
 from datamodules.music.composition.theory import METRES, Key, Metre
 
 _BARS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -33,38 +35,7 @@ class Character:
     leaps: float = 0.25
 
 
-CHARACTERS: dict[str, Character] = {
-    "song": Character({"major": 3, "minor": 1, "mixolydian": 0.5}, {"4/4": 3, "3/4": 1}, (80, 126), {"plain": 4, "calm": 1}),
-    "lullaby": Character(
-        {"major": 3, "major pentatonic": 1}, {"3/4": 2, "6/8": 2}, (66, 96), {"calm": 2, "plain": 2},
-        (0.97, 1.02), (56, 78), 0.8,
-    ),
-    "lament": Character(
-        {"minor": 3, "phrygian": 1, "dorian": 1}, {"4/4": 1, "3/4": 1, "2/4": 1}, (50, 84), {"calm": 2, "plain": 2},
-        (0.97, 1.03), (58, 88), 1.0, leaps=0.3,
-    ),
-    "waltz": Character(
-        {"major": 2, "minor": 2}, {"3/4": 1}, (120, 190), {"plain": 3, "lively": 1, "calm": 1}, (0.75, 0.95), leaps=0.35
-    ),
-    "march": Character({"major": 3, "minor": 1}, {"4/4": 2, "2/4": 1}, (96, 132), {"plain": 3, "lively": 2},
-                       (0.6, 0.85), (80, 106), 0.0, leaps=0.35),
-    "jig": Character({"major": 2, "dorian": 2, "mixolydian": 1}, {"6/8": 1}, (140, 186), {"lively": 3, "plain": 1},
-                     (0.75, 0.92), (76, 100), 0.0),
-    "reel": Character({"major": 2, "dorian": 2, "mixolydian": 1, "major pentatonic": 1}, {"4/4": 2, "2/4": 1}, (112, 216),
-                      {"lively": 4, "plain": 1}, (0.7, 0.92), (76, 100), 0.0),
-    "folk": Character({"major pentatonic": 2, "minor pentatonic": 2, "dorian": 1, "mixolydian": 1}, {"4/4": 2, "3/4": 1, "6/8": 1},
-                      (84, 132), {"plain": 3, "lively": 1, "syncopated": 1}),
-    "air": Character({"major": 1, "minor": 1, "lydian": 1}, {"4/4": 1, "3/4": 1}, (60, 92), {"calm": 1, "plain": 2, "lively": 1},
-                     (0.97, 1.03), (60, 92), 1.0, leaps=0.35),
-    "toccata": Character({"minor": 2, "major": 2}, {"4/4": 2, "3/4": 1, "2/4": 1}, (84, 120), {"running": 4, "lively": 2},
-                         (0.75, 0.95), (74, 100), 0.1, leaps=0.2),
-    "blues": Character({"blues": 3, "minor pentatonic": 1}, {"4/4": 1}, (76, 124), {"syncopated": 2, "plain": 1, "lively": 1},
-                       (0.85, 1.0), (72, 102), 0.2, swing=0.64),
-    "latin": Character({"minor": 2, "major": 1, "phrygian": 1}, {"4/4": 1, "2/4": 1}, (92, 132), {"syncopated": 3, "plain": 1},
-                       (0.65, 0.95), (74, 102), 0.1),
-    "rag": Character({"major": 1}, {"2/4": 2, "4/4": 1}, (72, 108), {"syncopated": 3, "lively": 2}, (0.6, 0.9), (74, 100), 0.0,
-                     leaps=0.35),
-}  # fmt: skip
+CHARACTERS: dict[str, Character] = {name: Character(**fields) for name, fields in read_table("characters").items()}
 
 
 @dataclass(frozen=True)
@@ -123,8 +94,8 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
     """
     name = rng.choice(list(CHARACTERS))
     character = CHARACTERS[name]
-    key = Key(rng.randrange(12), _pick(rng, character.modes))
-    metre = METRES[_pick(rng, character.metres)]
+    key = Key(rng.randrange(12), weighted(rng, character.modes))
+    metre = METRES[weighted(rng, character.metres)]
     head, tail = rng.uniform(0.02, 0.25), min(rng.uniform(0.2, 1.5), seconds / 5)
     slow = rng.uniform(0.1, 0.5) * character.rubato
     fitting = [b for b in _BARS if _within(_tempo(b * metre.bar + slow + 0.25, seconds - head - tail), character.tempo)]
@@ -164,14 +135,14 @@ def perform(
     played = []
     for index, note in enumerate(tune.notes):
         phrase = tune.phrases[note.phrase]
-        start = max(0.0, clock.seconds(note.start) + _clipped_gauss(rng, 0.005, 0.012))
+        start = max(0.0, clock.seconds(note.start) + clipped_gauss(rng, 0.005, 0.012))
         end = clock.seconds(note.start + note.duration)
         last = index == len(tune.notes) - 1
         sounding = (end - start) * (share if note.duration < 2 and not last else max(share, 0.95))
         if start > seconds - 0.1:
             break
         velocity = level + dynamics(tune.metre, note.start, (note.start - phrase.start) / (phrase.end - phrase.start))
-        velocity += 0.7 * (note.pitch - mean) + _clipped_gauss(rng, 2.5, 6) - (5 if last else 0)
+        velocity += 0.7 * (note.pitch - mean) + clipped_gauss(rng, 2.5, 6) - (5 if last else 0)
         played.append(Note(start, max(0.05, sounding), note.pitch, _velocity(velocity)))
     return tuple(played)
 
@@ -191,11 +162,3 @@ def _tempo(quarters: float, seconds: float) -> float:
 
 def _within(value: float, bounds: tuple[float, float]) -> bool:
     return bounds[0] <= value <= bounds[1]
-
-
-def _pick(rng: random.Random, weights: dict[str, float]) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
-
-
-def _clipped_gauss(rng: random.Random, deviation: float, most: float) -> float:
-    return min(max(rng.gauss(0, deviation), -most), most)

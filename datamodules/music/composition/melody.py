@@ -6,7 +6,8 @@ A melody knows nothing of instruments or seconds; `line.py` performs it and `ins
 import random
 from dataclasses import dataclass, replace
 
-from datamodules.music.composition.theory import CADENCES, CELLS, Chord, Key, Metre, harmonise
+from datamodules.music.composition.chance import weighted
+from datamodules.music.composition.theory import CADENCES, CELLS, Chord, Key, Metre, harmonize
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def write(
         tonic: MIDI key of the tonic near which the tune lies, by default the one in C4..B4.
     """
     lengths = form(bars)
-    harmony = chords or harmonise(rng, key, metre, lengths)
+    harmony = chords or harmonize(rng, key, metre, lengths)
     writer = _Writer(rng, key, metre, densities, leaps, 60 + key.tonic if tonic is None else tonic, tuple(harmony))
     phrases, at = [], 0
     for number, (count, section, ending) in enumerate(lengths):
@@ -186,7 +187,7 @@ class _Writer:
         return plan
 
     def _motif(self) -> _Motif:
-        density = self.rng.choices(list(self.densities), list(self.densities.values()))[0]
+        density = weighted(self.rng, self.densities)
         rhythm = self.rng.choice(CELLS[self.metre.name][density])
         count = sum(length > 0 for length in rhythm)
         direction = self.rng.choice([1, 1, -1])

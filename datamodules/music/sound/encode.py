@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -64,21 +65,10 @@ def renumbered(data: bytes, serial: int) -> bytes:
     return bytes(out)
 
 
-def _table() -> list[int]:
-    table = []
-    for value in range(256):
-        value <<= 24
-        for _ in range(8):
-            value = (value << 1) ^ 0x04C11DB7 if value & 0x80000000 else value << 1
-        table.append(value & 0xFFFFFFFF)
-    return table
-
-
-_TABLE = _table()
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _checksum(page: bytes | bytearray) -> int:
-    value = 0
-    for byte in page:
-        value = ((value << 8) & 0xFFFFFFFF) ^ _TABLE[(value >> 24) ^ byte]
-    return value
+    """Ogg's CRC-32. It is zlib's with the bits of each byte in the other order, and without the inversions."""
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)

@@ -30,7 +30,7 @@ def mix(
     from scipy.signal import resample_poly
 
     seconds, tuning = performance.seconds, recording.tuning
-    dry = sum(render_track(soundfont, track, seconds, SAMPLE_RATE, tuning) for track in performance.tracks)
+    dry = np.sum([render_track(soundfont, track, seconds, SAMPLE_RATE, tuning) for track in performance.tracks], axis=0)
     audio = resample_poly(on_tape(dry, recording, SAMPLE_RATE * OVERSAMPLING), 1, OVERSAMPLING)
     decay, wet = performance.reverb
     if wet > 0:

@@ -15,7 +15,7 @@ from datamodules.music.composition.grooves import DRUMS, GENRES
 from datamodules.music.composition.instruments import INSTRUMENTS, octave_shift, play
 from datamodules.music.composition.line import compose_line
 from datamodules.music.composition.melody import write
-from datamodules.music.composition.theory import CADENCES, CELLS, METRES, MODES, Key, chord, harmonise
+from datamodules.music.composition.theory import CADENCES, CELLS, METRES, MODES, Key, chord, harmonize
 
 LINES = [compose_line(random.Random(f"line {number}"), 10.24) for number in range(120)]
 
@@ -35,7 +35,7 @@ def test_chords_are_built_on_the_scale():
 @pytest.mark.parametrize("mode", MODES)
 def test_harmony_has_no_gaps_and_closes_on_the_tonic(mode):
     for seed in range(20):
-        chords = harmonise(random.Random(seed), Key(2, mode), METRES["3/4"], [(4, "a", "half"), (4, "a", "full")])
+        chords = harmonize(random.Random(seed), Key(2, mode), METRES["3/4"], [(4, "a", "half"), (4, "a", "full")])
         assert all(a.start + a.duration == pytest.approx(b.start) for a, b in pairwise(chords))
         assert chords[-1].degree == 0
         assert chords[-1].start + chords[-1].duration == pytest.approx(8 * 3)

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from shard_tools import encode, tone
+from shard_tools import encode, kill_own_process, tone
 
 from apa_lightning.errors import InputError
+from apa_lightning.utils.atomic_files import file_lock
 from datamodules.prepare import audioset_shards
 from datamodules.prepare.audioset_files import Ontology, Segment, match_clips, read_class_labels, read_segments
 from datamodules.prepare.audioset_shards import make_shards
-from datamodules.prepare.shard_run import only_one
 from datamodules.shards.index import read_index
 
 HEADER = """# Segments csv created Sun Mar  5 10:54:25 2017
@@ -321,7 +319,7 @@ def test_another_run_s_folder_is_refused_and_overwriting_leaves_no_old_shards(so
 def test_two_at_once_are_refused(source: Source) -> None:
     source.many(1)
     source.out.mkdir()
-    with only_one(source.out / "train.lock"), pytest.raises(InputError, match="another process"):
+    with file_lock(source.out / "train.lock"), pytest.raises(InputError, match="another process"):
         source.run()
     source.run()
     assert not list(source.out.glob("*.lock"))
@@ -334,9 +332,9 @@ def test_settings_that_cannot_be(source: Source, tmp_path: Path) -> None:
     source.clip("a.wav")
     for options, message in (
         ({"name": "../x"}, "--name"),
-        ({"sample_rate": 0}, "--sample_rate"),
-        ({"workers": -1}, "--workers"),
-        ({"min_seconds": -1.0}, "--min_seconds"),
+        ({"sample_rate": 0}, "sample_rate: 0; give a whole number between 4000 and 384000"),
+        ({"workers": -1}, "workers: -1"),
+        ({"min_seconds": -1.0}, "min_seconds: -1.0"),
         ({"max_samples": 0}, "max_samples"),
         ({"labels": ["Speech"]}, "wanted labels"),
     ):
@@ -356,13 +354,7 @@ def test_settings_that_cannot_be(source: Source, tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_one_message(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    if multiprocessing.get_start_method() != "fork":
-        pytest.skip("the replaced function reaches forked workers only")
     source.many(3)
-    monkeypatch.setattr(audioset_shards, "encode_clip", _die)
+    monkeypatch.setattr(audioset_shards, "encode_clip", kill_own_process)
     with pytest.raises(InputError, match="worker process was killed"):
         source.run(workers=1)
-
-
-def _die(_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from pathlib import Path
 from fit_tools import WINDOW
 from processes import ROOT, Command
 from random_folders import scratch, tiny_backbone, tiny_flags
-from test_manifest import tone
+from recordings import tone
 
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 

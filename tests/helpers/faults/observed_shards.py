@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from random_folders import scratch
+from recordings import tone
 from soundfont_tools import write_soundfont
-from test_manifest import tone
 
 Arguments = list[object]
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bad_inputs_tools import ROOT, Room
+from bad_inputs.room import ROOT, Room
 from fit_tools import WINDOW
+from markers import Payload as Pickled
 from random_folders import tiny_backbone, tiny_flags, tiny_musicgen
 from shard_tools import sample
-from test_cluster import slurm
+from slurm import slurm
 
 Unsafe = Callable[[], object]
 """Does what a careless program would do; the canary must be there then, or the payload is a dud."""
@@ -159,8 +160,6 @@ INSTEAD = {"json": "bad JSON", "flac": "unusable audio"}
 
 def hostile_members(room: Room) -> tuple[list, dict[str, tuple[Path, Unsafe]]]:
     """Samples with a payload each, and by key its own canary and the careless act."""
-    from bad_inputs_tools import Payload as Pickled
-
     members, acts = [], {}
     for number, (extension, write) in enumerate(MEMBERS.items()):
         key = f"payload_{extension.replace('.', '_')}"

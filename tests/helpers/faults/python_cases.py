@@ -8,11 +8,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from bad_inputs_tools import Room
+from bad_inputs.audio import AUDIO, audio
+from bad_inputs.edits import LINES
+from bad_inputs.room import Room
+from bad_inputs.weights import NO_WEIGHTS, WEIGHTS, truncated
 from fit_tools import WINDOW
 from random_folders import tiny_backbone, tiny_parts
 from shard_tools import tone, write_shards
-from test_bad_inputs import AUDIO, LINES, NO_WEIGHTS, WEIGHTS, audio, truncated
 
 from apa_lightning import AudioEditor, AudioLDM2Backbone, AudioMAE, EditRequest, EditResult
 from apa_lightning.backbones.audioldm2 import PARTS
@@ -129,8 +131,8 @@ def edits(**settings: Any) -> Callable[[Room, AudioEditor], object]:
 
 DATA = [
     bad(11, "missing_shard", "train_shards|no such shard", data(train_shards="gone.tar")),
-    bad(11, "no_shard", "train_shards names no shard", data(train_shards=[])),
-    bad(11, "none_shard", "train_shards names no shard", data(train_shards=[None])),
+    bad(11, "no_shard", "train_shards: names no shard", data(train_shards=[])),
+    bad(11, "none_shard", "train_shards: names no shard", data(train_shards=[None])),
     bad(11, "empty_shard", "culprit.tar|is empty", data(train_shards=lambda r: str(r.write("culprit.tar", b"")))),
     bad(11, "random_shard", "culprit.tar|no uncompressed tar",
         data(train_shards=lambda r: str(r.write("culprit.tar", bytes(range(1, 256)) * 20)))),
@@ -140,7 +142,7 @@ DATA = [
     bad(12, "no_index", "is no index of", data(train_shards=lambda r: (shards()(r), r.write("shards/train-000000.index.json", "{"))[0])),
     bad(16, "pipe", "allow_pipe", data(train_shards="pipe:touch canary")),
     bad(16, "s3", "pipe:aws s3 cp", data(train_shards="s3://bucket/a.tar")),
-    bad(17, "stream_without_length", "samples_per_epoch is needed", data(train_shards="http://127.0.0.1:9/a.tar")),
+    bad(17, "stream_without_length", "samples_per_epoch: is needed", data(train_shards="http://127.0.0.1:9/a.tar")),
     *(bad(18, f"manifest_{name}", words, manifest(lines)) for name, (words, lines) in LINES.items()),
     bad(18, "manifest_gone", "gone.csv does not exist", lambda r, e: EditsDataModule(manifest="gone.csv")),
     bad(18, "manifest_and_folder", "Choose one", lambda r, e: EditsDataModule(manifest="a.csv", folder="a", prompt="x")),
@@ -189,14 +191,14 @@ REQUESTS = [
         for value in values
     ),
     bad(19, "text_of_the_backbone", "prompt: 5 is no text", lambda r, e: e.backbone.encode_text(["a", 5])),
-    bad(20, "region_end_first", "region: 4 to 2 s|after the start", request(region=(4, 2))),
-    bad(20, "region_negative", "region: -1 to 2 s", request(region=(-1, 2))),
+    bad(20, "region_end_first", "region: (4, 2)|after the start", request(region=(4, 2))),
+    bad(20, "region_negative", "region: (-1, 2)|at 0 or later", request(region=(-1, 2))),
     bad(20, "region_outside", "region: 0.5 to 7 s lies outside", edit(region=(0.5, 7))),
     bad(20, "unknown_scheduler", "scheduler: 'Magic'|choose one of", edit(scheduler="Magic")),
     bad(20, "steps_of_a_scheduler", "num_inference_steps: DDIMScheduler cannot make 1000", edit(num_inference_steps=1000)),
     bad(20, "two_scales", "ap_scale: 2 scales for 1 adapters", edit(ap_scale=[0.5, 0.5])),
     bad(20, "unknown_block", "ap_scale: no adapted layer in 'nowhere'", edit(ap_scale={"nowhere": 1.0})),
-    bad(20, "block_of_text", "ap_scale: 'a'", edit(ap_scale={"up": "a"})),
+    bad(20, "block_of_text", "ap_scale: {'up': 'a'}|finite number", edit(ap_scale={"up": "a"})),
     bad(20, "batch_0", "batch_size: 0", edit(batch_size=0)),
     bad(20, "batch_of_text", "batch_size: 'many'", edit(batch_size="many")),
     bad(20, "not_requests", "list of EditRequest", lambda r, e: e.edit([EditRequest(audio="a", prompt="x"), "b"])),

@@ -1,0 +1,53 @@
+"""The argument parser: errors in one line, and help that lists the settings of the usual classes."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from apa_lightning.cli.messages import check_config_files, fail, remember_typed_flags, root_message, shortened
+from apa_lightning.cli.packaged_configs import with_packaged_configs
+
+# An overlay's values must reach the ${...} of the base file: with this mode, interpolations are resolved after merging.
+# A configuration names classes of the kind that is asked for. Neither values of any kind nor functions are called, and a
+# denylist, of whatever length, makes jsonargparse refuse what runs commands (os, subprocess, builtins, ...).
+# The docstring below a dataclass's field is its help.
+set_parsing_settings(
+    omegaconf_absolute_to_relative_paths=True,
+    instantiate_subclass_spec_in_any=False,
+    import_path_denylist=[],
+    docstring_parse_attribute_docstrings=True,
+)
+
+
+class Parser(LightningArgumentParser):
+    """LightningArgumentParser with one-line errors, and help that lists the settings of the usual classes.
+
+    Attributes:
+        shown: The classes by the key of their settings, for example ``model``.
+    """
+
+    shown: Mapping[str, type] = {}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the user's mistake in one message and exit with 2."""
+        fail(root_message(ex) or shortened(message))
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parse a command line whose ``--config`` may name packaged files, and check those files first."""
+        arguments = with_packaged_configs(sys.argv[1:] if args is None else args)
+        remember_typed_flags(arguments)
+        check_config_files(arguments)
+        return super().parse_args(arguments, *more, **options)
+
+    def format_help(self, *args: Any) -> str:
+        """Add the settings of the shown classes, which the parser itself lists only where ``class_path`` is given."""
+        help_text = super().format_help(*args)
+        if not self.shown:
+            return help_text
+        settings = ArgumentParser(add_help=False, usage="")
+        for key, cls in self.shown.items():
+            settings.add_class_arguments(cls, key)
+        return help_text + settings.format_help().split("\n", 1)[1]

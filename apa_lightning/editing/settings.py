@@ -1,0 +1,185 @@
+"""The settings of an edit. Each knob is one field, and everything else that lists knobs reads them from here.
+
+A field carries its default, its check, the way out of a bad value, its symbol in the paper and its role; the docstring below
+it is its help. From these fields come the flags of ``predict`` (``--data.ap_scale``), the columns of manifests and of
+``results.csv``, the keys of ``results.jsonl``, the knobs that a sweep may try, and the keywords of ``AudioEditor.edit``.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from apa_lightning.conditioning.pooling import POOLING_RATES
+from apa_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Knob:
+    """Facts about a field that its type does not say.
+
+    Attributes:
+        check: Whether a value can be used. None passes without a check where it is the default.
+        way_out: What to give instead, for the error message.
+        symbol: Its name in the paper's equations.
+        point: Whether it belongs to an operating point: a task may fix it and a sweep may try values of it.
+        batch: What edits must have in common to be denoised together, as a function of the value.
+    """
+
+    check: Callable[[Any], bool]
+    way_out: str
+    symbol: str = ""
+    point: bool = False
+    batch: Callable[[Any], object] = lambda value: value
+
+
+def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **facts: Any) -> Any:
+    """Make a dataclass field that carries a :class:`Knob`; without a default the field is required."""
+    return field(default=default, metadata={"knob": Knob(check, way_out, **facts)})
+
+
+def is_text(value: object) -> bool:
+    """Whether ``value`` is a string."""
+    return isinstance(value, str)
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is an integer."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def are_numbers(value: object) -> bool:
+    """Whether ``value`` is a finite number, or a mapping or list of nothing else."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    return is_number(value) if parts is None else all(map(are_numbers, parts))
+
+
+def is_pooling_rate(value: object) -> bool:
+    """Whether ``value`` is one of the audio encoder's pooling rates."""
+    return value in POOLING_RATES and not isinstance(value, bool)
+
+
+def is_region(value: object) -> bool:
+    """Whether ``value`` is a start and a later end, in seconds."""
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_number, value)):
+        return False
+    return 0 <= value[0] < value[1]
+
+
+def differs(value: object) -> object:
+    """Value of :attr:`Knob.batch` for what each edit of a batch has for itself."""
+    return None
+
+
+POOLING_CHOICE = f"choose one of {', '.join(map(str, POOLING_RATES))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """All knobs of an edit. The defaults are the paper's operating point for timbre transfer.
+
+    Raises:
+        InputError: If a value is out of its range.
+    """
+
+    negative_prompt: str = knob(is_text, "give a string ('' means unconditional)", "", batch=differs)
+    """Text that the recordings shall not become, c_y- of Eq. 12: "a recording of the piano solo"."""
+    ap_scale: float | list[Any] | dict[str, Any] = knob(
+        are_numbers,
+        'give a finite number, or numbers for blocks: {"up": 0.5}',
+        0.5,
+        symbol="alpha",
+        point=True,
+        batch=repr,
+    )
+    """Strength alpha of the audio prompt: a number, a mapping for single blocks ({"up": 0.5}), or a list with one of them
+    per adapter. Paper: 0.5, genre transfer 0.4."""
+    time_pooling: int = knob(is_pooling_rate, POOLING_CHOICE, 2, symbol="omega", point=True)
+    """Pooling rate omega along time (1, 2, 4 or 8); a larger one keeps less of the recording. Paper: 2, genre transfer 1."""
+    freq_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None, symbol="omega", point=True)
+    """Pooling rate along frequency; null: the same as time_pooling."""
+    guidance_scale: float = knob(
+        lambda value: is_number(value) and value >= 0,
+        "give a number of 0 or more (1 or less: no guidance)",
+        7.5,
+        symbol="lambda",
+        point=True,
+        batch=lambda value: value > 1,
+    )
+    """Guidance scale lambda of Eq. 12; 1 or less: no guidance. Paper: 7.5."""
+    num_inference_steps: int = knob(
+        lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", 50, point=True
+    )
+    """Denoising steps of the whole schedule. Paper: 50."""
+    strength: float = knob(
+        lambda value: is_number(value) and 0 < value <= 1,
+        "give a share above 0, at most 1 (from pure noise)",
+        1.0,
+        point=True,
+    )
+    """Share of the schedule that is run. 1 starts from pure noise, as the paper; less starts from the recording under noise
+    (SDEdit, arXiv 2108.01073) and keeps more of it. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
+    scheduler: str = knob(is_text, "give the name of a diffusers scheduler", "DDIMScheduler", point=True)
+    """Diffusers scheduler that is compatible with the backbone's."""
+    seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
+    """Seed of the initial noise."""
+    region: tuple[float, float] | None = knob(
+        is_region,
+        "give start and end in seconds, the end after the start and the start at 0 or later",
+        None,
+        batch=differs,
+    )
+    """Start and end in seconds: only this part is edited; null: the whole recording."""
+    sample_rate: int | None = knob(
+        lambda value: is_whole(value) and 4_000 <= value <= 384_000,
+        "give 4000 to 384000 Hz, or leave it out for the recording's own",
+        None,
+        batch=differs,
+    )
+    """Sample rate of the results in Hz; null: the recording's."""
+    match_level: bool = knob(lambda value: isinstance(value, bool), "give true or false", True, batch=differs)
+    """Give the results the recordings' loudness (RMS)."""
+
+    def __post_init__(self) -> None:
+        for name, (knob, default) in _knobs(type(self)).items():
+            _check(name, getattr(self, name), knob, default)
+
+    @classmethod
+    def check(cls, name: str, value: object) -> None:
+        """Raise :class:`InputError` if ``value`` is out of the range of the knob ``name``."""
+        _check(name, value, *_knobs(cls)[name])
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all knobs, in the order of the fields."""
+        return tuple(_knobs(cls))
+
+    @classmethod
+    def operating_point(cls) -> tuple[str, ...]:
+        """The names of the knobs of an operating point."""
+        return tuple(name for name, (knob, _) in _knobs(cls).items() if knob.point)
+
+    @classmethod
+    def symbol(cls, name: str) -> str:
+        """The paper's symbol of a knob, or an empty string."""
+        return _knobs(cls)[name][0].symbol
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """What edits of the same length must have in common to be denoised together."""
+        return tuple(knob.batch(getattr(self, name)) for name, (knob, _) in _knobs(type(self)).items())
+
+
+def _knobs(kind: type[EditSettings]) -> dict[str, tuple[Knob, object]]:
+    """The knobs of a class and their defaults, by name."""
+    return {one.name: (one.metadata["knob"], one.default) for one in fields(kind) if "knob" in one.metadata}
+
+
+def _check(name: str, value: object, knob: Knob, default: object) -> None:
+    if not (value is None and default is None) and not knob.check(value):
+        raise InputError(f"{name}: {value!r}; {knob.way_out}.")

@@ -1,0 +1,80 @@
+"""Scores of a report: means with intervals, the same of an untrained part, and targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from apa_lightning.utils.bootstrap import bootstrap
+
+Values = Sequence[float] | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured score.
+
+    Attributes:
+        part: The part that is measured: "vae", "vocoder", "clap", ...
+        name: The quantity, with its unit.
+        value: Mean over clips.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        clips: Number of clips or items.
+        untrained: The same score of the same class with random weights; None where it has no meaning.
+        compared: Scores to compare with, by name ("shuffled pairs", "Griffin-Lim").
+        target: The goal, as text such as "<= 0.35", or "low > 0" for the interval's lower end; empty where there is none.
+    """
+
+    part: str
+    name: str
+    value: float
+    low: float
+    high: float
+    clips: int
+    untrained: float | None = None
+    compared: dict[str, float] = field(default_factory=dict)
+    target: str = ""
+
+    @classmethod
+    def of(
+        cls, part: str, name: str, values: Values, seed: int, untrained: Values | float | None = None, **more: Any
+    ) -> "Score":
+        """The score of one value per clip.
+
+        Args:
+            part: The part that is measured.
+            name: The quantity, with its unit.
+            values: One value per clip.
+            seed: Seed of the interval.
+            untrained: The value, or the values, of an untrained part.
+            **more: ``compared`` and ``target``.
+        """
+        if untrained is not None and not isinstance(untrained, float):
+            untrained = float(np.mean(np.asarray(untrained)))
+        return cls(part, name, *bootstrap(np.asarray(values), seed), len(values), untrained, **more)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is reached; None without one."""
+        if not self.target:
+            return None
+        *end, sign, bound = self.target.split()
+        if end:
+            return self.low > float(bound)
+        return self.value <= float(bound) if sign == "<=" else self.value >= float(bound)
+
+
+def bootstrap_excess(
+    more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """Relative excess of the mean of ``more`` over that of ``less``, and its interval over resampled pairs."""
+    rows = np.random.default_rng(seed).integers(len(more), size=(draws, len(more)))
+    excesses = more[rows].mean(axis=1) / less[rows].mean(axis=1) - 1
+    return (
+        float(more.mean() / less.mean() - 1),
+        float(np.percentile(excesses, 2.5)),
+        float(np.percentile(excesses, 97.5)),
+    )

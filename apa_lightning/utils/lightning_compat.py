@@ -1,0 +1,157 @@
+"""The only file that touches private parts of Lightning, each with the reason why no public part does.
+
+A release of Lightning may rename any of these; tests/test_structure.py finds uses elsewhere.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+# --- where training is ------------------------------------------------------------------------------------------------
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Whether the gradients of the batch that ended wait for those of further batches; the Trainer does not tell."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def training_batch(trainer: Trainer) -> int:
+    """Number of the training batch since the run started, over all epochs; the Trainer counts optimizer steps only."""
+    return trainer.fit_loop.total_batch_idx
+
+
+def batches_started(trainer: Trainer) -> int:
+    """Training batches of this epoch that were fetched; a data module resumes there, and only the loop counts them."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+# --- stopping and resuming --------------------------------------------------------------------------------------------
+
+
+def ask_to_stop(trainer: Trainer, stop: bool = True) -> None:
+    """Make Lightning's loops raise SIGTERMException after the current batch, when their counters are whole.
+
+    The flag that they check is set by Lightning's own handler of SIGTERM alone, and can only be read publicly.
+    """
+    trainer._signal_connector.received_sigterm = stop
+
+
+def is_signal_handler_of(trainer: Trainer, handler: object) -> bool:
+    """Whether ``handler`` was installed by Lightning, which names its handlers nowhere."""
+    return type(handler).__module__ == type(trainer._signal_connector).__module__
+
+
+def forget_unfinished_validation_batch(trainer: Trainer) -> None:
+    """Drop the batch in which a validation was left from Lightning's totals; on resuming it only resets the epoch's."""
+    trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
+
+def rewind_validation(checkpoint: dict[str, Any]) -> None:
+    """Set a checkpoint's validation back to its first batch: its sums so far are in no checkpoint."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    before = progress["total"]["completed"] - progress["current"]["completed"]
+    for name, done in (("total", before), ("current", 0)):
+        progress[name] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+    progress["is_last_batch"] = False
+
+
+def save_checkpoint_now(callback: ModelCheckpoint, trainer: Trainer) -> None:
+    """Save as the callback would at its next trigger; its public methods are the triggers alone."""
+    if not callback._should_skip_saving_checkpoint(trainer):
+        callback._save_topk_checkpoint(trainer, callback._monitor_candidates(trainer))
+
+
+def continue_log_folder(trainer: Trainer, run: Path) -> None:
+    """Let TensorBoard's logger write to the folder of an earlier run.
+
+    Its version is an argument, but one that would then stand among the settings, where it belongs to no single run.
+    """
+    logger = trainer.logger
+    if isinstance(logger, TensorBoardLogger) and run.parent.resolve() == Path(logger.root_dir).resolve():
+        logger._version = run.name
+
+
+# --- plugins and strategies -------------------------------------------------------------------------------------------
+
+
+def use_checkpoint_io(trainer: Trainer, checkpoint_io: TorchCheckpointIO) -> None:
+    """Replace Lightning's own checkpoint files, and no others.
+
+    As a plugin it would stand in the way of strategies that bring a format of their own, such as sharded checkpoints.
+    """
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = checkpoint_io
+
+
+def leave_out_of_ddp(module: LightningModule, names: Iterable[str]) -> None:
+    """Exclude parameters and buffers from DDP, which otherwise broadcasts them at the start, and buffers in every step.
+
+    The name is torch's; DDP reads it from the module and offers no argument.
+    """
+    cast(Any, module)._ddp_params_and_buffers_to_ignore = list(names)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with room for subcommands that are plain functions and need no Trainer.
+
+    LightningCLI has public hooks for none of what its private methods are overridden for here. Subclasses override
+    the public ones.
+    """
+
+    def add_functions(self, subcommands: Any) -> None:
+        """Add further subcommands after those of the Trainer.
+
+        Args:
+            subcommands: jsonargparse's action, with ``add_subcommand(name, parser, help=...)``.
+        """
+
+    def function(self, name: str) -> Callable[[dict[str, Any]], None] | None:
+        """The function behind the subcommand ``name``, called with its settings; None for one of the Trainer."""
+
+    def check_ckpt_path(self, path: str) -> None:
+        """Check ``--ckpt_path`` before anything is built."""
+
+    def trainer_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Change the arguments of the Trainer's method."""
+        return arguments
+
+    @property
+    def trainer_parsers(self) -> dict[str, LightningArgumentParser]:
+        """The parsers of the Trainer's subcommands by name."""
+        return self._subcommand_parsers
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        self.add_functions(cast(Any, parser)._subcommands_action)
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would read the checkpoint's settings here, over those of the command line.
+        if path := self.config[self.config.subcommand].get("ckpt_path"):
+            self.check_ckpt_path(path)
+
+    def _set_seed(self) -> None:
+        if not self.function(str(self.subcommand)):
+            super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and Trainer, if the subcommand needs them."""
+        if not self.function(str(self.subcommand)):
+            super().instantiate_classes()
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return self.trainer_arguments(super()._prepare_subcommand_kwargs(subcommand))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if function := self.function(subcommand):
+            function(self.parser.instantiate(self.config)[subcommand].as_dict())
+        else:
+            super()._run_subcommand(subcommand)

@@ -1,0 +1,80 @@
+"""Base class of data modules whose training resumes exactly where a checkpoint was written."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from apa_lightning.utils.lightning_compat import batches_started
+from datamodules.loading.loaders import TrainLoader
+from datamodules.loading.readers import Reader
+from datamodules.shards.quarantine import Quarantine
+
+
+class ResumableDataModule(LightningDataModule):
+    """Keeps the training loader and its place in the data."""
+
+    batch_size: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._train_loader: TrainLoader | None = None
+        self._resume: dict[str, Any] | None = None
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process."""
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes of the run."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def forget_place(self) -> None:
+        """Drop the place of an earlier fit."""
+        self._train_loader = self._resume = None
+
+    def make_train_loader(
+        self, read: Reader, samples_per_epoch: int, quarantine: Quarantine, identity: Mapping[str, int | str]
+    ) -> TrainLoader:
+        """Make the training loader, at the place of the checkpoint if there is one (see `TrainLoader`)."""
+        trainer = self.trainer
+        self._train_loader = TrainLoader(
+            read,
+            samples_per_epoch,
+            self.batch_size * self.world_size,
+            quarantine,
+            identity,
+            # Lightning's own count includes a batch that was delivered and not finished.
+            partial(batches_started, trainer) if trainer else None,
+            same_epoch=bool(trainer and trainer.overfit_batches > 0),  # type: ignore[attr-defined]
+        )
+        if self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
+            self._resume = None
+        return self._train_loader
+
+    def teardown(self, stage: str) -> None:
+        """End the training workers."""
+        if stage == "fit" and self._train_loader is not None:
+            self._train_loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the training workers."""
+        self.teardown("fit")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the training data, for the trainer's checkpoint."""
+        return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume at the place in the training data where the checkpoint was written.
+
+        Lightning restores a loader's own state too late if `estimated_stepping_batches` was read before; it restores the
+        data module's in time.
+        """
+        self._resume = state_dict.get("train")
+        if self._train_loader is not None and self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)

@@ -1,0 +1,9 @@
+"""Adapters, checkpoints and backbones: how each command ends, its message, and what is left on the disk."""
+
+import pytest
+from bad_inputs.weights import CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bad_input(case, meet):
+    meet(case)

@@ -1,0 +1,59 @@
+"""The spelling of fields in messages: a bare name in Python, a flag on the command line."""
+
+import pytest
+from jsonargparse import Namespace
+
+from apa_lightning.cli.messages import mistakes_told, remember_flags, remember_typed_flags, shortened, with_flags
+from apa_lightning.errors import InputError
+
+FLAGS = {"prompt": "--data.prompt", "output": "--data.output", "tasks": "--data.tasks"}
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("prompt: 5; give a string.", "--data.prompt: 5; give a string."),
+        ("tasks.name: 'a b'", "--data.tasks.name: 'a b'"),
+        (
+            "output: 'x' exists. Choose another `output` folder.",
+            "--data.output: 'x' exists. Choose another --data.output folder.",
+        ),
+        (
+            "manifest: 2 problems\n  prompt: None\n  m.csv:2: prompt: 5",
+            "manifest: 2 problems\n  --data.prompt: None\n  m.csv:2: prompt: 5",
+        ),
+        ("prompt.csv:3: seed: 1.5", "prompt.csv:3: seed: 1.5"),
+        ("seed: 1.5; `strength` too", "seed: 1.5; `strength` too"),
+    ],
+)
+def test_only_known_fields_become_flags(message, told):
+    assert with_flags(message, FLAGS) == told
+
+
+def test_flags_of_the_running_command(capsys):
+    data = Namespace(class_path="datamodules.EditsDataModule", init_args=Namespace(prompt="x", sample_rate=None))
+    model = Namespace(class_path="apa_lightning.AudioPromptModule", init_args=Namespace(adapter=None, sample_rate=1))
+    for message, told in {
+        "prompt: missing": "--data.prompt: missing",
+        "adapter: missing": "--model.adapter: missing",
+        "max_steps: missing": "--trainer.max_steps: missing",
+        "sample_rate: 5": "--data.sample_rate: 5",
+        "ckpt_path: gone": "--ckpt_path: gone",
+        "data: gone": "data: gone",
+    }.items():
+        with pytest.raises(SystemExit), mistakes_told():
+            remember_flags(Namespace(trainer=Namespace(max_steps=1), model=model, data=data, ckpt_path=None))
+            raise InputError(message)
+        assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
+    for raw, told in {
+        "Parser key \"seed\":\n  Expected a <class 'int'>. Got value: x": "--data.seed: Expected a <class 'int'>. Got value: x",
+        "Parser key \"trainer.max_steps\":\n  Expected a <class 'int'>": "--trainer.max_steps: Expected a <class 'int'>",
+        "Option 'colour' is not accepted": "--data.colour: is not a setting",
+    }.items():
+        with pytest.raises(SystemExit), mistakes_told():
+            remember_typed_flags(["predict", "--data.seed", "x", "--data.colour=3"])
+            raise InputError(shortened(raw))
+        assert capsys.readouterr().err == f"error: {told}\n"
