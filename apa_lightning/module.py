@@ -60,7 +60,7 @@ class AudioPromptModule(L.LightningModule):
             ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
         unconditional_audio: The audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
             ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
-        ap_scale: Alpha in training; 1 in the paper.
+        ap_scale: The scale alpha in training; 1 in the paper.
         loss_weighting: ``uniform`` (paper), or ``inverse_snr``: training losses at signal-to-noise ratio SNR are weighted by
             1 / SNR, so that noisy timesteps, where the tune is decided, are learned too. Validation losses are never weighted.
         max_loss_weight: Upper bound of such a weight.
