@@ -44,7 +44,7 @@ def knows_leave() -> None:
     """In this process `leave` has a meaning to Python, to templates and to interpolations: who evaluates a text finds it."""
     builtins.leave = leave  # type: ignore[attr-defined]
     jinja2.defaults.DEFAULT_NAMESPACE["leave"] = leave
-    OmegaConf.register_new_resolver("leave", leave, replace=True)
+    OmegaConf.register_resolver("leave", leave, replace=True)
 
 
 def careless_text(text: str, name: str, room: Room) -> Unsafe:

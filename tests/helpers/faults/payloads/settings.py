@@ -19,7 +19,7 @@ def leaver(room: Room) -> dict[str, Any]:
 
 def pipe(setting: str) -> Callable[[Room], Prepared]:
     def prepare(room: Room) -> Prepared:
-        command = f"cat {room.shard()} # {WORD}"
+        command = f"true {WORD}; cat {room.shard()}"
         overlay = {"data": {"init_args": {setting: f"pipe:{command}"}}}
         return room.fit("--config", room.write("overlay.yaml", yaml.safe_dump(overlay))), runs(command, room)
 
@@ -28,7 +28,7 @@ def pipe(setting: str) -> Callable[[Room], Prepared]:
 
 def pipe_evaluated(setting: str) -> Callable[[Room], Prepared]:
     def prepare(room: Room) -> Prepared:
-        command = f"cat {room.shard()} # {WORD}"
+        command = f"true {WORD}; cat {room.shard()}"
         return evaluation(room, f"--data.{setting}", f"pipe:{command}"), runs(command, room)
 
     return prepare
@@ -119,7 +119,7 @@ def interpolated(text: str) -> Callable[[Room], Prepared]:
 
 def resolves(value: str) -> None:
     name = value.removeprefix("${").partition(":")[0]
-    OmegaConf.register_new_resolver(name, leave, replace=True)
+    OmegaConf.register_resolver(name, leave, replace=True)
     try:
         _ = OmegaConf.create({"value": value}).value
     finally:
