@@ -42,8 +42,9 @@ def blend_windows(parts: Tensor, starts: list[int], weights: Tensor, length: int
 
     Args:
         parts: (W, B, C, window, F), one per window.
-        starts, weights: from :func:`window_starts` and :func:`window_weights`.
-        length: total frames.
+        starts: First frames, from :func:`window_starts`.
+        weights: Cross-fade weights, from :func:`window_weights`.
+        length: Total frames.
 
     Returns:
         (B, C, length, F); with one window of exactly ``length`` frames, ``parts[0]`` itself.
