@@ -1,4 +1,4 @@
-"""Clips of shards as the frozen parts of a pocket folder hear them: encoded once, kept in files, read by number.
+"""Clips of shards as the frozen parts of a pocket folder encode them: encoded once, kept in files, read by number.
 
 `<shard>-<piece>.safetensors` holds 200 clips of a shard: of each window `mean`, `std` and `grid` in half precision
 (`WindowEncoder`), and in its header which weights and clips they were made of and every window's clip. A file is written
@@ -107,10 +107,13 @@ def encode_missing(
     """Encode the pieces that have no file yet, with a progress bar over their clips.
 
     Args:
-        folder: Of the pocket backbone.
+        table: The samples.
+        wanted: The pieces.
+        folder: Folder of the pocket backbone.
         windows_per_clip: Windows taken of each clip, one after the other from its start; those beyond its end are left
             out.
-        quarantine: Hears of clips that cannot be read; they are left out.
+        quarantine: Collects the clips that cannot be read; they are left out.
+        device: Where the frozen parts run.
 
     Raises:
         InputError: `folder` lacks a part; a file was made of something else; too many clips are broken.

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numba_cache  # noqa: F401  before the packages under test, which import numba
 import pytest
 import threadpoolctl
 import torch

@@ -34,7 +34,7 @@ class MelSpec:
 
 @contextmanager
 def _default_float32() -> Iterator[None]:
-    """torchaudio's Kaldi features build their filters in torch's default type, which Lightning's bf16-true changes."""
+    """Set torch's default type, in which torchaudio's Kaldi features build their filters; bf16-true changes it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -21,11 +21,11 @@ def griffin_lim(
     right, in far fewer iterations.
 
     Args:
-        log_mel: natural log of Slaney mel magnitudes (B, T, F), as :func:`apa_lightning.audio.log_mel` makes them.
-        spec: their geometry.
-        iterations: of the phase, with momentum 0.99.
-        seed: of random phases.
-        start: waveforms (B, T * hop_length) of about these log-mels.
+        log_mel: Natural log of Slaney mel magnitudes (B, T, F), as :func:`apa_lightning.audio.log_mel` makes them.
+        spec: Their geometry.
+        iterations: Of the phase, with momentum 0.99.
+        seed: Of random phases.
+        start: Waveforms (B, T * hop_length) of about these log-mels.
 
     Returns:
         waveform (B, T * hop_length) float32.
@@ -89,7 +89,10 @@ def magnitudes(log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32,
     logarithm does: within 0.001 of the log-mels of music, where librosa's least squares are off by 0.08.
 
     Args:
-        start: magnitudes (B, T, n_fft // 2 + 1) to begin near, whose structure within the mel bands is kept in part: their
+        log_mel: Natural log of Slaney mel magnitudes.
+        spec: Their geometry.
+        iterations: Number of updates.
+        start: Magnitudes (B, T, n_fft // 2 + 1) to begin near, whose structure within the mel bands is kept in part: their
             geometric mean with the bands spread evenly, where it begins by default. A vocoder's structure is right about half
             the way; so begun it comes nearer than from either alone.
     """

@@ -112,8 +112,8 @@ def probe_audio(source: AudioSource) -> AudioInfo:
     """Read only the header of ``source`` (a path, or the bytes of a file).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        AudioError: empty, not audio, truncated WAV, no frames, or channels / sample rate outside the supported range.
+        FileNotFoundError: There is no such file.
+        AudioError: Empty, not audio, truncated WAV, no frames, or channels / sample rate outside the supported range.
     """
     with _open(source) as (file, size):
         info = _check_header(file, size, _name(source))
@@ -130,7 +130,7 @@ def load_audio(
         waveform (C, S) float32, and its sample rate in Hz.
 
     Raises:
-        FileNotFoundError, AudioError: as :func:`probe_audio`; also cut in the middle, NaN or Inf samples, or longer
+        FileNotFoundError, AudioError: As :func:`probe_audio`; also cut in the middle, NaN or Inf samples, or longer
             than ``max_seconds``.
     """
     name = _name(source)

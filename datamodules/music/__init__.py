@@ -1,6 +1,6 @@
-r"""Music made from nothing: a composer, a sampler and a command that writes both into labelled shards.
+r"""Synthetic music: a composer, a sampler and a command that writes labeled shards.
 
-The way of a clip, one module each, every arrow a plain value::
+The stages of a clip, one module each; every arrow is a plain value::
 
     theory, melody  ->  line           ->  instruments, accompany | genres, grooves  ->  clip      ->  render
     a tune              a performance      what players make of it                       labels        shards
@@ -11,6 +11,7 @@ The way of a clip, one module each, every arrow a plain value::
   Neither knows instruments: the same `Line` goes through `instruments.play` for any of the eight (moved by octaves into
   range), so one performance on several instruments is ground truth for timbre transfer (`render --renditions 8`).
 - `accompany` adds a left hand or a second player; `genres` plays a band from the patterns in `grooves`.
+- The composer's data (genres, instruments, kinds of pieces, rhythms) are YAML tables in `composition/tables/`.
 - Chance comes from `random.Random` objects seeded with strings that name the clip; there is no global state.
 - `render.render` is the command. The embedded data is made by::
 

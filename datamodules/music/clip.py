@@ -1,4 +1,4 @@
-"""One clip from its number: what it is, how it is played, what it sounds like, what is written beside it."""
+"""Composes one clip from its number: its kind, its performance and its metadata."""
 
 import random
 from dataclasses import dataclass, replace
@@ -22,11 +22,12 @@ class Recipe:
     """What a data set consists of; with `seed` it decides every clip.
 
     Attributes:
-        seed: any integer. seconds: length of the clips.
-        shares: relative numbers of solos, duets and genre clips.
-        renditions: on how many instruments each solo melody and its performance is rendered.
-        variety: how much tape, equaliser, microphone, noise and tuning change the sound; 0: not at all.
-        captions: share of the clips whose `caption` is in a musician's own words (duets always have one).
+        seed: Any integer.
+        seconds: Length of the clips.
+        shares: Relative numbers of solos, duets and genre clips.
+        renditions: On how many instruments each solo melody and its performance is rendered.
+        variety: How much tape, equaliser, microphone, noise and tuning change the sound; 0: not at all.
+        captions: Share of the clips whose `caption` is in a musician's own words (duets always have one).
     """
 
     seed: int = 0
@@ -42,8 +43,10 @@ class Plan:
     """What clip number `index` of a split is.
 
     Attributes:
-        kind: one of `KINDS`. turn: how many of its kind came before, so that instruments and genres take turns.
-        melody: name of the tune; clips of one name have one performance. rendition: counts them.
+        kind: One of `KINDS`.
+        turn: How many of its kind came before, so that instruments and genres take turns.
+        melody: Name of the tune; clips of one name have one performance.
+        rendition: Counts them.
     """
 
     split: str

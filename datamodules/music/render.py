@@ -82,7 +82,7 @@ def render(
         variety: How much tuning, tape, equalisers, microphones and noise change the sound: 0 clean, 1 as varied as
             recordings are.
         captions: Share of the clips with a `caption` in a musician's words beside the labels; duets always have one.
-        audio_format: flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
+        audio_format: Flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
         soundfonts: SoundFont 2 or 3 files with General MIDI programs; each clip takes one of them by chance.
             `pretty_midi` means the one that pretty_midi ships, the default.
         clips_per_shard: Clips in a shard, at most; fewer where max_shard_bytes would not hold them.

@@ -1,4 +1,4 @@
-"""How far the `shards` command has come in a folder, so that it can go on where it was stopped."""
+"""Progress of the `shards` command in a folder, so that it can resume after an interruption."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""From a sample's bytes to one training example: a window of mono audio and its prompt."""
+"""Decodes a sample's bytes to one training example: a window of mono audio and its prompt."""
 
 from dataclasses import dataclass
 from typing import Any

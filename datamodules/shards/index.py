@@ -1,4 +1,4 @@
-"""The index that stands beside a shard: what was written, where it lies, and its digest.
+"""The index file next to a shard: the members that were written, their places and digests.
 
 `name.tar` is a plain tar of `<key>.<audio>` and `<key>.json` members; `name.index.json` lists them:
 

@@ -1,4 +1,4 @@
-"""What was not delivered: counted by reason, named in a report, and too much of it ends the run."""
+"""Report of skipped samples, counted by reason; it stops the run when too many are broken."""
 
 import json
 import warnings

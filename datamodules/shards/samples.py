@@ -1,4 +1,4 @@
-"""From the members of a shard to samples: which members belong together, and which are refused.
+"""Groups the members of a shard to samples, and refuses unsafe or incomplete ones.
 
 The same rules serve the indexed reader (payload = where the bytes lie) and the streaming one (payload = the bytes).
 """

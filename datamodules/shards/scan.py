@@ -1,4 +1,4 @@
-"""Where the members of a local tar lie: from its index, or from a walk over its headers."""
+"""Locates the members of a local tar, from its index or from its headers."""
 
 import tarfile
 from collections.abc import Iterator
@@ -108,7 +108,7 @@ def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, M
 
 
 def is_meta(name: str) -> bool:
-    """webdataset's own members (`__name__`) and macOS's shadow files (`._name`)."""
+    """Whether a name is that of webdataset's own members (`__name__`) and macOS's shadow files (`._name`)."""
     last = name.rpartition("/")[2]
     return last.startswith("._") or (last.startswith("__") and last.endswith("__"))
 

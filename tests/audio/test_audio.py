@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from broken_audio import BROKEN, TONE, wav_bytes
+from recordings import BROKEN, TONE, wav_bytes
 
 from apa_lightning.audio import AudioError, fbank, fit_length, load_audio, log_mel, probe_audio, resample, save_audio
 from apa_lightning.utils.atomic_files import atomic_path

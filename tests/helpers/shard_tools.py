@@ -67,7 +67,7 @@ def sample(key: str, number: int = 0, labels: object = ("Piano",), kind: str = "
     return [(f"{key}.{kind}", encode(tone(frequency=200.0 + 10 * number), kind=kind)), (f"{key}.json", metadata)]
 
 
-def special(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarInfo:
+def special(name: str, kind: bytes, target: str = "/nowhere/target") -> tarfile.TarInfo:
     """A link or device member."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target

@@ -20,9 +20,12 @@ def accompany(
     """An accompaniment on an instrument.
 
     Args:
-        rng: chooses the figure and plays. line: melody and chords to go with. seconds: length of the clip.
-        below: the highest key to use (for a player's own left hand: under the melody).
-        soft: how much softer than the melody, in velocity.
+        rng: Chooses the figure and plays.
+        line: Melody and chords to go with.
+        instrument: The instrument that plays it.
+        seconds: Length of the clip.
+        below: The highest key to use (for a player's own left hand: under the melody).
+        soft: How much softer than the melody, in velocity.
     """
     waltz_or_march = line.melody.metre.name in ("3/4", "2/4")
     figure = rng.choice([name for name in instrument.figures if name != "oom_pah" or waltz_or_march])

@@ -1,4 +1,4 @@
-"""What is played: notes in seconds on tracks. Composer modules write these, the sampler reads them."""
+"""Notes in seconds on tracks, which the composer's modules write and the sampler reads."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,13 @@ class Note:
     """One sounding note.
 
     Attributes:
-        start: seconds from the beginning of the clip. duration: seconds until it is released.
+        start: Seconds from the beginning of the clip.
+        duration: Seconds until it is released.
         pitch: MIDI key (60 = middle C), or the General MIDI percussion key on a drum track.
         velocity: 1 to 127.
-        vibrato: depth in cents, 0 for none; it sets in after the attack.
+        vibrato: Depth in cents, 0 for none; it sets in after the attack.
         glide: (seconds after the start, cents) breakpoints of a pitch bend: scoops, slides, falls.
-        swell: decibels at equally spaced points of the duration: a bow's or a breath's shape.
+        swell: Decibels at equally spaced points of the duration: a bow's or a breath's shape.
     """
 
     start: float
@@ -35,11 +36,11 @@ class Track:
     """Notes of one player.
 
     Attributes:
-        name: what it is, "lead", "bass", "drums", ...
+        name: What it is, "lead", "bass", "drums", ...
         program: General MIDI program, 0 to 127; the kit for drums.
-        notes: in order of their starts.
-        drums: whether pitches are percussion keys.
-        level: decibels at which it sounds beside the other tracks, whatever its SoundFont's own loudness.
+        notes: In order of their starts.
+        drums: Whether pitches are percussion keys.
+        level: Decibels at which it sounds beside the other tracks, whatever its SoundFont's own loudness.
         expression: (seconds, decibels) breakpoints over the whole clip: crescendi and phrase arches.
         drive: 0 for clean, about 1 to 8 for a distorted amplifier.
     """
@@ -58,7 +59,8 @@ class Performance:
     """Everything that sounds in one clip; `tracks[0]` carries the melody.
 
     Attributes:
-        tracks: the players. seconds: length of the clip.
+        tracks: The players.
+        seconds: Length of the clip.
         reverb: (decay in seconds, wet share) of the room.
     """
 

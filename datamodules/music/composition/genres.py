@@ -46,7 +46,9 @@ def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Lin
     """Composes a band's clip.
 
     Args:
-        rng: the only source of chance. genre: one of `grooves.GENRES`. seconds: length of the clip.
+        rng: The only source of chance.
+        genre: One of `grooves.GENRES`.
+        seconds: Length of the clip.
 
     Returns:
         The lead's line and the whole performance; its first track is the lead.

@@ -19,8 +19,11 @@ class Character:
     """What kind of piece: weights of modes, metres and rhythm kinds, and how it is played.
 
     Attributes:
-        tempo: slowest and fastest, quarters per minute. touch: share of a note's length that sounds.
-        level: MIDI velocity around which it is played. rubato: 0 strict to 1 free. swing: where the off-beat
+        tempo: Slowest and fastest, quarters per minute.
+        touch: Share of a note's length that sounds.
+        level: MIDI velocity around which it is played.
+        rubato: 0 strict to 1 free.
+        swing: Where the off-beat
         eighth falls within its quarter (0.5 is straight). leaps: share of melodic steps larger than a second.
     """
 
@@ -43,9 +46,12 @@ class Clock:
     """Turns quarters into seconds.
 
     Attributes:
-        tempo: quarters per minute. start: second of the first barline. length: quarters in the piece.
-        slow: share by which the last two quarters broaden. rubato: seconds of give and take, over `period` quarters.
-        swing: place of the off-beat within `unit` quarters, 0.5 straight.
+        tempo: Quarters per minute.
+        start: Second of the first barline.
+        length: Quarters in the piece.
+        slow: Share by which the last two quarters broaden.
+        rubato: Seconds of give and take, over `period` quarters.
+        swing: Place of the off-beat within `unit` quarters, 0.5 straight.
     """
 
     tempo: float
@@ -74,8 +80,10 @@ class Line:
     """A performed melody: the ground truth that every instrument shares.
 
     Attributes:
-        character: its name in `CHARACTERS` or a genre. melody: what is played. clock: when.
-        notes: in seconds, pitches as written (no octave chosen yet).
+        character: Its name in `CHARACTERS` or a genre.
+        melody: What is played.
+        clock: When.
+        notes: In seconds, pitches as written (no octave chosen yet).
     """
 
     character: str
@@ -90,7 +98,8 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
     Most melodies end in the clip, their last note ringing; about a quarter are longer than it and are cut.
 
     Args:
-        rng: the only source of chance. seconds: length of the clip.
+        rng: The only source of chance.
+        seconds: Length of the clip.
     """
     name = rng.choice(list(CHARACTERS))
     character = CHARACTERS[name]
@@ -126,9 +135,13 @@ def perform(
     """Plays a melody: seconds and velocities.
 
     Args:
-        touch: smallest and largest share of a note's length that sounds; one is drawn for the piece, and
-            short notes are played a little shorter. level: velocity around which dynamics move.
-        seconds: length of the clip; notes that would start after it, or just before, are left out.
+        rng: The only source of chance.
+        tune: The melody.
+        clock: Its tempo.
+        touch: Smallest and largest share of a note's length that sounds; one is drawn for the piece, and
+            short notes are played a little shorter.
+        level: Velocity around which dynamics move.
+        seconds: Length of the clip; notes that would start after it, or just before, are left out.
     """
     share = rng.uniform(*touch)
     mean = sum(note.pitch for note in tune.notes) / len(tune.notes)

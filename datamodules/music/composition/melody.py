@@ -1,4 +1,4 @@
-"""Writes melodies: motifs that are repeated, moved and varied, in phrases that breathe and close.
+"""Composes melodies from motifs that are repeated, moved and varied, in phrases that breathe and close.
 
 A melody knows nothing of instruments or seconds; `line.py` performs it and `instruments.py` gives it a sound.
 """
@@ -35,8 +35,11 @@ class Melody:
     """A tune with its harmony.
 
     Attributes:
-        key, metre: see `theory`. bars: how many. notes: in order, without overlaps.
-        chords: without gaps from 0 to the end. phrases: likewise.
+        key, metre: See `theory`.
+        bars: How many.
+        notes: In order, without overlaps.
+        chords: Without gaps from 0 to the end.
+        phrases: Likewise.
     """
 
     key: Key
@@ -90,10 +93,13 @@ def write(
     """Composes a melody.
 
     Args:
-        rng: the only source of chance. key, metre, bars: what to write in.
-        densities: weights of the rhythm cells' kinds ("calm", "plain", "lively", "syncopated", "running").
-        chords: harmony to follow, from 0 to `bars`; without it one is made.
-        leaps: share of steps that are larger than a second.
+        rng: The only source of chance.
+        key: Key.
+        metre: Time signature.
+        bars: Number of bars.
+        densities: Weights of the rhythm cells' kinds ("calm", "plain", "lively", "syncopated", "running").
+        chords: Harmony to follow, from 0 to `bars`; without it one is made.
+        leaps: Share of steps that are larger than a second.
         tonic: MIDI key of the tonic near which the tune lies, by default the one in C4..B4.
     """
     lengths = form(bars)
@@ -267,10 +273,13 @@ class _Writer:
         return min(max(2 * before - degree, self.low), self.high)
 
     def _chord_tone(self, degree: int, harmony: Chord, moving: int = 0, unlike: int | None = None) -> int:
-        """The nearest scale step that belongs to the chord; the step itself where none is near.
+        """Return the nearest scale step that belongs to the chord; the step itself where none is near.
 
         Args:
-            moving: direction that wins where two are equally near. unlike: a step that would halt the line.
+            degree: The scale step.
+            harmony: The chord.
+            moving: Direction that wins where two are equally near.
+            unlike: A step that would halt the line.
         """
         near = sorted(range(degree - 2, degree + 3), key=lambda d: (abs(d - degree), -d if moving >= 0 else d))
         inside = [d for d in near if d != unlike and self._semitones(d, harmony) % 12 in harmony.pitches]

@@ -75,8 +75,9 @@ class Chord:
     """A chord over a span of time.
 
     Attributes:
-        start, duration: quarters. degree: scale step of the root, 0 to 6.
-        pitches: pitch classes relative to the tonic, the root first.
+        start, duration: Quarters.
+        degree: Scale step of the root, 0 to 6.
+        pitches: Pitch classes relative to the tonic, the root first.
     """
 
     start: float
@@ -91,7 +92,12 @@ def chord(
     """A triad or seventh chord on step `degree`; minor keys get their leading tone on the fifth step.
 
     Args:
-        dominant: a major triad with a minor seventh whatever the key says (blues).
+        key: Key.
+        degree: Scale step of the root.
+        start: Start in quarters.
+        duration: Length in quarters.
+        sevenths: Whether to add the seventh.
+        dominant: A major triad with a minor seventh whatever the key says (blues).
     """
     scale = key.harmony
     pitches = [scale[(degree + third) % 7] for third in (0, 2, 4, 6)[: 4 if sevenths else 3]]
@@ -117,6 +123,9 @@ def harmonize(rng: random.Random, key: Key, metre: Metre, lengths: list[tuple[in
     """Chords for a row of phrases.
 
     Args:
+        rng: The only source of chance.
+        key: Key.
+        metre: Time signature.
         lengths: (bars, section letter, "half" or "full") per phrase. Section "b" starts away from the tonic.
 
     Returns:

@@ -27,11 +27,12 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: AudioFormat, seria
 
     Args:
         audio: (S,) in [-1, 1]; rounded to 16 bits first, so that last-bit differences of floating point vanish.
-        sample_rate: Hz. audio_format: "flac", "ogg-vorbis", "ogg-opus" or "wav".
-        serial: number of the Ogg stream in place of the encoder's random one.
+        sample_rate: Hz.
+        audio_format: "flac", "ogg-vorbis", "ogg-opus" or "wav".
+        serial: Number of the Ogg stream in place of the encoder's random one.
 
     Raises:
-        InputError: this soundfile cannot write the format.
+        InputError: This soundfile cannot write the format.
     """
     import soundfile
 

@@ -21,7 +21,10 @@ def mix(
     """Renders a performance.
 
     Args:
-        performance: what sounds. soundfont: on what. rng: draws the level. recording: how it is recorded.
+        performance: What sounds.
+        soundfont: On what.
+        rng: Draws the level.
+        recording: How it is recorded.
 
     Returns:
         float64 (seconds * 16000,), mono: root mean square of -28 to -14 dBFS as far as a peak of -2 dBFS allows,

@@ -11,8 +11,9 @@ class Recording:
     """How one clip is recorded; the defaults leave the sound as it is.
 
     Attributes:
-        tuning: cents by which everything is off concert pitch. wow: (depth in cents, Hz) of an uneven tape speed.
-        drive: tape saturation, 0 for none, 1 for a compressed, warm sound.
+        tuning: Cents by which everything is off concert pitch.
+        wow: (depth in cents, Hz) of an uneven tape speed.
+        drive: Tape saturation, 0 for none, 1 for a compressed, warm sound.
         bands: (kind, Hz, decibels, quality) of equaliser bands; kinds are "low shelf", "peak" and "high shelf".
         low_cut, high_cut: Hz beyond which a microphone or a small speaker hears nothing; 0 for none.
         noise: (colour, decibels under the music, seed); colour is the exponent of 1/f: 0 hiss, 1 pink, 2 rumble.

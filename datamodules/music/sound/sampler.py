@@ -23,8 +23,11 @@ def render_track(
     """One track as audio.
 
     Args:
-        soundfont: the instruments. track: what to play. seconds: length of the result.
-        sample_rate: Hz of the result before oversampling. tuning: cents off concert pitch; drums have none.
+        soundfont: The instruments.
+        track: What to play.
+        seconds: Length of the result.
+        sample_rate: Hz of the result before oversampling.
+        tuning: Cents off concert pitch; drums have none.
 
     Returns:
         float64 (seconds * sample_rate * OVERSAMPLING,): where it sounds, its root mean square is the track's level

@@ -47,8 +47,8 @@ class Region:
     """One sample of a program with its settings.
 
     Attributes:
-        settings: generator number to value, defaults filled in.
-        sample: number of the sample in the file.
+        settings: Generator number to value, defaults filled in.
+        sample: Number of the sample in the file.
     """
 
     settings: dict[int, float] = field(hash=False)
@@ -75,11 +75,11 @@ class SoundFont:
     """A SoundFont file opened for reading; samples stay on disk until they are asked for.
 
     Args:
-        path: an .sf2 or .sf3 file.
+        path: An .sf2 or .sf3 file.
 
     Raises:
-        FileNotFoundError: no such file.
-        InputError: it is no SoundFont.
+        FileNotFoundError: No such file.
+        InputError: It is no SoundFont.
     """
 
     def __init__(self, path: Path):
@@ -135,11 +135,12 @@ class SoundFont:
 
         Args:
             program: General MIDI program, 0 to 127 (the kit for drums).
-            key: MIDI key. velocity: 1 to 127.
-            drums: bank 128 instead of bank 0; an unknown kit falls back to the standard kit.
+            key: MIDI key.
+            velocity: 1 to 127.
+            drums: Bank 128 instead of bank 0; an unknown kit falls back to the standard kit.
 
         Raises:
-            InputError: the file has no such program.
+            InputError: The file has no such program.
         """
         bank = 128 if drums else 0
         zones = self._programs.get((bank, program)) or (self._programs.get((128, 0)) if drums else None)
@@ -223,7 +224,7 @@ def open_soundfont(path: Path | None = None) -> SoundFont:
     """The SoundFont at `path`, opened once per process; without a path the one that pretty_midi ships.
 
     Raises:
-        InputError: no path given and pretty_midi is not installed.
+        InputError: No path given and pretty_midi is not installed.
     """
     return SoundFont(path or default_soundfont())
 

@@ -4,8 +4,6 @@ import base64
 import functools
 import io
 import json
-import os
-import pickle
 import shutil
 import tarfile
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markers import Payload, pickled
 from shard_tools import Quiet, clip, encode, flip, plain_tar, sample, served, special, tone, write_shards
 
 from apa_lightning.errors import InputError
@@ -254,21 +253,11 @@ def test_members_that_do_not_make_a_sample(
 # --- nothing runs, nothing leaves the shard ---------------------------------------------------------------------------
 
 
-class Payload:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.canary}",)
-
-
 @both
 @pytest.mark.parametrize("kind", ["pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "ten", "PYD", "x.pkl"])
 def test_pickles_are_never_opened(tmp_path: Path, read, kind: str) -> None:
     canary = tmp_path / "canary"
-    members = [*sample("a"), *sample("b"), (f"b.{kind}", pickle.dumps(Payload(canary))), *sample("c")]
+    members = [*sample("a"), *sample("b"), (f"b.{kind}", pickled(Payload(canary))), *sample("c")]
     examples, faults = read(plain_tar(tmp_path / "x.tar", members))
     assert keys(examples) == ["a", "c"] and not canary.exists()
     assert [(f.key, f.reason) for f in faults] == [("b", "member that could run code")]

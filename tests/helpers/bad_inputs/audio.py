@@ -2,7 +2,7 @@
 
 import numpy as np
 import soundfile
-from broken_audio import BROKEN, noise, three_hours
+from recordings import BROKEN, noise, three_hours
 from shard_tools import encode, tone
 
 from bad_inputs.cases import Case, all_delivered, refused, skipped, works

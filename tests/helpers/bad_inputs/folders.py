@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from broken_audio import noise
+from recordings import noise
 
 from apa_lightning.cli.main import main
 from bad_inputs.cases import indexed, one_edit, refused

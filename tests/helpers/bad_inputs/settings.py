@@ -15,11 +15,11 @@ OVERLAYS = {
         "learning rate",
         "model: {init_args: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: -1}}}}",
     ),
-    "class_path": ("model|os.system", "model: {class_path: os.system}"),
-    "callback": ("callbacks", "trainer: {callbacks: [{class_path: os.system}]}"),
+    "class_path": ("model|markers.leave", "model: {class_path: markers.leave}"),
+    "callback": ("callbacks", "trainer: {callbacks: [{class_path: markers.leave}]}"),
     "syntax": ("overlay.yaml", "a: ["),
     "empty": ("overlay.yaml is empty", ""),
-    "object": ("overlay.yaml", "!!python/object/apply:os.system ['touch CANARY']"),
+    "object": ("overlay.yaml", "!!python/object/apply:markers.leave ['CANARY']"),
 }
 OTHER_COMMANDS = [
     (21, "architecture-sizes", "huge", ["sizes", "--architecture", "huge"]),

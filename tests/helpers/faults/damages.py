@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fit_tools import WINDOW
+from markers import Payload, pickled
 from processes import ROOT, Command
 from random_folders import tiny_flags
 from shard_tools import clip, encode, flip, sample, tone
@@ -70,7 +71,7 @@ def beside(*more: tuple[str, bytes] | tarfile.TarInfo) -> Callable[[Path], None]
 
 def link(kind: bytes) -> tarfile.TarInfo:
     info = tarfile.TarInfo("extra.flac")
-    info.type, info.linkname = kind, "/etc/passwd"
+    info.type, info.linkname = kind, "/nowhere/target"
     return info
 
 
@@ -145,7 +146,9 @@ DAMAGES = {
     "labels missing": Damage(instead(f"{K[4]}.json", b"{}"), {K[4]}),
     "audio that is HTML": Damage(instead(f"{K[0]}.flac", b"<html>404</html>"), {K[0]}),
     "audio cut short": Damage(instead(f"{K[0]}.flac", clip(0)[:2000]), {K[0]}),
-    "pickle member": Damage(beside(("extra.pyd", b"cos\nsystem\n.")), {"extra"}, more=frozenset({"extra"})),
+    "pickle member": Damage(
+        beside(("extra.pyd", pickled(Payload(Path("canary"))))), {"extra"}, more=frozenset({"extra"})
+    ),
     "name that leaves the shard": Damage(beside(*UNSAFE), {n for n, _ in UNSAFE}, more=frozenset(n for n, _ in UNSAFE)),
     "symlink": Damage(beside(link(tarfile.SYMTYPE), sample("extra")[1]), {"extra"}, more=frozenset({"extra"})),
     "device": Damage(beside(link(tarfile.CHRTYPE), sample("extra")[1]), {"extra"}, more=frozenset({"extra"})),
