@@ -103,7 +103,7 @@ class AudioPromptModule(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.sources = {"backbone": backbone, "audio_encoder": audio_encoder, "adapter": adapter}
+        self.sources: dict[str, Any] = {"backbone": backbone, "audio_encoder": audio_encoder, "adapter": adapter}
         self.loa_layers, self.dropped_audio, self.unconditional_audio = loa_layers, dropped_audio, unconditional_audio
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.loss_weighting, self.max_loss_weight = loss_weighting, max_loss_weight
@@ -197,8 +197,11 @@ class AudioPromptModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The loss for each omega with draws that repeat at every validation and nothing dropped, with the clip's own and with
-        another clip's audio prompt: the gap says how much the prediction depends on the audio prompt."""
+        """The loss for each omega, with the clip's own and with another clip's audio prompt.
+
+        Draws repeat at every validation, and nothing is dropped. The gap between the two losses says how much the prediction
+        depends on the audio prompt.
+        """
         text = self.backbone.encode_text(batch["prompt"])
         grid = self._grid(batch)
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))

@@ -115,8 +115,7 @@ class AudioPromptAdapter(Adapter):
     def check(
         self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """Raise :class:`AdapterError` unless ``weights`` of the file or checkpoint ``what`` fit this adapter by name, shape
-        and value."""
+        """Raise :class:`AdapterError` unless ``weights`` of the file or checkpoint ``what`` fit by name, shape and value."""
         if metadata.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
             raise AdapterError(
                 f"{what} has format version {metadata['format_version']}; this program reads {FORMAT_VERSION}. "
@@ -196,8 +195,10 @@ def _hash(weights: Mapping[str, Tensor]) -> str:
 
 
 def _fingerprint(layers: Mapping[str, AttentionLayer]) -> Tensor:
-    """Identity of a backbone: the first weights of each text K and V that an adapter starts from. Compared with a
-    tolerance, it is the same in every precision."""
+    """Identity of a backbone: the first weights of each text K and V that an adapter starts from.
+
+    Compared with a tolerance, it is the same in every precision.
+    """
     parts = [
         getattr(layer, part).weight.detach().flatten()[:4] for layer in layers.values() for part in ("to_k", "to_v")
     ]

@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -68,7 +69,9 @@ class Adapter(nn.Module, ABC):
         """
 
     @abstractmethod
-    def check(self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str]) -> None:
+    def check(
+        self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Raise :class:`AdapterError` unless ``weights`` of the file or checkpoint ``what`` fit."""
 
     @abstractmethod

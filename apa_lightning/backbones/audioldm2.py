@@ -149,7 +149,7 @@ class AudioLDM2Backbone(Backbone):
         return mel_spec_of(self.vocoder)
 
     @property
-    def sample_rate(self) -> int:
+    def sample_rate(self) -> int:  # type: ignore[override]
         """Hz of the waveforms that go in and come out."""
         return self.vocoder.config.sampling_rate
 
@@ -159,12 +159,12 @@ class AudioLDM2Backbone(Backbone):
         return self.pipeline.vae_scale_factor
 
     @property
-    def hop_samples(self) -> int:
+    def hop_samples(self) -> int:  # type: ignore[override]
         """Audio samples per latent frame."""
         return self.mel_spec.hop_length * self.compression
 
     @property
-    def window_frames(self) -> int:
+    def window_frames(self) -> int:  # type: ignore[override]
         """Latent frames of the window that the U-Net was trained on (256 for AudioLDM2-large)."""
         size = self.unet.config.sample_size
         return size if isinstance(size, int) else size[0]
@@ -175,11 +175,13 @@ class AudioLDM2Backbone(Backbone):
         return self.language_model.config.n_embd
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where the U-Net is."""
         return self.unet.device
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Precision of the U-Net."""
         return self.unet.dtype
 
     def latent_shape(self, frames: int | None = None) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import remove_leftovers
@@ -24,6 +25,7 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded", ov
     if to is not None and to.exists() and not overwrite:
         raise InputError(f"to: {to} exists already; give another file, or replace it with --overwrite true.")
     adapter = load_backbone(backbone).new_adapter(source)
+    assert isinstance(adapter, AudioPromptAdapter)  # the published format has no other
     print(
         f"{source}: {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
         f"digest {adapter.digest()}, fits {backbone}"

@@ -54,10 +54,12 @@ class AudioMAE(AudioConditioner):
             source: ``embedded``; a folder in timm's layout (``config.json`` and weights); a weights file (``.pth``,
                 ``.bin``, ``.safetensors``) with timm's names or the published ``pretrained.pth``'s ``model.`` names; or
                 a hub id such as ``gaunernst/vit_base_patch16_1024_128.audiomae_as2m``.
-            num_heads: attention heads of a weights *file*, which does not say; default: one per 64 channels, as ViT-B.
+            loa_layers: See the class.
+            num_heads: Attention heads of a weights *file*, which does not say; by default one per 64 channels, as in ViT-B.
 
         Raises:
-            InputError, FileNotFoundError: unknown source, unreadable or mismatching weights, by name.
+            FileNotFoundError: If there is no such source.
+            InputError: If the weights are unreadable or do not match, by name.
         """
         path = resolve_source(source, "audio_encoder", _download, part="audio_encoder")
         if path.is_file():

@@ -117,17 +117,17 @@ class AudioEditor:
         """Edit one recording, or many.
 
         Args:
-            audio: a file or ``(waveform, sample_rate)``, with :class:`EditRequest`'s knobs as keywords (``prompt=...``);
-                or one request; or a sequence of requests.
-            batch_size: requests that share their knobs are denoised together, so many at a time.
-            progress: show a progress bar over all denoising steps.
+            audio: A file or ``(waveform, sample_rate)``; or one request; or a sequence of requests.
+            batch_size: Requests that share their knobs are denoised together, so many at a time.
+            progress: Show a progress bar over all denoising steps.
+            **knobs: Fields of :class:`EditRequest` for a file or waveform (``prompt=...``).
 
         Returns:
-            an :class:`EditResult`, or a list of them in the order of the requests. A result does not depend on the batch
+            An :class:`EditResult`, or a list of them in the order of the requests. A result does not depend on the batch
             it was computed in, beyond rounding.
 
         Raises:
-            FileNotFoundError, InputError: the audio or a knob cannot be used; nothing has been computed then.
+            FileNotFoundError, InputError: If the audio or a knob cannot be used; nothing has been computed then.
         """
         if isinstance(audio, Sequence) and not isinstance(audio, str | bytes | tuple):
             if knobs or not all(isinstance(request, EditRequest) for request in audio):

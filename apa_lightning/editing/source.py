@@ -1,6 +1,4 @@
-"""The recording that is edited: checked when edits are planned and when it is loaded, prepared for the backbone, and
-turned into the result.
-"""
+"""The recording that is edited: checked in the plan and when it is loaded, prepared for the backbone, made the result."""
 
 from dataclasses import dataclass
 from numbers import Real

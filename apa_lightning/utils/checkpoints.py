@@ -17,8 +17,11 @@ from apa_lightning.utils.pretrained import first_line
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written as whole files: its own go through the system's temporary folder, which may be
-    another disk, and a full one is reported without the file's name."""
+    """Lightning's checkpoint files, written as whole files.
+
+    Its own go through the system's temporary folder, which may be another disk, and a full one is reported without the
+    file's name.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         if "://" in str(path):
