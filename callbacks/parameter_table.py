@@ -1,11 +1,9 @@
 """What a run trains: the parts of the model and their parameters."""
 
-import logging
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelSummary
-
-log = logging.getLogger(__name__)
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
 class ParameterTable(ModelSummary):
@@ -28,7 +26,7 @@ class ParameterTable(ModelSummary):
         rows = list(zip(*(columns[name] for name in ("Name", "Type", "Params", "Mode")), strict=True))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        log.info(
+        rank_zero_info(
             "Parts of the model:\n%s\n%s of %s parameters are trained; all take %.0f MB.",
             "\n".join(f"  {line.rstrip()}" for line in lines),
             f"{trainable_parameters:,}",

@@ -75,7 +75,7 @@ def test_the_bar_counts_steps(tmp_path, monkeypatch, terminal):
 
 
 def test_the_table_names_parts_and_trained_parameters(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="callbacks.parameter_table"):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         fit(build(), tmp_path, [ParameterTable()], 1, enable_model_summary=True)
     assert "audio_encoder" in caplog.text and "parameters are trained" in caplog.text
     assert "FLOPs" not in caplog.text
