@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from apa_lightning.adapters.base import Adapter
-from apa_lightning.adapters.scale import Scale, expand_scale, scale_of_each
+from apa_lightning.adapters.scale import expand_scale, scale_of_each
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
@@ -143,7 +143,7 @@ class AudioEditor:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         for request in requests:
             self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
-            for scale in self._scales(request):
+            for scale in scale_of_each(request.ap_scale, len(self.adapters)):
                 expand_scale(scale, self.adapters[0].layer_names)
         recordings = [Recording.load(request.audio, request.region) for request in requests]
         inputs = [ModelInput(recording, self.backbone) for recording in recordings]
@@ -161,9 +161,6 @@ class AudioEditor:
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
-    def _scales(self, request: EditRequest) -> list[Scale]:
-        return scale_of_each(request.ap_scale, len(self.adapters))
-
     @torch.no_grad()
     def _edit_batch(
         self, requests: list[EditRequest], inputs: list[ModelInput], on_step: Callable[[], Any]
@@ -173,7 +170,7 @@ class AudioEditor:
         windows = Windows(inputs[0].frames, backbone.window_frames)
         waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
         lengths = [model_input.samples for model_input in inputs]
-        model = windows.wrap(self._models(requests, waveform, lengths, windows))
+        models = self._models(requests, waveform, lengths, windows)
         mask, keep, recorded = self._kept(requests, windows), None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
@@ -186,7 +183,8 @@ class AudioEditor:
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
         scheduler = backbone.make_scheduler(first.scheduler, first.num_inference_steps)
         source = recorded if first.strength < 1 else None
-        with backbone.applied(self.adapters, self._scales(first)):
+        with backbone.applied(self.adapters, first.ap_scale):
+            model = windows.wrap(models)
             latents = denoise(model, noise, scheduler, generators, keep, source, first.strength, on_step)
         clock.append(self._now())
 
