@@ -34,11 +34,6 @@ def adamw(params: Iterable) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
 
 
-def edit_together(editor: AudioEditor, requests: list[EditRequest]) -> list[EditResult]:
-    """The editor's own edits of requests that share their knobs."""
-    return editor.edit(requests, batch_size=len(requests), progress=False)
-
-
 class AudioPromptModule(L.LightningModule):
     """Trains an Audio Prompt Adapter (arXiv 2407.16564) next to a frozen text-to-music model, and edits with it.
 
@@ -283,7 +278,7 @@ class AudioPromptModule(L.LightningModule):
         return AudioEditor(self.backbone, self.audio_encoder, [self.adapter], unconditional)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
-        return getattr(self, "edit_by", edit_together)(self.editor(), batch)
+        return self.editor().edit(batch, batch_size=len(batch), progress=False)
 
     # --- checkpoints: the adapter alone, loaded strictly ---------------------------------------------------------------
 

@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "adapter_ema": ["AdapterEMA"],
         "adapter_export": ["AdapterExport"],
-        "evaluation_report": ["EvaluationReport"],
         "guards.nonfinite_steps": ["SkipNonFiniteSteps"],
         "guards.run_history": ["RunHistory"],
         "guards.stop_between_batches": ["StopBetweenBatches"],

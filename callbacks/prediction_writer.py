@@ -10,9 +10,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
-from apa_lightning.audio import AudioError
 from apa_lightning.edit_jobs.queue import EditQueue
-from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.request import EditRequest
 from apa_lightning.errors import InputError
 from apa_lightning.utils.progress import progress
 from datamodules.edits import EditsDataModule
@@ -78,13 +77,12 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the results of a batch that are not there yet; the others were computed only to keep the batch whole."""
+        """Write the results of a batch that are not there yet."""
         queue = _queue(trainer)
         for result in prediction:
-            if not queue.is_settled(result.request.name):
-                self._write(queue, result)
+            queue.write(result)
         if self._bar is not None:
-            self._bar.update(len(queue.skipped) + len(queue.made()) + len(queue.failures()) - self._bar.n)
+            self._bar.update(queue.settled() - self._bar.n)
         if trainer.received_sigterm:  # Lightning checks it in fit only
             raise SIGTERMException(TERMINATED)
 
@@ -115,20 +113,7 @@ class PredictionWriter(BasePredictionWriter):
         """Name the failed edits, after everything else is done."""
         if self._failures:
             failures, self._failures = self._failures, {}
-            shown = "".join(f"\n  {edit_id}: {message}" for edit_id, message in failures.items())
-            raise InputError(
-                f"predict: {len(failures)} of {len(_queue(trainer).edits)} edits failed; the others are finished. "
-                f"Correct the problems below and start the same command again: it makes only these edits.{shown}"
-            )
-
-    def _write(self, queue: EditQueue, result: EditResult) -> None:
-        edit_id = result.request.name
-        try:
-            result.save(queue.results.folder / queue.edits[edit_id].output)
-        except AudioError as error:
-            queue.record_failed(edit_id, str(error))
-        else:
-            queue.record_done(edit_id, result.record())
+            _queue(trainer).raise_failures("predict", failures)
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""LightningDataModules: training data from shards, edits of recordings, prompts, encoded windows."""
+"""LightningDataModules: training data from shards, edits of recordings, prompts, encoded windows; and evaluation sets."""
 
 import lazy_loader
 
@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "audioset": ["AudioSetDataModule"],
         "edits": ["EditsDataModule"],
         "encoded": ["EncodedDataModule"],
-        "evaluation": ["EvaluationDataModule"],
+        "evaluation": ["EvaluationSet"],
         "prompts": ["PromptDataModule"],
     },
 )

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from apa_lightning.adapters.scale import expand_scale
+from apa_lightning.edit_jobs.editor_checks import check_against_editor, identity_of
 from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
@@ -41,9 +41,6 @@ class EditsDataModule(LightningDataModule):
     Raises:
         InputError: If a setting is out of its range, or anything is wrong with the manifest, recordings or outputs.
     """
-
-    #: File name of the table of all results in the output folder.
-    table_name = "results.csv"
 
     def __init__(
         self,
@@ -98,19 +95,20 @@ class EditsDataModule(LightningDataModule):
             raise InputError(
                 f"data: EditsDataModule has edits for 'predict', nothing for {stage!r}. Choose another class_path."
             )
-        problems = Problems()
-        self._check_against_model(problems)
-        problems.raise_any("the edits")
-        results = EditResults(self.output, self.table_name, rank_zero_warn)
-        for edit in () if self.overwrite else self.edits:
-            try:
-                results.check_free(edit.output)
-            except InputError as error:
-                problems.add(edit.where, error)
-        problems.raise_any(f"output: {self.output}")
-        module = self._module()
-        window_seconds = 0.0 if module is None else module.backbone.window_seconds
-        self.queue = EditQueue(self.edits, results, self.batch_size, window_seconds, self._identity, rank_zero_info)
+        module: Any = None if self.trainer is None else self.trainer.lightning_module
+        if module is not None:
+            module.configure_model()  # Lightning would call it after this data module's setup
+            check_against_editor(self.edits, self.settings, module.editor())
+        results = EditResults(self.output, warn=rank_zero_warn)
+        results.check_all_free(self.edits, self.overwrite)
+        self.queue = EditQueue(
+            self.edits,
+            results,
+            self.batch_size,
+            window_seconds=0.0 if module is None else module.backbone.window_seconds,
+            identity=lambda: _same_for_all({} if module is None else identity_of(module.editor())),
+            announce=lambda line: rank_zero_info(f"predict: {line}"),
+        )
 
     def predict_dataloader(self) -> EditQueue:
         """Return the queue. It is not a DataLoader: nothing is loaded ahead, and ranks share the work as they are free."""
@@ -123,63 +121,7 @@ class EditsDataModule(LightningDataModule):
         """Unpack the requests; the editor moves their recordings to where its parts are."""
         return batch.requests
 
-    def _module(self) -> Any:
-        if self.trainer is None:
-            return None
-        module = self.trainer.lightning_module
-        module.configure_model()  # Lightning would call it after this data module's setup
-        return module
 
-    def _check_against_model(self, problems: Problems) -> None:
-        """Check what only the backbone knows: its schedulers, their steps, and the blocks that an `ap_scale` may name."""
-        if (module := self._module()) is None:
-            return
-
-        def check_steps(name: str, steps: int) -> None:
-            module.backbone.make_scheduler(name, steps)
-
-        def check_scale(ap_scale: Any) -> None:
-            scales = ap_scale if isinstance(ap_scale, list | tuple) else [ap_scale]
-            if len(scales) != 1:
-                raise InputError(f"ap_scale: {len(scales)} scales for one adapter; give one number.")
-            expand_scale(scales[0], module.adapter.layer_names)
-
-        module.backbone.make_scheduler(self.defaults["scheduler"])  # reported once, not for every edit
-        check_scale(self.defaults["ap_scale"])
-        found: dict[str, InputError | None] = {}  # edits mostly share their knobs
-        for edit in self.edits:
-            request = edit.request
-            for check, values in (
-                (check_steps, (request.scheduler, request.num_inference_steps)),
-                (check_scale, (request.ap_scale,)),
-            ):
-                if (knobs := repr(values)) not in found:
-                    found[knobs] = _complaint(check, values)
-                if (error := found[knobs]) is not None:
-                    problems.add(edit.where, error)
-
-    def _identity(self) -> Callable[[EditRequest], Mapping[str, Any]]:
-        """Everything besides a request that decides its sound: if it changes, the edit is made again."""
-        module = self._module()
-        parts = (
-            {}
-            if module is None
-            else {
-                "adapter": module.adapter.digest(),
-                "backbone": module.backbone.name,
-                "backbone_fingerprint": module.adapter.backbone_fingerprint.tolist(),
-                "audio_encoder": module.adapter.metadata.get("audio_encoder"),
-                **module.audio_encoder.conventions(),
-                **module.backbone.identity(),
-                "unconditional_audio": module.editor().unconditional_audio,
-            }
-        )
-        return lambda request: parts
-
-
-def _complaint(check: Callable[..., None], values: tuple) -> InputError | None:
-    try:
-        check(*values)
-    except InputError as error:
-        return error
-    return None
+def _same_for_all(parts: dict[str, dict[str, Any]]) -> Callable[[EditRequest], Mapping[str, Any]]:
+    identity = {name: value for part in parts.values() for name, value in part.items()}
+    return lambda request: identity

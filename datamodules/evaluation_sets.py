@@ -3,12 +3,12 @@
 import csv
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from apa_lightning.audio import save_audio
 from apa_lightning.edit_jobs.plan import AUDIO_SUFFIXES
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.plan import Source
 from apa_lightning.evaluation.tasks import Task
 from apa_lightning.utils.atomic_files import file_lock, remove_leftovers
 from datamodules.shards.captions import CaptionTemplates
@@ -20,15 +20,6 @@ from datamodules.shards.urls import EMBEDDED, expand_shards, is_local
 SECONDS, RATE = 30.0, 16_000
 """At most so much of a shard's clip is taken, at this sample rate."""
 EMBEDDED_SET = EMBEDDED / "evaluation" / "evaluation-000000.tar"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A recording to edit: its name in files and tables, where it lies, and what it is ("piano")."""
-
-    name: str
-    path: Path
-    instrument: str
 
 
 def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str, list[Source]]:
@@ -48,11 +39,11 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
         return folder.resolve().name, _of_folder(folder, instruments)
     if not any(part.endswith(".tar") for part in re.split(r"[{},]", sources)):
         raise FileNotFoundError(
-            f"--data.sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
+            f"sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
         )
     urls = expand_shards("sources", sources, True, "validation")  # a command is none of these
     if remote := [url for url in urls if not is_local(url)]:
-        raise InputError(f"--data.sources: {remote[0]} is not local. Download it and give its path.")
+        raise InputError(f"sources: {remote[0]} is not local. Download it and give its path.")
     return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)
 
 
@@ -61,7 +52,7 @@ def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
         path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     )
     if not files:
-        raise InputError(f"--data.sources: {folder} holds no {', '.join(AUDIO_SUFFIXES)}.")
+        raise InputError(f"sources: {folder} holds no {', '.join(AUDIO_SUFFIXES)}.")
     named = None if instruments is None else _read_instruments(instruments)
     unknown, found = [], []
     for path in files:
@@ -74,11 +65,11 @@ def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
         way = (
             f"Add them to {instruments}."
             if instruments
-            else "Name files like piano_0.wav, or give --data.instruments CSV with the columns file and instrument."
+            else "Name files like piano_0.wav, or give instruments CSV with the columns file and instrument."
         )
-        raise InputError(f"--data.sources: the instrument of {', '.join(unknown[:5])} in {folder} is not known. {way}")
+        raise InputError(f"sources: the instrument of {', '.join(unknown[:5])} in {folder} is not known. {way}")
     if twice := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:
-        raise InputError(f"--data.sources: {', '.join(sorted(twice))} is there with two suffixes; keep one of each.")
+        raise InputError(f"sources: {', '.join(sorted(twice))} is there with two suffixes; keep one of each.")
     return found
 
 
@@ -93,11 +84,11 @@ def _read_instruments(path: Path) -> dict[str, str]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise FileNotFoundError(f"--data.instruments: {path} does not exist.") from None
+        raise FileNotFoundError(f"instruments: {path} does not exist.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--data.instruments: {path} cannot be read ({error}).") from None
+        raise InputError(f"instruments: {path} cannot be read ({error}).") from None
     if not rows or not {"file", "instrument"} <= set(rows[0]):
-        raise InputError(f"--data.instruments: {path} needs the columns file and instrument, and a line per recording.")
+        raise InputError(f"instruments: {path} needs the columns file and instrument, and a line per recording.")
     return {(row["file"] or "").strip(): (row["instrument"] or "").strip() for row in rows}
 
 
@@ -113,13 +104,13 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
             found, faults = _unpack(table, folder)
     except OSError as error:
         raise InputError(
-            f"--data.output: cannot write to {error.filename or output} ({error.strerror}). Free space or choose another folder."
+            f"output: cannot write to {error.filename or output} ({error.strerror}). Free space or choose another folder."
         ) from None
     if faults:
         named = "; ".join(f"{fault.key} of {fault.shard}: {fault.reason}" for fault in faults[:5])
-        raise InputError(f"--data.sources: {len(faults)} clips are broken; nothing was edited. {named}")
+        raise InputError(f"sources: {len(faults)} clips are broken; nothing was edited. {named}")
     if not found:
-        raise InputError(f"--data.sources: no clip of {shards[0]} says its instrument (the JSON's field).")
+        raise InputError(f"sources: no clip of {shards[0]} says its instrument (the JSON's field).")
     return found
 
 
@@ -150,7 +141,7 @@ def chosen(sources: list[Source], most: int | None, tasks: list[Task]) -> list[S
         InputError: ``most`` is below 1.
     """
     if most is not None and most < 1:
-        raise InputError(f"--data.num_sources: {most}; give 1 or more, or null for all.")
+        raise InputError(f"num_sources: {most}; give 1 or more, or null for all.")
     known = {target for task in tasks for target in task.targets}
     turns: dict[str, int] = {}
     ranked = []

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from apa_lightning import listening_test
+from apa_lightning.cli.evaluate import evaluate, findings, sweep
 from apa_lightning.cli.parser import Parser
 from apa_lightning.commands.adapter import convert
 from apa_lightning.commands.sizes import sizes
 from apa_lightning.listening_test.build import build
 from apa_lightning.listening_test.score import score
+from apa_lightning.module import AudioPromptModule
+from datamodules.evaluation import EvaluationSet
 from datamodules.music.render import render
 from datamodules.prepare.audioset_shards import make_shards
 
@@ -16,12 +19,17 @@ Function = Callable[..., object]
 
 #: A mapping is a command with commands of its own.
 FUNCTIONS: dict[str, Function | dict[str, Function]] = {
+    "evaluate": evaluate,
+    "sweep": sweep,
+    "findings": findings,
     "shards": make_shards,
     "render": render,
     "sizes": sizes,
     "adapter": convert,
     "listening-test": {"build": build, "score": score},
 }
+#: Classes whose settings ``--help`` lists, by function and argument.
+SHOWN: dict[Function, dict[str, type]] = dict.fromkeys((evaluate, sweep), {"model": AudioPromptModule, "data": EvaluationSet})
 
 
 def add_functions(subcommands: Any, functions: Mapping[str, Function | dict[str, Function]] = FUNCTIONS) -> None:
@@ -36,6 +44,7 @@ def add_functions(subcommands: Any, functions: Mapping[str, Function | dict[str,
         parser = Parser(description=_summary(function), parser_mode="omegaconf+")
         parser.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
         parser.add_function_arguments(function, as_group=False)
+        parser.shown = SHOWN.get(function, {})
         subcommands.add_subcommand(name, parser, help=_summary(function))
 
 

@@ -7,17 +7,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
 import callbacks
 import datamodules
 from apa_lightning import AudioPromptModule
-from apa_lightning.cli.evaluation import EVALUATIONS, prepare_evaluation
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
 from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
 from apa_lightning.cli.parser import Parser
 from apa_lightning.cli.run_folder import SaveFitConfig, refuse_requeued, resume
-from apa_lightning.cli.trainer import Trainer as EvaluatingTrainer
 from apa_lightning.errors import InputError
 from apa_lightning.utils.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
 from apa_lightning.utils.lightning_compat import CommandLine, continue_log_folder, use_checkpoint_io
@@ -25,7 +23,7 @@ from apa_lightning.utils.lightning_compat import CommandLine, continue_log_folde
 PROGRAM = "python -m apa_lightning"
 #: Classes whose settings ``--help`` lists: those of base.yaml and the edit tasks. Others are named by ``class_path``.
 MODEL = AudioPromptModule
-DATA = {"predict": datamodules.EditsDataModule} | dict.fromkeys(EVALUATIONS, datamodules.EvaluationDataModule)
+DATA = {"predict": datamodules.EditsDataModule}
 #: Callbacks of every training run, whatever its configuration lists; one that it lists keeps its settings.
 GUARDS: tuple[type[Callback], ...] = (
     callbacks.StopBetweenBatches,
@@ -55,10 +53,6 @@ class CLI(CommandLine):
     def function(self, name: str) -> Callable[[dict[str, Any]], None] | None:
         return partial(run_function, name) if name in FUNCTIONS else None
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return LightningCLI.subcommands() | {name: {"model", "datamodule", "weights_only"} for name in EVALUATIONS}
-
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # As Lightning's, but with the data first: a mistake in a manifest shows before a large backbone is loaded.
         parser.add_lightning_class_args(self.trainer_class, "trainer")
@@ -80,8 +74,6 @@ class CLI(CommandLine):
         if command in FUNCTIONS:
             return
         config = self.config[command]
-        if command in EVALUATIONS:
-            prepare_evaluation(command, config)
         if command == "fit":
             self._resumed = resume(config)
         else:
@@ -126,7 +118,6 @@ def main(args: Sequence[str] | None = None) -> None:
     quiet_libraries()
     with mistakes_told():
         CLI(
-            trainer_class=EvaluatingTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from apa_lightning.audio import AudioError
 from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import FileMark, done_record, failed_record
 from apa_lightning.edit_jobs.results import EditResults
-from apa_lightning.editing.request import EditRequest
+from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 
@@ -75,7 +76,7 @@ class EditQueue:
         identity = self.identity()
         self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
-        self.announce(f"predict: {len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
+        self.announce(f"{len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
         taken_by_others = []
         for batch in self.batches:
             if not self._is_open(batch):
@@ -128,6 +129,31 @@ class EditQueue:
         if not self.is_settled(edit_id):
             self.results.append(
                 failed_record(edit_id, self.keys[edit_id], edit.output, message, edit.request.settings())
+            )
+
+    def write(self, result: EditResult) -> None:
+        """Write a result's file, then its line, unless it is there already: a batch is computed whole to keep its bytes."""
+        edit_id = result.request.name
+        if self.is_settled(edit_id):
+            return
+        try:
+            result.save(self.results.folder / self.edits[edit_id].output)
+        except AudioError as error:
+            self.record_failed(edit_id, str(error))
+        else:
+            self.record_done(edit_id, result.record())
+
+    def settled(self) -> int:
+        """Number of edits that are done or have failed, by any process."""
+        return len(self.skipped) + len(self.made()) + len(self.failures())
+
+    def raise_failures(self, command: str, failures: Mapping[str, str]) -> None:
+        """Raise one :class:`InputError` that names the failed edits, if there are any."""
+        if failures:
+            shown = "".join(f"\n  {edit_id}: {message}" for edit_id, message in failures.items())
+            raise InputError(
+                f"{command}: {len(failures)} of {len(self.edits)} edits failed; the others are finished. "
+                f"Correct the problems below and start the same command again: it makes only these edits.{shown}"
             )
 
     def failures(self) -> dict[str, str]:

@@ -19,6 +19,8 @@ from typing import Any
 from filelock import FileLock
 
 from apa_lightning.audio import AudioError, probe_audio
+from apa_lightning.edit_jobs.manifest import Problems
+from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers
@@ -182,6 +184,16 @@ class EditResults:
         except (AudioError, OSError):
             return  # damaged: made again
         raise InputError(f"output: {path} was changed after it was made. {FREE_IT}")
+
+    def check_all_free(self, edits: Sequence[Edit], overwrite: bool) -> None:
+        """:meth:`check_free` of all edits at once, unless files may be overwritten."""
+        problems = Problems()
+        for edit in () if overwrite else edits:
+            try:
+                self.check_free(edit.output)
+            except InputError as error:
+                problems.add(edit.where, error)
+        problems.raise_any(f"output: {self.folder}")
 
     def _is_intact(self, output: str) -> bool:
         """Whether ``output`` is as it was made."""

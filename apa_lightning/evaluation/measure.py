@@ -1,186 +1,163 @@
-"""The figures of one edit, each measured once: they are kept beside the audio and read again while nothing has changed."""
+"""The scores of one edit by all metrics. Scores are kept next to the audio and read again while nothing has changed."""
 
 import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from apa_lightning.audio import load_audio, resample, to_mono
+from apa_lightning.audio import load_audio, to_mono
 from apa_lightning.errors import InputError
-from apa_lightning.evaluation.rows import METRICS
-from apa_lightning.metrics import (
-    beat_f1,
-    beats,
-    chroma,
-    chroma_cosine,
-    clap_score,
-    cqt_correlation,
-    delta_clap,
-    directional_clap,
-    loudness,
-    loudness_correlation,
-    onset_f1,
-    onsets,
-    pitch,
-    pitch_accuracy,
-    stage_distance,
-    top_cqt,
-    unmeasurable,
-)
-from apa_lightning.metrics.clap_embedder import ClapEmbedder
-from apa_lightning.metrics.sets.embeddings import AudioEmbedding
-from apa_lightning.pocket.parts.judge import InstrumentJudge
+from apa_lightning.metrics import Clip, EditedClip, EditMetric, SetMetric
 from apa_lightning.utils.atomic_files import atomic_path
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when a figure's definition changes
+FORMAT = 2  # of the kept files
 _REMEMBERED = 64  # recordings whose features stay in memory
 
 
 @dataclass(frozen=True)
-class Pair:
+class EditFiles:
     """An edit and what it is compared with.
 
     Attributes:
-        edited, source: files. other: a recording of another source, for the floors; None where there is none.
-        score_text: what the edit should match. source_text: what the source is.
-        target: the instrument to be recognised; None where no instrument is asked for.
+        edited: File of the edit.
+        source: File of its source.
+        other: File of another source, for the floors; None where there is none.
+        prompt: Text that the edit should match.
+        source_prompt: Text that describes the source.
+        target: Instrument that should be recognized; None where no instrument is asked for.
+        digests: Digests of the contents of all the files: the scores of the same contents are not computed again.
     """
 
     edited: Path
     source: Path
     other: Path | None
-    score_text: str
-    source_text: str
-    target: str | None = None
+    prompt: str
+    source_prompt: str
+    target: str | None
+    digests: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Name under which the scores are kept."""
+        about = (FORMAT, *self.digests, self.prompt, self.source_prompt, self.target)
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Figures by ``rows.METRICS`` (NaN where there is none), and the edit's embeddings (N, D) for distances of sets."""
+@dataclass
+class Measured:
+    """What was measured of one edit.
 
-    figures: dict[str, float]
-    embeddings: np.ndarray = field(repr=False)
+    Attributes:
+        scores: Scores by column, of each metric by its identity.
+        embeddings: Embeddings (N, D) for distances between sets, by the name of the embedding.
+    """
 
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
 
-class Heard:
-    """A recording's features, each computed when it is asked for."""
+    @classmethod
+    def load(cls, path: Path) -> "Measured":
+        """What is kept in a file; nothing if there is no such file, or if it is not whole."""
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                embeddings = {name: found[name] for name in found.files if name != "scores"}
+                return cls(json.loads(str(found["scores"])), embeddings)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return cls()
 
-    def __init__(self, path: Path, clap: ClapEmbedder, embedding: AudioEmbedding):
-        waveform, self.rate = load_audio(path)
-        self.waveform, self._clap, self._embedding = to_mono(waveform), clap, embedding
-        self.problem = unmeasurable(self.waveform, self.rate)
-
-    chroma = cached_property(lambda self: chroma(self.waveform, self.rate))
-    pitch = cached_property(lambda self: pitch(self.waveform, self.rate))
-    line = cached_property(lambda self: top_cqt(self.waveform, self.rate))
-    onsets = cached_property(lambda self: onsets(self.waveform, self.rate))
-    beats = cached_property(lambda self: beats(self.waveform, self.rate))
-    loudness = cached_property(lambda self: loudness(self.waveform, self.rate))
-    clap = cached_property(lambda self: self._clap.audio(self.waveform, self.rate))
-    stages = cached_property(lambda self: self._clap.stages(self.waveform, self.rate))
-    embeddings = cached_property(lambda self: self._embedding(self.waveform, self.rate).numpy())
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        with atomic_path(path, sole_writer=True) as temporary, open(temporary, "wb") as file:
+            np.savez(file, scores=np.array(json.dumps(self.scores, sort_keys=True)), **self.embeddings)
 
 
 class Measurer:
-    """Measures edits, and keeps what it has measured in a folder.
+    """Measures edits, and keeps the results in a folder.
 
     Args:
-        clap: of the CLAP scores and LPAPS. embedding: of FAD and KAD. judge: names instruments; None: nothing is recognised.
-        kept: folder of what was measured before.
+        metrics: Metrics of single edits.
+        set_metrics: Metrics of sets, whose embeddings are computed here.
+        kept: Folder of earlier results.
     """
 
-    def __init__(self, clap: ClapEmbedder, embedding: AudioEmbedding, judge: InstrumentJudge | None, kept: Path):
-        self.clap, self.embedding, self.judge, self.kept = clap, embedding, judge, kept
-        self._text = lru_cache(maxsize=None)(lambda text: clap.text([text])[0])
-        self._heard = lru_cache(maxsize=_REMEMBERED)(lambda path: Heard(path, clap, embedding))
+    def __init__(self, metrics: Sequence[EditMetric], set_metrics: Sequence[SetMetric], kept: Path):
+        self.metrics, self.kept = list(metrics), kept
+        embeddings = [metric.embedding for metric in set_metrics if metric.embedding is not None]
+        self.embeddings = {embedding.name: embedding for embedding in embeddings}
+        self._clip = lru_cache(maxsize=_REMEMBERED)(_load)
 
-    def measure(self, pair: Pair, digests: tuple[str, ...]) -> Measures:
-        """The figures of one edit. One process at a time may measure it.
+    def measure(self, files: EditFiles) -> Measured:
+        """The scores and embeddings of one edit; only those that are not kept are computed. One process at a time may call it."""
+        path = self.kept / f"{files.key}.npz"
+        measured = Measured.load(path)
+        metrics = [metric for metric in self.metrics if metric.identity not in measured.scores]
+        embeddings = [name for name in self.embeddings if name not in measured.embeddings]
+        if metrics or embeddings:
+            self._measure(files, measured, metrics, embeddings)
+            measured.save(path)
+        return measured
 
-        Args:
-            digests: of the contents of all files of ``pair``: what was measured of the same contents is not measured again.
-        """
-        path = self.kept / f"{self.key(pair, digests)}.npz"
+    def scores(self, measured: Measured) -> dict[str, float]:
+        """The scores by column; NaN where there is none."""
+        columns: dict[str, float] = {}
+        for metric in self.metrics:
+            found = measured.scores[metric.identity]
+            columns |= {name: math.nan if found[name] is None else float(found[name] or 0) for name in metric.columns}
+        return columns
+
+    @torch.no_grad()
+    def reference(self, path: Path) -> dict[str, np.ndarray]:
+        """The embeddings of a reference recording, by their names; without rows if it cannot be measured."""
+        clip = self._clip(path)
+        return {name: self._embeddings(name, None if clip.problem else clip) for name in self.embeddings}
+
+    @torch.no_grad()
+    def _measure(
+        self, files: EditFiles, measured: Measured, metrics: Sequence[EditMetric], embeddings: Sequence[str]
+    ) -> None:
+        edit, other = self._edit(files)
+        for metric in metrics:
+            scores = dict.fromkeys(metric.columns, math.nan)
+            if edit is not None:
+                scores[metric.name] = metric.score(edit)
+                if metric.has_floor and other is not None:
+                    scores[metric.columns[1]] = metric.score(replace(edit, source=other))
+            plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+            measured.scores[metric.identity] = plain
+        for name in embeddings:
+            measured.embeddings[name] = self._embeddings(name, edit and edit.edited)
+
+    def _edit(self, files: EditFiles) -> tuple[EditedClip | None, Clip | None]:
+        """The edit and the source of another one; None for what cannot be measured."""
         try:
-            with np.load(path, allow_pickle=False) as found:
-                figures = json.loads(str(found["figures"]))
-                return Measures({name: _number(figures[name]) for name in METRICS}, found["embeddings"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or not whole
-            made = self._measure(pair)
-        plain = {name: None if math.isnan(value) else value for name, value in made.figures.items()}
-        with atomic_path(path, sole_writer=True) as temporary, open(temporary, "wb") as file:
-            np.savez(file, figures=json.dumps(plain), embeddings=made.embeddings)
-        return made
-
-    def reference(self, path: Path) -> np.ndarray:
-        """The embeddings (N, D) of a reference recording; none of one that cannot be measured."""
-        heard = self._heard(path)
-        return self._nothing() if heard.problem else heard.embeddings
-
-    def key(self, pair: Pair, digests: tuple[str, ...]) -> str:
-        """The name under which the figures are kept."""
-        about = (
-            FORMAT, *digests, pair.score_text, pair.source_text, pair.target, self.clap.name, self.embedding.name,
-            self.judge is not None,
-        )  # fmt: skip
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-
-    def _nothing(self) -> np.ndarray:
-        return np.zeros((0, self.embedding.dimension), np.float32)
-
-    def _measure(self, pair: Pair) -> Measures:
-        figures = dict.fromkeys(METRICS, math.nan)
-        try:
-            edited = Heard(pair.edited, self.clap, self.embedding)
+            edited = _load(files.edited)
         except (InputError, OSError) as error:
             log.warning("%s", error)
-            return Measures(figures, self._nothing())
-        source, other = self._heard(pair.source), self._heard(pair.other) if pair.other else None
+            return None, None
+        source, other = self._clip(files.source), self._clip(files.other) if files.other else None
         if problem := edited.problem or source.problem:
-            log.warning("%s is not measured: it or its source %s.", pair.edited, problem)
-            return Measures(figures, self._nothing())
-        text, before = self._text(pair.score_text), self._text(pair.source_text)
-        figures |= {
-            "clap": clap_score(edited.clap, text),
-            "delta_clap": delta_clap(edited.clap, source.clap, text),
-            "directional_clap": directional_clap(edited.clap, source.clap, text, before),
-            "chroma": chroma_cosine(edited.chroma, source.chroma),
-            "melody": pitch_accuracy(edited.pitch, source.pitch),
-            "cqt": cqt_correlation(edited.line, source.line),
-            "onset_f1": onset_f1(edited.onsets, source.onsets),
-            "beat_f1": beat_f1(edited.beats, source.beats),
-            "loudness": loudness_correlation(edited.loudness, source.loudness),
-            "lpaps": self._lpaps(edited, source),
-        }
-        if other is not None and not other.problem:
-            figures["chroma_floor"] = chroma_cosine(edited.chroma, other.chroma)
-            figures["melody_floor"] = pitch_accuracy(edited.pitch, other.pitch)
-        if pair.target is not None and self.judge is not None:
-            figures["recognised"] = float(self.judge.names(_at_16k(edited)[None]) == [pair.target])
-        return Measures(figures, edited.embeddings)
+            log.warning("%s is not measured: it or its source %s.", files.edited, problem)
+            return None, None
+        return (
+            EditedClip(edited, source, files.prompt, files.source_prompt, files.target),
+            None if other is None or other.problem else other,
+        )
 
-    def _lpaps(self, edited: Heard, source: Heard) -> float:
-        """The stages of two recordings of one length; of others both are cut to the shorter."""
-        if len(edited.waveform) == len(source.waveform) and edited.rate == source.rate:
-            return stage_distance(edited.stages, source.stages)
-        seconds = min(len(edited.waveform) / edited.rate, len(source.waveform) / source.rate)
-        cut = (self.clap.stages(one.waveform[: int(seconds * one.rate)], one.rate) for one in (edited, source))
-        return stage_distance(*cut)
+    def _embeddings(self, name: str, clip: Clip | None) -> np.ndarray:
+        embedding = self.embeddings[name]
+        return np.zeros((0, embedding.dimension), np.float32) if clip is None else clip.feature(embedding).numpy()
 
 
-def _at_16k(heard: Heard) -> Tensor:
-    return resample(heard.waveform, heard.rate, 16_000).to(torch.float32)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _load(path: Path) -> Clip:
+    waveform, rate = load_audio(path)
+    return Clip(to_mono(waveform), rate)

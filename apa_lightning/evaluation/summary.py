@@ -1,24 +1,22 @@
-"""What the rows say: means with intervals per task and system, and differences of two systems on the same edits."""
+"""Summaries of the rows: means with intervals per task and system, and differences of two systems on the same edits."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
-from apa_lightning.utils.bootstrap import DRAWS, Interval
+from apa_lightning.evaluation.rows import EvaluationRow, columns_of, systems_of, tasks_of
+from apa_lightning.utils.bootstrap import UNKNOWN, Interval, resampled
 
 #: Stands for a task: the mean of the tasks' means.
 MEAN_OF_TASKS = "mean of tasks"
-UNKNOWN = Interval(math.nan, math.nan, math.nan)
 _SWEPT = re.compile(r"(\S+)(?: \S+=\S+)+")
 
 
 class Value(NamedTuple):
-    """One edit's figure, or its difference between two systems."""
+    """One edit's score, or its difference between two systems."""
 
     task: str
     source: str
@@ -39,29 +37,15 @@ def family_of(system: str) -> str:
     return match[1] if match else system
 
 
-def compared(rows: Iterable[Row]) -> list[Row]:
+def compared(rows: Iterable[EvaluationRow]) -> list[EvaluationRow]:
     """The rows without the points of sweeps, which have a table and a plot of their own."""
     return [row for row in rows if family_of(row.system) == row.system]
-
-
-@lru_cache(maxsize=16)
-def resampling(sources: int, seed: int) -> np.ndarray:
-    """How often each source is drawn (DRAWS, sources), with the draws of ``statistics.bootstrap_by_source``."""
-    drawn = np.random.default_rng(seed).integers(sources, size=(DRAWS, sources))
-    cells = drawn + sources * np.arange(DRAWS)[:, None]
-    return np.bincount(cells.ravel(), minlength=DRAWS * sources).reshape(DRAWS, sources).astype(np.float64)
-
-
-def between(mean: float, means: np.ndarray) -> Interval:
-    """The interval of a mean from the means of resampled sources; draws that had nothing to average are NaN."""
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return Interval(float(mean), float(low), float(high))
 
 
 def average(values: Iterable[Value], seed: int = 0) -> Mean:
     """The mean of the tasks' means; its interval resamples whole sources, the same ones in all tasks.
 
-    For one task that is ``statistics.bootstrap_by_source``. Figures that were not measured (NaN) are left out.
+    Scores that were not measured (NaN) are left out.
     """
     known = [value for value in values if math.isfinite(value.value)]
     if not known:
@@ -71,52 +55,51 @@ def average(values: Iterable[Value], seed: int = 0) -> Mean:
     cells, shape = task * len(sources) + source, (len(tasks), len(sources))
     sums = np.bincount(cells, [value.value for value in known], minlength=math.prod(shape)).reshape(shape)
     counts = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
-    drawn = resampling(len(sources), seed)
-    with np.errstate(invalid="ignore"):  # a draw may lack all sources of a task
-        per_task = (drawn @ sums.T) / (drawn @ counts.T)
-    measured = ~np.isnan(per_task)
-    means = np.where(measured, per_task, 0.0).sum(axis=1) / measured.sum(axis=1)
-    mean = (sums.sum(axis=1) / counts.sum(axis=1)).mean()
-    return Mean(between(mean, means), len(known), len(sources))
+
+    def mean_of_tasks(drawn: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a draw may lack all sources of a task
+            return np.nanmean(sums[:, drawn].sum(axis=-1) / counts[:, drawn].sum(axis=-1), axis=0)
+
+    return Mean(resampled(mean_of_tasks, len(sources), seed), len(known), len(sources))
 
 
-def values_of(rows: Iterable[Row], system: str, metric: str) -> list[Value]:
-    """A system's figures."""
-    return [Value(row.task, row.source, row.figure(metric)) for row in rows if row.system == system]
+def values_of(rows: Iterable[EvaluationRow], system: str, metric: str) -> list[Value]:
+    """A system's scores."""
+    return [Value(row.task, row.source, row.score(metric)) for row in rows if row.system == system]
 
 
-def paired(rows: Sequence[Row], first: str, second: str, metric: str) -> list[Value]:
-    """A figure of the system ``first`` less that of ``second``, for each edit that both made."""
-    other = {(row.task, row.id): row.figure(metric) for row in rows if row.system == second}
+def paired(rows: Sequence[EvaluationRow], first: str, second: str, metric: str) -> list[Value]:
+    """A score of the system ``first`` less that of ``second``, for each edit that both made."""
+    other = {(row.task, row.id): row.score(metric) for row in rows if row.system == second}
     return [
-        Value(row.task, row.source, row.figure(metric) - other[row.task, row.id])
+        Value(row.task, row.source, row.score(metric) - other[row.task, row.id])
         for row in rows
         if row.system == first and (row.task, row.id) in other
     ]
 
 
-def means(rows: Sequence[Row], seed: int = 0) -> dict[tuple[str, str, str], Mean]:
-    """Each figure by (task, system, metric).
+def means(rows: Sequence[EvaluationRow], seed: int = 0) -> dict[tuple[str, str, str], Mean]:
+    """Each score by (task, system, metric).
 
-    :data:`MEAN_OF_TASKS` stands beside the tasks for a system and metric that were measured in all of them, if there
+    :data:`MEAN_OF_TASKS` stands next to the tasks for a system and metric that were measured in all of them, if there
     are several. What was not measured has no key.
     """
     return _per_task(rows, seed, [(system, system, None) for system in systems_of(rows)])
 
 
-def differences(rows: Sequence[Row], reference: str, seed: int = 0) -> dict[tuple[str, str, str], Mean]:
+def differences(rows: Sequence[EvaluationRow], reference: str, seed: int = 0) -> dict[tuple[str, str, str], Mean]:
     """As :func:`means`, of each other system less ``reference`` on the edits that both made."""
     others = [system for system in systems_of(rows) if system != reference]
     return _per_task(rows, seed, [(system, system, reference) for system in others])
 
 
 def _per_task(
-    rows: Sequence[Row], seed: int, wanted: Sequence[tuple[str, str, str | None]]
+    rows: Sequence[EvaluationRow], seed: int, wanted: Sequence[tuple[str, str, str | None]]
 ) -> dict[tuple[str, str, str], Mean]:
     tasks = tasks_of(rows)
     found: dict[tuple[str, str, str], Mean] = {}
     for name, system, reference in wanted:
-        for metric in METRICS:
+        for metric in columns_of(rows):
             every = (
                 values_of(rows, system, metric) if reference is None else paired(rows, system, reference, metric)
             )  # fmt: skip

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from scipy import stats
 
 from apa_lightning.errors import InputError
-from apa_lightning.evaluation.rows import KNOBS, METRICS, Row, systems_of, tasks_of
-from apa_lightning.evaluation.summary import average, between, family_of, resampling, values_of
+from apa_lightning.evaluation.rows import KNOBS, EvaluationRow, columns_of, metrics_of, systems_of, tasks_of
+from apa_lightning.evaluation.summary import average, family_of, values_of
 from apa_lightning.utils.atomic_files import atomic_path
-from apa_lightning.utils.bootstrap import Interval
+from apa_lightning.utils.bootstrap import Interval, resampled
 
 #: What is swept, and the knobs that are numbers.
 FAMILIES = {
@@ -65,7 +66,7 @@ class Correlation(NamedTuple):
 
 
 def points(
-    rows: Sequence[Row], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0,
+    rows: Sequence[EvaluationRow], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0,
     family: str = "adapter",
 ) -> list[Point]:  # fmt: skip
     """The combinations of one task at which both figures were measured; the system without a suffix is one of them.
@@ -78,8 +79,8 @@ def points(
         InputError: ``transfer`` or ``fidelity`` is no figure, or is better when lower.
     """
     for name in (transfer, fidelity):
-        if name not in METRICS or not METRICS[name].higher_is_better:
-            known = ", ".join(name for name, metric in METRICS.items() if metric.higher_is_better)
+        if rows and not (name in columns_of(rows) and columns_of(rows)[name].higher_is_better):
+            known = ", ".join(name for name, column in columns_of(rows).items() if column.higher_is_better)
             raise InputError(f"sweep: {name!r} is no figure that is better when higher. Choose from {known}.")
     found: list[Point] = []
     rows = [row for row in rows if row.task == task and family_of(row.system) == family]
@@ -94,7 +95,7 @@ def points(
     return found
 
 
-def knobs_of(row: Row) -> dict[str, Any]:
+def knobs_of(row: EvaluationRow) -> dict[str, Any]:
     """A row's knobs but the seed; ``freq_pooling`` only where it is not as ``time_pooling``."""
     knobs = {name: row.knobs[name] for name in KNOBS if row.knobs.get(name) is not None and name != "seed"}
     if "freq_pooling" in knobs and knobs["freq_pooling"] == knobs.get("time_pooling"):
@@ -143,7 +144,7 @@ def choose(
 
 
 def operating_point(
-    rows: Sequence[Row], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
+    rows: Sequence[EvaluationRow], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
 ) -> Point | None:
     """:func:`choose` among the adapter's points of a task, with the floors that the rows have.
 
@@ -190,7 +191,7 @@ def write_operating_point(path: Path, point: Point) -> Path:
     return path
 
 
-def write_operating_points(folder: Path, rows: Sequence[Row], seed: int = 0) -> list[Path]:
+def write_operating_points(folder: Path, rows: Sequence[EvaluationRow], seed: int = 0) -> list[Path]:
     """Write ``operating_point_<task>.yaml`` for each task in which the adapter was swept (CLAP against chroma)."""
     chosen = {task: operating_point(rows, task, seed=seed) for task in tasks_of(rows)}
     return [
@@ -217,7 +218,7 @@ def curve(found: Sequence[Point], knob: str, base: Mapping[str, Any]) -> list[Po
     return [line[value] for value in sorted(line)] if len(line) > 1 else []
 
 
-def varied(rows: Sequence[Row], task: str, knob: str, family: str = "adapter") -> list[Row]:
+def varied(rows: Sequence[EvaluationRow], task: str, knob: str, family: str = "adapter") -> list[EvaluationRow]:
     """The rows of one task in which ``knob`` alone is varied around the system's own values.
 
     A grid without the system itself has no such values: then all its rows are meant. Empty if there is but one value.
@@ -233,16 +234,15 @@ def varied(rows: Sequence[Row], task: str, knob: str, family: str = "adapter") -
     return list(reversed(once.values())) if len({value for _, value in once}) > 1 else []
 
 
-def correlations(rows: Sequence[Row], task: str, seed: int = 0) -> list[Correlation]:
+def correlations(rows: Sequence[EvaluationRow], task: str, seed: int = 0) -> list[Correlation]:
     """Spearman's correlation of each knob that was varied with each figure that was measured, floors left out."""
     found = []
-    floors = {metric.floor for metric in METRICS.values()}
     for family, knobs in FAMILIES.items():
         for knob in knobs:
             along = varied(rows, task, knob, family)
-            for metric in (name for name in METRICS if name not in floors):
-                known = [row for row in along if math.isfinite(row.figure(metric))]
-                values = np.array([(row.knobs[knob], row.figure(metric)) for row in known], dtype=np.float64)
+            for metric in metrics_of(along):
+                known = [row for row in along if math.isfinite(row.score(metric))]
+                values = np.array([(row.knobs[knob], row.score(metric)) for row in known], dtype=np.float64)
                 if len(known) < 3 or any(len(np.unique(column)) < 2 for column in values.T):
                     continue  # a constant has no ranks
                 interval = spearman(values[:, 0], values[:, 1], [row.source for row in known], seed)
@@ -254,27 +254,21 @@ def spearman(x: np.ndarray, y: np.ndarray, sources: Sequence[str], seed: int = 0
     """Spearman's correlation as ``scipy.stats.spearmanr``, and its 95 % interval from resampled sources.
 
     Args:
-        x, y: one value per edit (N,), neither constant. sources: the recording of each edit.
+        x: One value per edit (N,), not constant.
+        y: One value per edit (N,), not constant.
+        sources: Recording of each edit.
+        seed: Seed of the draws.
     """
-    names, number = np.unique(sources, return_inverse=True)
-    weights = resampling(len(names), seed)[:, number]
-    drawn = _weighted_pearson(_ranks(x, weights), _ranks(y, weights), weights)
-    once = np.ones((1, len(x)))
-    return between(float(_weighted_pearson(_ranks(x, once), _ranks(y, once), once)[0]), drawn)
+    names, number, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    place = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(number, kind="stable"))]
+    edits = np.full((2, len(names), counts.max()), np.nan)  # NaN where a source has fewer edits than another
+    edits[:, number, place] = x, y
 
+    def correlation(drawn: np.ndarray) -> np.ndarray:
+        ranks = stats.rankdata(edits[:, drawn].reshape(2, *drawn.shape[:-1], -1), axis=-1, nan_policy="omit")
+        first, second = ranks - np.nanmean(ranks, axis=-1, keepdims=True)
+        scale = np.sqrt(np.nansum(first**2, axis=-1) * np.nansum(second**2, axis=-1))
+        with np.errstate(invalid="ignore"):  # a draw may hold a single value
+            return np.nansum(first * second, axis=-1) / scale
 
-def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Ranks (D, N) of values (N,) that occur ``weights`` (D, N) times in each draw; ties share their mean rank."""
-    _, group = np.unique(values, return_inverse=True)
-    sizes = weights @ np.eye(group.max() + 1)[group]
-    return (np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, group]
-
-
-def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of x and y (D, N) in each draw; NaN where one is constant."""
-    total = weights.sum(axis=1, keepdims=True)
-    x = x - (weights * x).sum(axis=1, keepdims=True) / total
-    y = y - (weights * y).sum(axis=1, keepdims=True) / total
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
-        return np.where(scale > 0, (weights * x * y).sum(axis=1) / scale, np.nan)
+    return resampled(correlation, len(names), seed)

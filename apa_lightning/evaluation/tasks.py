@@ -77,6 +77,6 @@ def check_names(tasks: Sequence[Task]) -> None:
     """Raise :class:`InputError` where there is no task, or two of one name."""
     names = [task.name for task in tasks]
     if not names:
-        raise InputError("--data.tasks: empty; give a task: --config configs/tasks/timbre.yaml")
+        raise InputError("tasks: empty; give a task: --config configs/tasks/timbre.yaml")
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"--data.tasks: {', '.join(sorted(twice))} is there twice; give each task its own name.")
+        raise InputError(f"tasks: {', '.join(sorted(twice))} is there twice; give each task its own name.")

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from apa_lightning.errors import InputError
-from apa_lightning.evaluation.rows import RESULTS, Row, read_rows
+from apa_lightning.evaluation.rows import RESULTS, EvaluationRow, read_rows
 from apa_lightning.listening_test.attention import RULE
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Item, Key
 from apa_lightning.listening_test.questions import POINTS, QUESTIONS
@@ -26,7 +26,7 @@ LONGEST_S = 120
 NAMED = 10  # left-out sets that are printed
 
 #: The rows of one edit by system.
-Edit = dict[str, Row]
+Edit = dict[str, EvaluationRow]
 #: Samples of shape (S, channels) and their rate.
 Clip = tuple[np.ndarray, int]
 
@@ -145,7 +145,7 @@ class _Test:
         if found < count:
             self.left_out.append(f"{task}: only {found} of the {count} requested sets")
 
-    def _add_set(self, row: Row, clips: dict[str, Clip], repeat: bool) -> None:
+    def _add_set(self, row: EvaluationRow, clips: dict[str, Clip], repeat: bool) -> None:
         items = [
             Item(row.task, row.id, row.source, name, control="source" if name == HIDDEN_SOURCE else "")
             for name in clips

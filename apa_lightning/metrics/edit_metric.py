@@ -3,29 +3,47 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from apa_lightning.backbones.base import Backbone
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.metrics.comparison import EditedClip
-from apa_lightning.metrics.sets.embeddings import AudioEmbedding
+from apa_lightning.metrics.sets.embeddings import AudioEmbedding, load_embedding
 
 log = logging.getLogger(__name__)
 
 
-class Encoders(NamedTuple):
-    """What a run's metrics encode clips with, unless they were given encoders of their own.
+class Encoders:
+    """What a run's metrics encode clips with, unless they were given encoders of their own; each loads when it is asked for.
 
-    Attributes:
-        clap: The CLAP of scores of text and of perceptual distances.
-        embedding: The embedding of distances between sets.
+    Args:
+        backbone: The backbone of the edits.
+        clap: CLAP folder or hub id; None means the CLAP that the backbone itself reads prompts with.
+        embedding: Embedding of distances between sets, see :func:`load_embedding`.
+        vggish: Weights of the embedding ``vggish``.
     """
 
-    clap: ClapEmbedder
-    embedding: AudioEmbedding
+    def __init__(
+        self, backbone: Backbone, clap: str | None = None, embedding: str = "clap", vggish: str | None = None
+    ):
+        self._backbone, self._clap, self._embedding, self._vggish = backbone, clap, embedding, vggish
+
+    @cached_property
+    def clap(self) -> ClapEmbedder:
+        """The CLAP of scores of text and of perceptual distances."""
+        if not self._clap:
+            return ClapEmbedder.of(self._backbone)
+        return ClapEmbedder.from_pretrained(self._clap, self._backbone.device)
+
+    @cached_property
+    def embedding(self) -> AudioEmbedding:
+        """The embedding of distances between sets."""
+        return load_embedding(self._embedding, self.clap if self._embedding == "clap" else "embedded", self._vggish)
 
 
 class EditMetric(Metric):
@@ -78,6 +96,11 @@ class EditMetric(Metric):
 
     def connect(self, encoders: Encoders) -> None:
         """Take what is known only when the backbone is loaded."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its columns in ``results.csv``."""
+        return (self.name, f"{self.name}_floor") if self.has_floor else (self.name,)
 
     @property
     def identity(self) -> str:

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "parts.vae": ["PocketVAE"],
         "parts.vocoder": ["PocketVocoder"],
         "report.report": ["PocketReport"],
+        "target_recognized": ["TargetRecognized"],
         "text.prompts": ["GENRES", "INSTRUMENTS"],
         "window_encoder": ["WindowEncoder"],
     },

@@ -70,6 +70,7 @@ def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
 def test_every_config_is_accepted(monkeypatch, config):
     edits = config == "configs/predict.yaml" or config.startswith("configs/tasks/")
     base = ["predict", "--config", "configs/predict.yaml"] if edits else ["fit", "--config", "configs/base.yaml"]
+    base = ["evaluate"] if config == "configs/evaluate.yaml" else base
     settings = parsed(monkeypatch, *base, "--config", config).as_dict()
     for section in ("model", "data"):
         for key, value in (
@@ -79,11 +80,11 @@ def test_every_config_is_accepted(monkeypatch, config):
                 assert settings[section]["init_args"][key] == value, key
 
 
-@pytest.mark.parametrize("command", ["evaluate", "sweep", "findings"])
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
 @pytest.mark.parametrize("task", ["timbre", "genre", "accompaniment", "all"])
-def test_every_task_is_accepted_on_the_base(monkeypatch, command, task):
+def test_every_task_is_accepted_by_evaluate(monkeypatch, command, task):
     file = f"configs/tasks/{task}.yaml"
-    settings = parsed(monkeypatch, command, "--config", "configs/base.yaml", "--config", file).data.init_args
+    settings = parsed(monkeypatch, command, "--config", "configs/evaluate.yaml", "--config", file).data.init_args
     written = yaml.safe_load((ROOT / file).read_text())["data"]["init_args"]["tasks"]
     for ours, theirs in zip(settings.as_dict()["tasks"], written, strict=True):
         assert {name: ours[name] for name in theirs} == theirs
@@ -128,6 +129,7 @@ def test_the_backbones_overlay_leaves_the_adapter_to_the_user(monkeypatch):
         ([], ["fit", "predict", *FUNCTIONS]),
         (["fit"], ["omega", "alpha", "--data.train_shards", "--model.pooling_rates", "--trainer.max_steps"]),
         (["predict"], ["omega", "alpha", "lambda", "--data.manifest"]),
+        (["evaluate"], ["omega", "alpha", "lambda", "--data.systems", "--data.metrics", "--model.pooling_rates"]),
         *[
             ([name], [*function] if isinstance(function, dict) else ["--config"])
             for name, function in FUNCTIONS.items()

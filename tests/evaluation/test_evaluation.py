@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 import yaml
+from evaluation_rows import METRICS
 from random_folders import tiny_backbone, tiny_flags, tiny_musicgen
 
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.cli.main import main
-from apa_lightning.evaluation.rows import METRICS, read_rows
+from apa_lightning.evaluation.rows import read_rows
 from apa_lightning.evaluation.tasks import Task
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def songs(tmp_path, monkeypatch) -> Path:
 
 def command(adapter: Path, *more: str, name: str = "evaluate", task: str = "timbre") -> list[str]:
     return [
-        name, "--config", str(ROOT / "configs/base.yaml"), "--config", str(ROOT / f"configs/tasks/{task}.yaml"),
+        name, "--config", str(ROOT / "configs/evaluate.yaml"), "--config", str(ROOT / f"configs/tasks/{task}.yaml"),
         *tiny_flags(WINDOW), f"--model.adapter={adapter}", "--data.sources=songs", "--data.output=out",
         "--data.num_inference_steps=2", *more,
     ]  # fmt: skip
@@ -107,7 +108,8 @@ def test_every_system_on_the_same_sources_prompts_and_seeds(songs, adapter, caps
     assert about["set"] == "songs" and about["sources"] == 3 and set(about["systems"]) == set(SYSTEMS)
     for name in ("table1.md", "report.html"):
         assert Path(f"out/{name}").stat().st_size > 500
-    assert read_rows(Path("out"))[0].figures.keys() == METRICS.keys()
+    kept = read_rows(Path("out"))[0]
+    assert kept.scores.keys() == METRICS.keys() and kept.columns == METRICS
 
 
 def test_repeated_it_redoes_nothing_and_a_changed_knob_just_what_depends_on_it(songs, adapter, monkeypatch):
@@ -220,6 +222,10 @@ def test_a_sweep_picks_a_point_that_predict_and_evaluate_accept(songs, adapter, 
         "adapter time_pooling=1", "adapter time_pooling=4", "sdedit strength=0.5",
     }  # fmt: skip
     point = Path("out/operating_point_timbre.yaml")
+    text = point.read_text()
+    point.unlink()
+    main(["sweep", "--results=out"])  # from results.csv alone
+    assert point.read_text() == text
     chosen = yaml.safe_load(point.read_text())["data"]["init_args"]
     main(
         [
@@ -234,7 +240,8 @@ def test_a_sweep_picks_a_point_that_predict_and_evaluate_accept(songs, adapter, 
 
 def test_findings_have_a_verdict_each(songs, adapter, capsys):
     grid = "--data.grid={ap_scale: [0.2, 0.9], time_pooling: [1, 4], guidance_scale: [3.5], strength: [0.5]}"
-    main(command(adapter, grid, "--data.num_sources=2", name="findings"))
+    main(command(adapter, grid, "--data.num_sources=2"))
+    main(["findings", "--results=out"])
     said = Path("out/findings.md").read_text()
     assert said.count("shown") + said.count("not measured") >= 6
     assert "(f)" in capsys.readouterr().out
@@ -252,16 +259,17 @@ BAD = {
     "a system twice": (["--data.systems=[adapter,adapter]"], "twice"),
     "no weights of MusicGen": (["--data.systems=[musicgen_melody]"], "--data.musicgen"),
     "no MusicGen there": (["--data.musicgen=songs"], "--data.musicgen"),
-    "a knob in the grid": (["--data.grid={volume: [1]}"], "no knob"),
+    "a knob in the grid": (["--data.grid={volume: [1]}"], "not a knob"),
     "a value in the grid": (["--data.grid={time_pooling: [3]}"], "time_pooling"),
     "an empty grid": (["--data.grid={ap_scale: []}"], "list of values"),
     "no sources": (["--data.num_sources=0"], "num_sources"),
     "no targets": (["--data.targets_per_source=0"], "targets_per_source"),
     "no VGGish": (["--data.embedding=vggish"], "vggish-10086976.pth"),
-    "unknown embedding": (["--data.embedding=mert"], "choose clap or vggish"),
+    "unknown embedding": (["--data.embedding=mert"], "mert"),
     "no CLAP": (["--data.clap=songs"], "clap"),
     "no reference": (["--data.reference=nowhere"], "no folder"),
-    "a folder of predict's": (["--data.folder=songs", "--data.prompt=p"], "--data.sources"),
+    "a folder of predict's": (["--data.folder=songs"], "folder"),
+    "no device": (["--device=cuda:99"], "--device"),
     "no adapter": (["--model.adapter=null"], "--model.adapter"),
     "a text without its target": (["--data.tasks=[{name: t, prompt: a solo, targets: [harp]}]"], "{target}"),
     "no target in a task": (['--data.tasks=[{name: t, prompt: "{target}", targets: []}]'], "targets"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -10,7 +11,7 @@ from evaluation_rows import STRENGTHS, noise, rows_of, swept
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.page import write_report
-from apa_lightning.evaluation.rows import Row
+from apa_lightning.evaluation.rows import EvaluationRow
 
 NASTY = "</script><script>alert(1)</script>"
 SETS = [
@@ -20,7 +21,7 @@ SETS = [
 ]  # fmt: skip
 
 
-def example() -> list[Row]:
+def example() -> list[EvaluationRow]:
     rows = rows_of(
         "adapter", lambda i: {"clap": 0.3 + noise(i), "chroma": 0.7 + noise(i + 2), "recognised": float(i % 2)}
     )
@@ -82,14 +83,14 @@ def test_the_listening_part_names_every_edit_once_with_the_audio_that_is_there(t
     assert len(edits) == 20 and [system["name"] for system in edits[0]["systems"]] == ["adapter", "sdedit"]
     assert edits[0]["audio"] == rows[0].audio and edits[0]["systems"][0]["audio"] == rows[0].output
     assert edits[0]["systems"][1]["audio"] == edits[1]["audio"] == ""
-    assert ["CLAP", f"{rows[1].figure('clap'):.3f}", True] in edits[1]["systems"][0]["scores"]
+    assert ["CLAP", f"{rows[1].score('clap'):.3f}", True] in edits[1]["systems"][0]["scores"]
     assert ["target recognised", "yes", True] in edits[1]["systems"][0]["scores"]
 
 
 def test_addresses_are_quoted_and_the_source_is_no_system(tmp_path):
     (row,) = rows_of("adapter ap_scale=0.2", lambda i: {}, 1)
-    same = Row({**row.about, "system": "no_op", "output": row.audio})
-    odd = Row({**row.about, "output": "audio/a b#1?.wav"})
+    same = replace(row, about={**row.about, "system": "no_op", "output": row.audio}, scores={})
+    odd = replace(row, about={**row.about, "output": "audio/a b#1?.wav"})
     (tmp_path / "audio").mkdir()
     (tmp_path / odd.output).write_bytes(b"RIFF")
     (edit,) = edits_of(written(tmp_path, [same, odd]))
@@ -106,7 +107,7 @@ def test_tasks_stay_together(tmp_path):
 
 def test_all_text_is_escaped(tmp_path):
     rows = [
-        Row({**{name: NASTY for name in row.about}, "id": f"{NASTY}{i}", "system": NASTY + row.system}, {}, row.figures)
+        replace(row, about={**{name: NASTY for name in row.about}, "id": f"{NASTY}{i}", "system": NASTY + row.system})
         for i, row in enumerate(example())
     ]
     about = {

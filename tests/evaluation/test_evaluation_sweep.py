@@ -1,6 +1,7 @@
 """Sweeps and the paper's findings, on rows whose slopes are known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, NOT_SHOWN, OPPOSITE, SHOWN, findings, write_findings
-from apa_lightning.evaluation.rows import Row
+from apa_lightning.evaluation.rows import EvaluationRow
 from apa_lightning.evaluation.sweep import (
     Point,
     choose,
@@ -131,11 +132,11 @@ def test_a_grid_without_the_system_itself_is_taken_whole():
     assert len(points(rows, "timbre")) == 4 and operating_point(rows, "timbre") is not None
 
 
-def verdicts(rows: list[Row]) -> dict[str, str]:
+def verdicts(rows: list[EvaluationRow]) -> dict[str, str]:
     return {finding.letter: finding.verdict for finding in findings(rows)}
 
 
-def systems(clap: float = 0.3, chroma: float = 0.7, sdedit: float = 0.6, negative: float = 0.05) -> list[Row]:
+def systems(clap: float = 0.3, chroma: float = 0.7, sdedit: float = 0.6, negative: float = 0.05) -> list[EvaluationRow]:
     """The other systems beside the adapter of ``swept``; SDEdit passes the adapter's transfer at strength 0.9 only."""
 
     def figures(moved: float, kept: float):
@@ -174,7 +175,7 @@ def test_what_is_flat_or_reversed_is_not_shown():
 def test_half_a_finding_is_not_shown_and_a_half_measured_one_not_measured():
     half = verdicts(swept(TRANSFER, {}))
     assert half["a"] == half["b"] == NOT_SHOWN
-    rows = [Row(row.about, row.knobs, {**row.figures, "clap": math.nan}) for row in swept(TRANSFER, FIDELITY)]
+    rows = [replace(row, scores={**row.scores, "clap": math.nan}) for row in swept(TRANSFER, FIDELITY)]
     assert verdicts(rows) == dict.fromkeys("abcdef", NOT_MEASURED)
     assert verdicts([]) == dict.fromkeys("abcdef", NOT_MEASURED)
 
@@ -184,14 +185,14 @@ def test_equivalence_needs_narrow_intervals():
     assert verdicts(rows)["c"] == OPPOSITE
     for row in rows:
         if row.knobs["guidance_scale"] == 10:
-            row.figures["clap"] += 0.2 * math.sin(3.1 * float(row.source[7:]))  # now nobody knows
+            row.scores["clap"] += 0.2 * math.sin(3.1 * float(row.source[7:]))  # now nobody knows
     assert verdicts(rows)["c"] == NOT_SHOWN
 
 
 def test_recognition_is_the_transfer_where_it_was_measured():
     rows = swept(TRANSFER, FIDELITY) + systems()
     for row in rows:
-        row.figures["recognised"] = 0.8
+        row.scores["recognised"] = 0.8
     rows += rows_of("adapter", lambda i: {"clap": 0.1, "chroma": 0.7}, task="genre")
     found = {finding.letter: finding for finding in findings(rows)}
     assert found["a"].evidence[0].what.startswith("change of target recognised") and found["a"].verdict == NOT_SHOWN

@@ -1,10 +1,21 @@
-"""Rows of an evaluation that never was, with figures as a test wants them."""
+"""Rows of an evaluation that never was, with scores as a test wants them."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from apa_lightning.evaluation.rows import Row
+from apa_lightning import metrics
+from apa_lightning.evaluation.rows import EvaluationRow, columns_for
+from apa_lightning.pocket import TargetRecognized
+
+#: The columns of configs/evaluate.yaml.
+METRICS = columns_for(
+    [
+        metrics.ClapScore(), metrics.DeltaClap(), metrics.DirectionalClap(), metrics.ChromaSimilarity(),
+        metrics.PitchAccuracy(), metrics.CqtCorrelation(), metrics.OnsetF1(), metrics.BeatF1(),
+        metrics.LoudnessCorrelation(), metrics.Lpaps(), TargetRecognized(),
+    ]
+)  # fmt: skip
 
 POINT = {
     "ap_scale": 0.5, "time_pooling": 2, "freq_pooling": 2, "guidance_scale": 7.5, "num_inference_steps": 50,
@@ -20,7 +31,7 @@ STRENGTHS = (0.5, 0.7, 0.9)
 
 def row(
     task: str, system: str, number: int, figures: Mapping[str, float], knobs: Mapping[str, Any] | None = None
-) -> Row:
+) -> EvaluationRow:
     """The edit of source ``number``; two edits share a source."""
     instrument, target = ("piano", "violin") if number % 2 else ("flute", "organ")
     name = f"{instrument}_{number // 2}"
@@ -31,12 +42,12 @@ def row(
         "negative_prompt": f"a recording of the {instrument} solo", "score_text": target,
         "audio": f"audio/{task}/no_op/{edit}.wav", "output": f"audio/{task}/{system}/{edit}.wav",
     }  # fmt: skip
-    return Row(about, dict(POINT if knobs is None else knobs), dict(figures))
+    return EvaluationRow(about, dict(POINT if knobs is None else knobs), dict(figures), METRICS)
 
 
 def rows_of(
     system: str, figures: Callable[[int], Mapping[str, float]], count: int = 20, task: str = "timbre", **knobs: Any
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """``count`` edits of a system, their figures by number."""
     pooling = {"freq_pooling": knobs["time_pooling"]} if "time_pooling" in knobs else {}
     return [row(task, system, i, figures(i), {**POINT, **knobs, **pooling}) for i in range(count)]
@@ -49,7 +60,7 @@ def noise(number: int) -> float:
 
 def swept(
     transfer: Mapping[str, float], fidelity: Mapping[str, float], count: int = 20, task: str = "timbre"
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """The adapter at its point and with each knob of :data:`GRID` varied.
 
     Args:

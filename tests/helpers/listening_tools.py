@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from apa_lightning.evaluation.rows import ABOUT, KNOBS, METRICS
+from apa_lightning.evaluation.rows import ABOUT, KNOBS
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, Key
 from apa_lightning.listening_test.questions import QUESTIONS
 
@@ -47,7 +47,7 @@ def write_evaluation(folder: Path, sources: int = 3) -> Path:
 def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
     """Write ``results.csv``; columns that the listening test does not read stay empty."""
     with open(folder / "results.csv", "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, [*ABOUT, *KNOBS, *METRICS], restval="")
+        writer = csv.DictWriter(file, [*ABOUT, *KNOBS, "clap"], restval="")
         writer.writeheader()
         writer.writerows(rows)
 

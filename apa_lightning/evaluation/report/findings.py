@@ -5,13 +5,13 @@ melody accuracy. All differences are taken on the same edits; intervals are 95 %
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apa_lightning.evaluation.rows import METRICS, Row, tasks_of
+from apa_lightning.evaluation.rows import EvaluationRow, tasks_of, title_of
 from apa_lightning.evaluation.summary import Mean, Value, average, family_of, paired, systems_of, values_of
 from apa_lightning.evaluation.sweep import varied
 from apa_lightning.utils.atomic_files import atomic_path
@@ -50,10 +50,10 @@ class Finding:
     remark: str = ""
 
 
-def findings(rows: Sequence[Row], seed: int = 0) -> list[Finding]:
+def findings(rows: Sequence[EvaluationRow], seed: int = 0) -> list[Finding]:
     """The six findings, in order; ``seed`` is of the intervals."""
     transfer = "clap"
-    judged = [row for row in rows if np.isfinite(row.figure("recognised"))]
+    judged = [row for row in rows if np.isfinite(row.score("recognised"))]
     every = rows
     if judged:
         transfer = "recognised"
@@ -71,7 +71,7 @@ def findings(rows: Sequence[Row], seed: int = 0) -> list[Finding]:
 
 
 def _along(
-    rows: Sequence[Row], letter: str, statement: str, knob: str, sign: int, transfer: str, seed: int
+    rows: Sequence[EvaluationRow], letter: str, statement: str, knob: str, sign: int, transfer: str, seed: int
 ) -> Finding:  # fmt: skip
     rule = (
         f"For each edit a straight line through its figures over {'log2 of ' if knob == 'time_pooling' else ''}{knob}, "
@@ -84,7 +84,7 @@ def _along(
     values = sorted({row.knobs[knob] for row in along})
     evidence = [
         _evidence(
-            f"change of {_title(metric)} from {knob} {values[0]:g} to {values[-1]:g}",
+            f"change of {title_of(rows, metric)} from {knob} {values[0]:g} to {values[-1]:g}",
             average(_changes(along, knob, metric), seed),
             metric,
             direction,
@@ -94,14 +94,14 @@ def _along(
     return _both_sides(letter, statement, rule, evidence, f"Values: {', '.join(f'{value:g}' for value in values)}.")
 
 
-def _changes(rows: Sequence[Row], knob: str, metric: str) -> list[Value]:
+def _changes(rows: Sequence[EvaluationRow], knob: str, metric: str) -> list[Value]:
     """Each edit's least-squares slope over the knob, times the range of the knob in its task."""
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     sources, spans = {}, {}
     scale = np.log2 if knob == "time_pooling" else float
     for row in rows:
-        if np.isfinite(row.figure(metric)):
-            lines.setdefault((row.task, row.id), []).append((float(scale(row.knobs[knob])), row.figure(metric)))
+        if np.isfinite(row.score(metric)):
+            lines.setdefault((row.task, row.id), []).append((float(scale(row.knobs[knob])), row.score(metric)))
             sources[row.task, row.id] = row.source
     for task in {task for task, _ in lines}:
         spans[task] = np.ptp([x for (of, _), line in lines.items() if of == task for x, _ in line])
@@ -114,8 +114,8 @@ def _changes(rows: Sequence[Row], knob: str, metric: str) -> list[Value]:
     return found
 
 
-def _flat(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
-    margins = ", ".join(f"{_title(name)} {MARGINS[name]:g}" for name in (transfer, *FIDELITY))
+def _flat(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
+    margins = ", ".join(f"{title_of(rows, name)} {MARGINS[name]:g}" for name in (transfer, *FIDELITY))
     statement = f"From lambda (guidance_scale) {FLAT_FROM:g} on, more guidance changes little."
     rule = (
         f"Each value above {FLAT_FROM:g} less {FLAT_FROM:g} itself. Shown: every interval lies within the margin of "
@@ -134,32 +134,32 @@ def _flat(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
             low, high, margin = mean.interval.low, mean.interval.high, MARGINS[metric]
             says = SHOWN if -margin < low and high < margin else OPPOSITE if low > margin or high < -margin else ""
             says = (says or NOT_SHOWN) if mean.edits else NOT_MEASURED
-            evidence.append(Evidence(f"{_title(metric)} at {value:g} less at {FLAT_FROM:g}", mean, says, metric))
+            evidence.append(Evidence(f"{title_of(rows, metric)} at {value:g} less at {FLAT_FROM:g}", mean, says, metric))
     if any(part.says == OPPOSITE for part in evidence):
         return Finding("c", statement, rule, OPPOSITE, tuple(evidence))
     return _both_sides("c", statement, rule, evidence)
 
 
-def _at(rows: Sequence[Row], value: float) -> list[Row]:
+def _at(rows: Sequence[EvaluationRow], value: float) -> list[EvaluationRow]:
     """The rows at one guidance scale, as a system of that name."""
     return [
-        Row({**row.about, "system": f"{value:g}"}, row.knobs, row.figures)
+        replace(row, about={**row.about, "system": f"{value:g}"})
         for row in rows
         if row.knobs["guidance_scale"] == value
     ]
 
 
-def _negative(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
+def _negative(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
     statement = "The negative prompt helps timbre transfer."
     rule = "Shown: with less without it, the interval of transfer lies above 0. The opposite: below 0."
     rows = [row for row in rows if row.task == "timbre"]
     mean = average(paired(rows, "adapter", "no_negative", transfer), seed)
-    what = f"{_title(transfer)}: adapter less no_negative, task timbre"
+    what = f"{title_of(rows, transfer)}: adapter less no_negative, task timbre"
     remark = "" if mean.edits else "The task timbre lacks the system adapter or no_negative."
     return _verdict("d", statement, rule, [_evidence(what, mean, transfer, 1)], remark)
 
 
-def _beside_sdedit(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
+def _beside_sdedit(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
     statement = "The adapter trades transfer against fidelity better than SDEdit."
     rule = (
         "SDEdit at the least strength whose mean transfer is not lower than the adapter's (chosen on the same edits; the "
@@ -178,19 +178,19 @@ def _beside_sdedit(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
         if lead.edits:
             leads[system] = lead
     if not leads:
-        why = f"No SDEdit beside the adapter with {_title(transfer)} measured."
+        why = f"No SDEdit beside the adapter with {title_of(rows, transfer)} measured."
         return Finding("e", statement, rule, NOT_MEASURED, remark=why)
     chosen = next((name for name, lead in leads.items() if lead.interval.mean >= 0), None)
     other = chosen or max(leads, key=lambda name: leads[name].interval.mean)
     evidence = [
-        _evidence(f"{_title(metric)}: adapter less SDEdit {strengths[other]:g}",
+        _evidence(f"{title_of(rows, metric)}: adapter less SDEdit {strengths[other]:g}",
                   average(paired(rows, "adapter", other, metric), seed), metric, 1)
         for metric in FIDELITY
     ]  # fmt: skip
     ours, theirs = (average(values_of(rows, name, transfer), seed).interval.mean for name in ("adapter", other))
     remark = (
         f"Strengths tried: {', '.join(f'{strengths[name]:g}' for name in leads)}. "
-        f"{_title(transfer)}: adapter {ours:.3f}, SDEdit {strengths[other]:g} {theirs:.3f}"
+        f"{title_of(rows, transfer)}: adapter {ours:.3f}, SDEdit {strengths[other]:g} {theirs:.3f}"
         + ("." if chosen else "; no strength reaches the adapter.")
     )
     finding = _verdict("e", statement, rule, evidence, remark)
@@ -199,12 +199,12 @@ def _beside_sdedit(rows: Sequence[Row], transfer: str, seed: int) -> Finding:
     return finding
 
 
-def _above_text(rows: Sequence[Row], seed: int) -> Finding:
+def _above_text(rows: Sequence[EvaluationRow], seed: int) -> Finding:
     statement = "The adapter's fidelity is well above that of text alone."
-    margins = ", ".join(f"{_title(name)} {MARGINS[name]:g}" for name in FIDELITY)
+    margins = ", ".join(f"{title_of(rows, name)} {MARGINS[name]:g}" for name in FIDELITY)
     rule = f"Shown: adapter less text_only, each interval lies above a margin ({margins}). The opposite: below 0."
     evidence = [
-        _evidence(f"{_title(metric)}: adapter less text_only", average(paired(rows, "adapter", "text_only", metric), seed),
+        _evidence(f"{title_of(rows, metric)}: adapter less text_only", average(paired(rows, "adapter", "text_only", metric), seed),
                   metric, 1, MARGINS[metric])
         for metric in FIDELITY
     ]  # fmt: skip
@@ -234,10 +234,6 @@ def _both_sides(letter: str, statement: str, rule: str, evidence: Sequence[Evide
     return _verdict(letter, statement, rule, evidence, remark)
 
 
-def _title(metric: str) -> str:
-    return METRICS[metric].title
-
-
 def as_text(found: Sequence[Finding]) -> str:
     """One line per finding and one per figure, for the console."""
     lines = []
@@ -256,7 +252,7 @@ def figure(mean: Mean) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}], {mean.edits} edits of {mean.sources} sources"
 
 
-def write_findings(folder: Path, rows: Sequence[Row], seed: int = 0) -> str:
+def write_findings(folder: Path, rows: Sequence[EvaluationRow], seed: int = 0) -> str:
     """Write ``findings.md`` into ``folder``; returns the text for the console."""
     found = findings(rows, seed)
     parts = ["# Findings of the paper, from these rows", (__doc__ or "").split("\n\n", 1)[1].strip()]

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, OPPOSITE, SHOWN, figure, findings
-from apa_lightning.evaluation.report.tables import FLOORS, NOTHING, Table, correlation_table, number, tables
-from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
+from apa_lightning.evaluation.report.tables import NOTHING, Table, correlation_table, number, tables
+from apa_lightning.evaluation.rows import EvaluationRow, metrics_of, systems_of, tasks_of
 from apa_lightning.evaluation.summary import compared, family_of
 from apa_lightning.evaluation.sweep import operating_point, overlay
 from apa_lightning.utils.atomic_files import atomic_path
@@ -47,7 +47,7 @@ class Section:
 
 
 def write_report(
-    folder: Path, rows: list[Row], set_metrics: list[dict], about: dict, reference: str | None = None
+    folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], about: dict, reference: str | None = None
 ) -> Path:
     """Write ``report.html`` and ``plots/*.png``.
 
@@ -118,7 +118,7 @@ def _drawn(folder: Path, name: str, figure: Figure | None) -> Markup | None:
     return Markup(plots.as_svg(figure, name))
 
 
-def _plots(folder: Path, rows: list[Row], set_metrics: list[dict], reference: str, seed: int) -> list[dict[str, Any]]:
+def _plots(folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], reference: str, seed: int) -> list[dict[str, Any]]:
     """Title, SVG and the sentence for a missing plot, of each plot of compared systems."""
     wanted = [
         ("trade_off", "Transfer against fidelity", plots.trade_off(rows, seed=seed),
@@ -134,7 +134,7 @@ def _plots(folder: Path, rows: list[Row], set_metrics: list[dict], reference: st
     ]
 
 
-def _sweeps(folder: Path, rows: list[Row], seed: int) -> list[dict[str, Any]]:
+def _sweeps(folder: Path, rows: list[EvaluationRow], seed: int) -> list[dict[str, Any]]:
     """Curves, chosen point and correlations of each task that was swept."""
     swept = {row.task for row in rows if family_of(row.system) != row.system}
     found = []
@@ -152,7 +152,7 @@ def _sweeps(folder: Path, rows: list[Row], seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def _filters(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+def _filters(rows: Sequence[EvaluationRow]) -> dict[str, dict[str, str]]:
     """The values by which the listening part can be filtered, with their labels."""
     filters = {
         name: {"": "all", **{value: value for row in rows if (value := getattr(row, name))}}
@@ -163,7 +163,7 @@ def _filters(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     return filters
 
 
-def _edits(folder: Path, rows: list[Row]) -> list[dict[str, Any]]:
+def _edits(folder: Path, rows: list[EvaluationRow]) -> list[dict[str, Any]]:
     """The edits for the listening part, grouped by task; a row whose output is the source itself is not shown as a system."""
     edits: dict[tuple[str, str], dict[str, Any]] = {}
     order = tasks_of(rows)
@@ -186,13 +186,13 @@ def _address(folder: Path, path: str) -> str:
     return quote(path) if path and (folder / path).is_file() else ""
 
 
-def _scores(row: Row) -> list[tuple[str, str, bool]]:
+def _scores(row: EvaluationRow) -> list[tuple[str, str, bool]]:
     """Title, value (with its floor) and whether it is a main metric, of each metric that was measured."""
     found = []
-    for name in sorted(METRICS.keys() - FLOORS, key=[*MAIN, *METRICS].index):
-        value, floor = row.figure(name), row.figure(METRICS[name].floor)
+    for name in sorted(metrics_of([row]), key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN)):
+        value, floor = row.score(name), row.score(row.columns[name].floor)
         if math.isfinite(value):
             text = ("yes" if value else "no") if name == "recognised" else number(value)
             text += f" (floor {number(floor)})" if math.isfinite(floor) else ""
-            found.append((METRICS[name].title, text, name in MAIN))
+            found.append((row.columns[name].title, text, name in MAIN))
     return found

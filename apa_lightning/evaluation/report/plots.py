@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
+from apa_lightning.evaluation.rows import EvaluationRow, systems_of, tasks_of, title_of
 from apa_lightning.evaluation.summary import average, compared, differences, values_of
 from apa_lightning.evaluation.sweep import FAMILIES, SYMBOLS, Point, curve, operating_point, pareto, points
 from apa_lightning.utils.atomic_files import atomic_path
@@ -41,7 +41,7 @@ DIFFERENCES = ("clap", "recognised", "chroma", "melody")
 
 
 @matplotlib.rc_context(STYLE)
-def trade_off(rows: Sequence[Row], transfer: str = "clap", fidelity: str = "chroma", seed: int = 0) -> Figure | None:
+def trade_off(rows: Sequence[EvaluationRow], transfer: str = "clap", fidelity: str = "chroma", seed: int = 0) -> Figure | None:
     """Transfer against fidelity of each system with 95 % intervals, one panel per task; sweeps are left out."""
     rows = compared(rows)
     systems = systems_of(rows)
@@ -59,12 +59,12 @@ def trade_off(rows: Sequence[Row], transfer: str = "clap", fidelity: str = "chro
         for i, (x, y) in pairs.items():
             axis.errorbar(x.mean, y.mean, _spread([y]), _spread([x]), ms=6, label=systems[i], ls="", **_mark(i))
         axis.set_title(task)
-        _label(axis, transfer, fidelity)
+        _label(axis, title_of(rows, transfer), title_of(rows, fidelity))
     return _finished(figure)
 
 
 @matplotlib.rc_context(STYLE)
-def paired_differences(rows: Sequence[Row], reference: str, seed: int = 0) -> Figure | None:
+def paired_differences(rows: Sequence[EvaluationRow], reference: str, seed: int = 0) -> Figure | None:
     """Each system less ``reference`` on the same edits, one panel per metric, one mark per task."""
     rows = compared(rows)
     found = differences(rows, reference, seed)
@@ -88,7 +88,7 @@ def paired_differences(rows: Sequence[Row], reference: str, seed: int = 0) -> Fi
                 spread = _spread(known.values())
                 axis.errorbar(x, list(known), xerr=spread, ms=4, capsize=2, label=task, ls="", **_mark(i))
         axis.set_yticks(range(len(systems)), systems)
-        axis.set_xlabel(f"{METRICS[metric].title}: less {reference}")
+        axis.set_xlabel(f"{title_of(rows, metric)}: less {reference}")
         axis.grid(alpha=0.25, axis="x")
     axes[0].set_ylim(len(systems) - 0.5, -0.5)  # as in the tables, the first on top
     return _finished(figure)
@@ -119,7 +119,7 @@ def fad_infinity(set_metrics: Sequence[dict[str, Any]]) -> Figure | None:
 
 @matplotlib.rc_context(STYLE)
 def sweep(
-    rows: Sequence[Row], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
+    rows: Sequence[EvaluationRow], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
 ) -> Figure | None:
     """Fig. 2 of the paper: one curve per knob with 95 % intervals, the front of the adapter's points, the chosen point."""
     found = {family: points(rows, task, transfer, fidelity, seed, family) for family in FAMILIES}
@@ -146,7 +146,7 @@ def sweep(
         axis.plot(*_means(pareto(found["adapter"])), ":", color=INK, lw=1.2, label="front of the adapter's points")
     if chosen is not None:
         axis.plot(*_means([chosen]), "o", ms=14, mfc="none", mec=INK, mew=1.6, label=f"chosen: {chosen.system}")
-    _label(axis, transfer, fidelity)
+    _label(axis, title_of(rows, transfer), title_of(rows, fidelity))
     return _finished(figure)
 
 
@@ -177,8 +177,8 @@ def _panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, li
 
 
 def _label(axis: Axes, transfer: str, fidelity: str) -> None:
-    axis.set_xlabel(f"{METRICS[transfer].title} (transfer)")
-    axis.set_ylabel(f"{METRICS[fidelity].title} (fidelity)")
+    axis.set_xlabel(f"{transfer} (transfer)")
+    axis.set_ylabel(f"{fidelity} (fidelity)")
     axis.grid(alpha=0.25)
 
 

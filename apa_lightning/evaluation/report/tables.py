@@ -7,17 +7,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apa_lightning.evaluation.rows import METRICS, Row, systems_of, tasks_of
+from apa_lightning.evaluation.rows import EvaluationRow, columns_of, metrics_of, systems_of, tasks_of, title_of
 from apa_lightning.evaluation.summary import MEAN_OF_TASKS, UNKNOWN, compared, means
 from apa_lightning.evaluation.sweep import SYMBOLS, correlations
 from apa_lightning.utils.atomic_files import atomic_path
 from apa_lightning.utils.bootstrap import Interval
 
 FILE = "table1.md"
-#: Metrics of whole sets, from ``set_metrics.json``; lower is better.
-SET_METRICS = {"fad": "FAD", "fad_infinity": "FAD-infinity", "kad": "KAD"}
 TABLE_1 = ("clap", "chroma", "fad")
-FLOORS = {metric.floor for metric in METRICS.values()}
 #: Systems that return the source, unchanged or coded and decoded: references that are never marked as the best.
 REFERENCES = ("no_op", "codec")
 NONE = "–"
@@ -70,10 +67,13 @@ class Scores:
     Attributes:
         tasks: Tasks in order of appearance.
         systems: Systems in order of appearance, without the points of sweeps.
+        columns: The columns of scores of edits.
+        metrics: Names of those columns, without floors.
+        set_metrics: Titles of the metrics of sets, by name.
         found: Means with intervals, by (task, system, metric).
     """
 
-    def __init__(self, rows: Sequence[Row], set_metrics: Sequence[dict[str, Any]], seed: int = 0):
+    def __init__(self, rows: Sequence[EvaluationRow], set_metrics: Sequence[dict[str, Any]], seed: int = 0):
         """Average the rows.
 
         Args:
@@ -83,6 +83,8 @@ class Scores:
         """
         rows = compared(rows)
         self.tasks, self.systems = tasks_of(rows), systems_of(rows)
+        self.columns, self.metrics = columns_of(rows), metrics_of(rows)
+        self.set_metrics = {entry["metric"]: entry.get("title", entry["metric"]) for entry in set_metrics}
         self.found = {key: mean.interval for key, mean in means(rows, seed).items()}
         for entry in set_metrics:
             if entry.get("value") is not None:
@@ -90,7 +92,7 @@ class Scores:
                 self.found[entry["task"], entry["system"], entry["metric"]] = Interval(entry["value"], *bounds)
         if len(self.tasks) > 1:
             for system in self.systems:
-                for metric in SET_METRICS:
+                for metric in self.set_metrics:
                     values = [self.at(task, system, metric).mean for task in self.tasks]
                     if all(map(math.isfinite, values)):  # without an interval: tasks do not share their draws
                         mean = Interval(sum(values) / len(values), math.nan, math.nan)
@@ -109,12 +111,21 @@ class Scores:
         """The tasks and, if there are several, their mean."""
         return [*self.tasks, MEAN_OF_TASKS] if len(self.tasks) > 1 else self.tasks
 
+    def title(self, metric: str) -> str:
+        """The title of a metric; one that was not measured has its name."""
+        column = self.columns.get(metric)
+        return column.title if column else self.set_metrics.get(metric, metric.replace("_", " ").upper())
+
+    def heading(self, metric: str) -> str:
+        """The title of a metric, with an arrow towards better values; distances between sets are better when lower."""
+        return f"{self.title(metric)} {'↑' if metric in self.columns and self.columns[metric].higher_is_better else '↓'}"
+
     def cell(self, task: str, system: str, metric: str) -> Cell:
         """One score for a table; it is marked if it is the best of at least two systems that edit."""
         mean, low, high = self.at(task, system, metric)
         if not math.isfinite(mean):
             return Cell(NONE)
-        floor = self.at(task, system, METRICS[metric].floor).mean if metric in METRICS else math.nan
+        floor = self.at(task, system, self.columns[metric].floor).mean if metric in self.columns else math.nan
         return Cell(
             number(mean),
             f"[{number(low)}, {number(high)}]" if math.isfinite(low) else "",
@@ -125,7 +136,7 @@ class Scores:
     def _best(self, task: str, metric: str) -> float:
         values = [self.at(task, system, metric).mean for system in self.systems if system not in REFERENCES]
         known = [value for value in values if math.isfinite(value)]
-        higher = metric in METRICS and METRICS[metric].higher_is_better
+        higher = metric in self.columns and self.columns[metric].higher_is_better
         return math.nan if len(known) < 2 else max(known) if higher else min(known)
 
 
@@ -134,15 +145,8 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
 
-def title_of(metric: str) -> str:
-    """The title of a metric in tables, with an arrow towards better values."""
-    if metric in METRICS:
-        return METRICS[metric].title + (" ↑" if METRICS[metric].higher_is_better else " ↓")
-    return SET_METRICS[metric] + " ↓"
-
-
 def tables(
-    rows: Sequence[Row], set_metrics: Sequence[dict[str, Any]], about: dict[str, Any], seed: int = 0
+    rows: Sequence[EvaluationRow], set_metrics: Sequence[dict[str, Any]], about: dict[str, Any], seed: int = 0
 ) -> list[Table]:
     """Table 1, and the other metrics by task and system; an empty list without rows."""
     scores = Scores(rows, set_metrics, seed)
@@ -155,7 +159,7 @@ def tables(
     first = Table(
         "Table 1",
         ("system",),
-        [(group, title_of(metric)) for group, metric in columns],
+        [(group, scores.heading(metric)) for group, metric in columns],
         [((system,), [scores.cell(group, system, metric) for group, metric in columns]) for system in scores.systems],
         (
             f"CLAP: {clap}. FAD over embeddings of {embedding} against {reference}. Set: {name}; sources: {sources}.",
@@ -164,23 +168,23 @@ def tables(
             "not compete.",
         ),
     )
-    others = [metric for metric in (*METRICS, *SET_METRICS) if metric not in {*TABLE_1, *FLOORS}]
+    others = [metric for metric in (*scores.metrics, *scores.set_metrics) if metric not in TABLE_1]
     shown = [metric for metric in others if scores.measured(metric)]
     lines = [(group, system) for group in scores.groups for system in scores.systems] if shown else []
     second = Table(
         "All other metrics",
         ("task", "system"),
-        [("", title_of(metric)) for metric in shown],
+        [("", scores.heading(metric)) for metric in shown],
         [(line, [scores.cell(*line, metric) for metric in shown]) for line in lines],
         tuple(_missing(scores, [*TABLE_1, *others], set_metrics, about)),
     )
     return [first, second]
 
 
-def correlation_table(rows: Sequence[Row], task: str, seed: int = 0) -> Table:
+def correlation_table(rows: Sequence[EvaluationRow], task: str, seed: int = 0) -> Table:
     """Rank correlations of each swept knob with each metric; without rows if no knob was swept."""
     found = {(of.knob, of.metric): of.interval for of in correlations(rows, task, seed)}
-    metrics = [metric for metric in METRICS if any(metric == of for _, of in found)]
+    metrics = [metric for metric in metrics_of(rows) if any(metric == of for _, of in found)]
 
     def cell(interval: Interval | None) -> Cell:
         return (
@@ -192,7 +196,7 @@ def correlation_table(rows: Sequence[Row], task: str, seed: int = 0) -> Table:
     return Table(
         "",
         ("knob",),
-        [("", METRICS[metric].title) for metric in metrics],
+        [("", title_of(rows, metric)) for metric in metrics],
         [
             ((SYMBOLS[knob],), [cell(found.get((knob, metric))) for metric in metrics])
             for knob in dict.fromkeys(knob for knob, _ in found)
@@ -212,13 +216,13 @@ def _missing(
     """Reasons for missing scores: skipped metrics, metrics without any score, and scores of sets without a value."""
     skipped = dict(about.get("skipped_metrics") or {})
     notes = [f"Skipped: {name}: {why}" for name, why in skipped.items()]
-    titles = [title_of(name)[:-2] for name in wanted if not scores.measured(name) and name not in skipped]
+    titles = [scores.title(name) for name in wanted if not scores.measured(name) and name not in skipped]
     absent = [title for title in titles if title not in skipped]
     notes += [f"Not measured: {', '.join(absent)}."] if absent else []
     reasons: dict[str, list[str]] = {}
     for entry in set_metrics:
         if entry.get("value") is None and entry["metric"] not in skipped:
-            why = f"{SET_METRICS.get(entry['metric'], entry['metric'])}: {entry.get('why') or 'no reason given'}"
+            why = f"{scores.title(entry['metric'])}: {entry.get('why') or 'no reason given'}"
             reasons.setdefault(why, []).append(f"{entry['task']} {entry['system']}")
     return notes + [f"{why} ({', '.join(where)})" for why, where in reasons.items()]
 
@@ -246,7 +250,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def write_tables(folder: Path, rows: list[Row], set_metrics: list[dict], about: dict) -> None:
+def write_tables(folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], about: dict) -> None:
     """Write ``table1.md``.
 
     Args:

@@ -1,4 +1,4 @@
-"""Systems side by side: each on the same sources, prompts and seeds."""
+"""The systems that an evaluation compares, each on the same sources, prompts and seeds."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,27 +16,28 @@ _SYSTEMS: dict[str, Callable[[], System]] = {
 }
 
 
-def make_systems(names: Sequence[str], musicgen: str | None = None) -> list[System]:
-    """The systems by these names.
+def make_systems(wanted: Sequence[str | System], musicgen: str | None = None) -> list[System]:
+    """The systems of an evaluation.
 
     Args:
-        names: among ``adapter``, ``no_negative``, ``text_only``, ``sdedit``, ``untrained``, ``no_op``, ``codec`` and
-            ``musicgen_melody``.
-        musicgen: folder or hub id of the last one; given, it takes part without being named.
+        wanted: Systems, or names of those that come with the package: ``adapter``, ``no_negative``, ``text_only``, ``sdedit``,
+            ``untrained``, ``no_op``, ``codec`` and ``musicgen_melody``.
+        musicgen: Folder or hub id of ``musicgen_melody``; if it is given, that system takes part without being named.
 
     Raises:
-        InputError: an unknown or repeated name; MusicGen without its weights.
+        InputError: If a name is unknown or repeated, or if MusicGen lacks its weights.
     """
-    wanted = [*names, *([MusicGenMelody.name] if musicgen and MusicGenMelody.name not in names else [])]
-    for name in wanted:
-        if name not in _SYSTEMS and name != MusicGenMelody.name:
-            raise InputError(
-                f"--data.systems: {name!r} is unknown; choose from {', '.join([*_SYSTEMS, MusicGenMelody.name])}."
-            )
-        if wanted.count(name) > 1:
-            raise InputError(f"--data.systems: {name} is there twice.")
     if not wanted:
-        raise InputError("--data.systems: empty; give at least one.")
-    if MusicGenMelody.name in wanted and not musicgen:
-        raise InputError("--data.musicgen: is missing; musicgen_melody needs a folder or facebook/musicgen-melody.")
-    return [MusicGenMelody(musicgen or "") if name == MusicGenMelody.name else _SYSTEMS[name]() for name in wanted]
+        raise InputError("systems: empty; give at least one.")
+    melody = MusicGenMelody.name
+    systems = []
+    for one in [*wanted, *([melody] if musicgen and melody not in wanted else [])]:
+        if isinstance(one, str) and one not in (*_SYSTEMS, melody):
+            raise InputError(f"systems: {one!r} is unknown; choose from {', '.join([*_SYSTEMS, melody])}.")
+        if one == melody and not musicgen:
+            raise InputError("musicgen: is missing; musicgen_melody needs a folder or facebook/musicgen-melody.")
+        system = one if isinstance(one, System) else MusicGenMelody(musicgen or "") if one == melody else _SYSTEMS[one]()
+        if system.name in [other.name for other in systems]:
+            raise InputError(f"systems: {system.name} is there twice.")
+        systems.append(system)
+    return systems

@@ -60,7 +60,7 @@ class MusicGenMelody(System):
                 processor = transformers.MusicgenMelodyProcessor.from_pretrained(path)
         except LOADING_ERRORS as error:
             raise InputError(
-                f"--data.musicgen: {self.source} cannot be loaded as MusicGen-Melody "
+                f"musicgen: {self.source} cannot be loaded as MusicGen-Melody "
                 f"({first_line(error)}). Give its folder or hub id, or leave the setting out."
             ) from error
         return frozen(model), processor

@@ -61,13 +61,17 @@ class Edits:
     def arguments(self, folder: Path) -> list[object]:
         shared = [
             *tiny_flags(WINDOW), f"--model.adapter={adapter()}", f"--data.output={folder}", "--data.num_inference_steps=1",
-            "--data.batch_size=2", "--trainer.accelerator=cpu",
+            "--data.batch_size=2",
         ]  # fmt: skip
         if self.command == "predict":
-            return ["predict", "--config", ROOT / "configs/predict.yaml", *shared, f"--data.manifest={manifest()}"]
+            return [
+                "predict", "--config", ROOT / "configs/predict.yaml", *shared, f"--data.manifest={manifest()}",
+                "--trainer.accelerator=cpu",
+            ]  # fmt: skip
         grid = ["--data.grid={ap_scale: [0.2]}"] if self.command == "sweep" else []
         return [
-            self.command, "--config", ROOT / "configs/base.yaml", "--config", ROOT / "configs/tasks/timbre.yaml", *shared,
+            self.command, "--config", ROOT / "configs/evaluate.yaml", "--config", ROOT / "configs/tasks/timbre.yaml", *shared,
+            "--device=cpu",
             f"--data.sources={songs()}", "--data.num_sources=2", "--data.systems=[adapter,no_op]", *grid,
         ]  # fmt: skip
 

@@ -42,7 +42,7 @@ class Command:
         before: Callable[[], object] = lambda: None,
     ):
         arguments = [str(argument) for argument in arguments]
-        if ranks > 1:
+        if ranks > 1 and arguments[0] not in ("evaluate", "sweep"):  # these have no Trainer: processes share the folder
             arguments += ["--trainer.strategy=ddp", f"--trainer.devices={ranks}", "--trainer.accelerator=cpu"]
         port = str(_free_port())
         log.parent.mkdir(parents=True, exist_ok=True)

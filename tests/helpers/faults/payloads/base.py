@@ -101,8 +101,8 @@ def edit(room: Room, *more: object) -> list[object]:
 def evaluation(room: Room, *more: object) -> list[object]:
     room.recording("songs/piano_0.wav", 1.2)
     return [
-        "evaluate", "--config", ROOT / "configs/base.yaml", "--config", ROOT / "configs/tasks/timbre.yaml",
-        *tiny_flags(WINDOW), f"--model.adapter={room.adapter()}", "--trainer.accelerator=cpu",
+        "evaluate", "--config", ROOT / "configs/evaluate.yaml", "--config", ROOT / "configs/tasks/timbre.yaml",
+        *tiny_flags(WINDOW), f"--model.adapter={room.adapter()}", "--device=cpu",
         f"--data.sources={room.path}/songs", f"--data.output={room.path}/out", "--data.systems=[no_op]",
         "--data.num_inference_steps=1", *more,
     ]  # fmt: skip

@@ -1,0 +1,143 @@
+"""The plan of an evaluation: every source of a set, towards every target of its tasks, by every system."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
+from apa_lightning.edit_jobs.plan import Edit, plan_edits
+from apa_lightning.editing.settings import EditSettings
+from apa_lightning.errors import InputError
+from apa_lightning.evaluation.rows import KNOBS
+from apa_lightning.evaluation.summary import family_of
+from apa_lightning.evaluation.systems import System, SystemRequest
+from apa_lightning.evaluation.tasks import POINT, Task, check_names
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording to edit.
+
+    Attributes:
+        name: Its name in files and tables.
+        path: Its file.
+        instrument: What plays in it, for example "piano".
+    """
+
+    name: str
+    path: Path
+    instrument: str
+
+
+@dataclass(frozen=True)
+class PlannedEdit:
+    """One edit of an evaluation.
+
+    Attributes:
+        edit: The edit, as for ``predict``.
+        about: Facts about it, by ``rows.ABOUT``.
+        knobs: Knobs of its system, by ``rows.KNOBS``.
+        task: Its task.
+        source: Its source.
+        source_text: Text that describes the source.
+    """
+
+    edit: Edit
+    about: dict[str, str]
+    knobs: dict[str, Any]
+    task: Task
+    source: Source
+    source_text: str
+
+
+class EvaluationPlan:
+    """All edits of an evaluation, checked before a model is loaded.
+
+    Each system makes the same sources, prompts and seeds. Every edit has its own seed, derived from that of the settings.
+
+    Args:
+        tasks: The tasks.
+        sources: The recordings.
+        systems: The systems.
+        settings: The operating point, where a task does not fix another one, and the seed.
+        output: Folder of the evaluation.
+        set_name: Name of the set of recordings.
+        targets_per_source: Most targets of each source and task.
+
+    Attributes:
+        edits: The planned edits by id, ordered by task, system and source.
+
+    Raises:
+        InputError: If a setting is out of range, or if recordings cannot be used; the message lists all of them.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        sources: Sequence[Source],
+        systems: Sequence[System],
+        settings: EditSettings,
+        output: Path,
+        set_name: str = "",
+        targets_per_source: int = 1,
+    ):
+        check_names(tasks)
+        if targets_per_source < 1:
+            raise InputError(f"targets_per_source: {targets_per_source}; give 1 or more.")
+        self.tasks, self.sources, self.settings = list(tasks), list(sources), settings
+        self.systems = {system.name: system for system in systems}
+        self.output, self.set_name, self.targets_per_source = output, set_name, targets_per_source
+        self.edits: dict[str, PlannedEdit] = {}
+        rows = [entry for task in tasks for system in systems for entry in self._rows(task, system)]
+        problems = Problems()
+        defaults = {"prompt": "", **vars(settings)}
+        made = {edit.id: edit for edit in plan_edits([row for row, _ in rows], defaults, Path(), output, problems)}
+        problems.raise_any("sources")
+        for row, facts in rows:
+            edit = made[row.values["id"]]
+            request = SystemRequest(**{**vars(edit.request), "system": facts["about"]["system"]})
+            self.edits[edit.id] = PlannedEdit(dataclasses.replace(edit, request=request), **facts)
+
+    def _rows(self, task: Task, system: System) -> list[tuple[ManifestRow, dict[str, Any]]]:
+        """For each edit of one system and task the row of a manifest, and the other fields of its :class:`PlannedEdit`."""
+        rows = []
+        number = 0
+        for place, source in enumerate(self.sources):
+            for target in task.targets_for(source.instrument, place, self.targets_per_source):
+                texts = task.texts(source.instrument, target)
+                point = {knob: getattr(self.settings, knob) for knob in POINT} | dict(task.point)
+                values = {**point, **texts, "seed": self.settings.seed * 100_003 + number}
+                number += 1
+                settings = system.settings(values)
+                plain = self.systems.get(family_of(system.name), system)
+                if plain is not system and plain.settings(values) == settings:
+                    continue  # the grid's value is the operating point's
+                rows.append(self._row(task, system, source, target, texts, settings))
+        return rows
+
+    def _row(
+        self, task: Task, system: System, source: Source, target: str, texts: dict[str, str], settings: Mapping[str, Any]
+    ) -> tuple[ManifestRow, dict[str, Any]]:
+        name = f"{source.name}-to-{target.replace(' ', '_')}"
+        output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
+        values = {
+            **{knob: _unread(knob) for knob in (*KNOBS, "prompt", "negative_prompt")}, **settings,
+            "id": f"{task.name}/{system.name}/{name}", "audio": str(source.path), "output": output,
+        }  # fmt: skip
+        about = {
+            "id": name, "task": task.name, "system": system.name, "set": self.set_name, "source": source.name,
+            "instrument": source.instrument, "target": target, "prompt": settings.get("prompt", ""),
+            "negative_prompt": settings.get("negative_prompt", ""), "score_text": texts["score_text"],
+            "audio": f"audio/{task.name}/no_op/{name}.wav" if "no_op" in self.systems else str(source.path),
+            "output": output,
+        }  # fmt: skip
+        knobs = {knob: settings.get(knob) for knob in KNOBS}
+        facts = {"about": about, "knobs": knobs, "task": task, "source": source, "source_text": texts["source_text"]}
+        return ManifestRow(f"{task.name}, {system.name}, {source.name}", values), facts
+
+
+def _unread(name: str) -> Any:
+    """The value in a request whose system does not read a setting."""
+    return "" if name == "prompt" else EditSettings.__dataclass_fields__[name].default
