@@ -20,7 +20,11 @@ from datamodules.evaluation import EvaluationSet
 
 
 def evaluate(
-    data: EvaluationSet, model: AudioPromptModule, ckpt_path: Path | None = None, device: str = "auto", seed_everything: int = 0
+    data: EvaluationSet,
+    model: AudioPromptModule,
+    ckpt_path: Path | None = None,
+    device: str = "auto",
+    seed_everything: int = 0,
 ) -> None:
     """Edit a set by several systems with the same prompts and seeds and measure them: tables, plots, a page to listen to.
 
@@ -117,7 +121,13 @@ def load_weights(model: AudioPromptModule, ckpt_path: Path | None) -> None:
 def _device(name: str, rank: int) -> torch.device:
     if name == "auto":
         cuda = torch.cuda.is_available()
-        name = f"cuda:{rank % torch.cuda.device_count()}" if cuda else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            f"cuda:{rank % torch.cuda.device_count()}"
+            if cuda
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -118,7 +118,13 @@ class EvaluationPlan:
         return rows
 
     def _row(
-        self, task: Task, system: System, source: Source, target: str, texts: dict[str, str], settings: Mapping[str, Any]
+        self,
+        task: Task,
+        system: System,
+        source: Source,
+        target: str,
+        texts: dict[str, str],
+        settings: Mapping[str, Any],
     ) -> tuple[ManifestRow, dict[str, Any]]:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"

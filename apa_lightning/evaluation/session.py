@@ -200,7 +200,9 @@ def set_distances(
             for metric in set_metrics:
                 name = metric.embedding.name if metric.embedding else ""
                 edited, real = (
-                    torch.from_numpy(np.concatenate([np.zeros((0, measurer.embeddings[name].dimension), np.float32), *of]))
+                    torch.from_numpy(
+                        np.concatenate([np.zeros((0, measurer.embeddings[name].dimension), np.float32), *of])
+                    )
                     for of in ([one.embeddings[name] for one in mine], [one[name] for one in references])
                 )
                 score = metric.distance(edited, real)

@@ -28,9 +28,7 @@ class Encoders:
         vggish: Weights of the embedding ``vggish``.
     """
 
-    def __init__(
-        self, backbone: Backbone, clap: str | None = None, embedding: str = "clap", vggish: str | None = None
-    ):
+    def __init__(self, backbone: Backbone, clap: str | None = None, embedding: str = "clap", vggish: str | None = None):
         self._backbone, self._clap, self._embedding, self._vggish = backbone, clap, embedding, vggish
 
     @cached_property

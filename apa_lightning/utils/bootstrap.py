@@ -20,9 +20,7 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
-def resampled(
-    statistic: Callable[[np.ndarray], np.ndarray], count: int, seed: int = 0, draws: int = DRAWS
-) -> Interval:
+def resampled(statistic: Callable[[np.ndarray], np.ndarray], count: int, seed: int = 0, draws: int = DRAWS) -> Interval:
     """A statistic of ``count`` sources, and the 2.5th and 97.5th percentile of its values for resampled sources.
 
     Args:

@@ -134,7 +134,9 @@ def _flat(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
             low, high, margin = mean.interval.low, mean.interval.high, MARGINS[metric]
             says = SHOWN if -margin < low and high < margin else OPPOSITE if low > margin or high < -margin else ""
             says = (says or NOT_SHOWN) if mean.edits else NOT_MEASURED
-            evidence.append(Evidence(f"{title_of(rows, metric)} at {value:g} less at {FLAT_FROM:g}", mean, says, metric))
+            evidence.append(
+                Evidence(f"{title_of(rows, metric)} at {value:g} less at {FLAT_FROM:g}", mean, says, metric)
+            )
     if any(part.says == OPPOSITE for part in evidence):
         return Finding("c", statement, rule, OPPOSITE, tuple(evidence))
     return _both_sides("c", statement, rule, evidence)

@@ -118,7 +118,9 @@ def _drawn(folder: Path, name: str, figure: Figure | None) -> Markup | None:
     return Markup(plots.as_svg(figure, name))
 
 
-def _plots(folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], reference: str, seed: int) -> list[dict[str, Any]]:
+def _plots(
+    folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], reference: str, seed: int
+) -> list[dict[str, Any]]:
     """Title, SVG and the sentence for a missing plot, of each plot of compared systems."""
     wanted = [
         ("trade_off", "Transfer against fidelity", plots.trade_off(rows, seed=seed),

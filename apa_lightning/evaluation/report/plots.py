@@ -41,7 +41,9 @@ DIFFERENCES = ("clap", "recognised", "chroma", "melody")
 
 
 @matplotlib.rc_context(STYLE)
-def trade_off(rows: Sequence[EvaluationRow], transfer: str = "clap", fidelity: str = "chroma", seed: int = 0) -> Figure | None:
+def trade_off(
+    rows: Sequence[EvaluationRow], transfer: str = "clap", fidelity: str = "chroma", seed: int = 0
+) -> Figure | None:
     """Transfer against fidelity of each system with 95 % intervals, one panel per task; sweeps are left out."""
     rows = compared(rows)
     systems = systems_of(rows)

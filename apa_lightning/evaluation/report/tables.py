@@ -118,7 +118,9 @@ class Scores:
 
     def heading(self, metric: str) -> str:
         """The title of a metric, with an arrow towards better values; distances between sets are better when lower."""
-        return f"{self.title(metric)} {'↑' if metric in self.columns and self.columns[metric].higher_is_better else '↓'}"
+        return (
+            f"{self.title(metric)} {'↑' if metric in self.columns and self.columns[metric].higher_is_better else '↓'}"
+        )
 
     def cell(self, task: str, system: str, metric: str) -> Cell:
         """One score for a table; it is marked if it is the best of at least two systems that edit."""

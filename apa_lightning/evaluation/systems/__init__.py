@@ -36,7 +36,9 @@ def make_systems(wanted: Sequence[str | System], musicgen: str | None = None) ->
             raise InputError(f"systems: {one!r} is unknown; choose from {', '.join([*_SYSTEMS, melody])}.")
         if one == melody and not musicgen:
             raise InputError("musicgen: is missing; musicgen_melody needs a folder or facebook/musicgen-melody.")
-        system = one if isinstance(one, System) else MusicGenMelody(musicgen or "") if one == melody else _SYSTEMS[one]()
+        system = (
+            one if isinstance(one, System) else MusicGenMelody(musicgen or "") if one == melody else _SYSTEMS[one]()
+        )
         if system.name in [other.name for other in systems]:
             raise InputError(f"systems: {system.name} is there twice.")
         systems.append(system)
