@@ -130,7 +130,7 @@ def quiet_libraries() -> None:
     """Leave to the screen what a user can act on."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
+        lambda record: not any(noise in record.getMessage() for noise in ("Tip:", "model summary callbacks"))
     )
     for pattern in (
         ".*does not have many workers.*",  # a choice, documented in base.yaml
