@@ -35,7 +35,7 @@ class AdapterEMA(L.Callback):
         self._last_step = 0
 
     def decay_at(self, update: int) -> float:
-        """d of the ``update``-th update, counted from 1."""
+        """Decay d of the ``update``-th update, counted from 1."""
         return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
 
     # --- training ---------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
 
 
 def _instrument_of(path: Path) -> str:
-    """ "acoustic guitar" of acoustic_guitar_0.wav; empty where the name has no word."""
+    """The instrument, such as "acoustic guitar" of acoustic_guitar_0.wav; empty where the name has no word."""
     words = re.sub(r"[\s_-]*\d+$", "", path.stem).replace("_", " ").strip()
     return words if re.search(r"[^\W\d]", words) else ""
 

@@ -69,19 +69,23 @@ def points(
     rows: Sequence[EvaluationRow], task: str, transfer: str = "clap", fidelity: str = "chroma", seed: int = 0,
     family: str = "adapter",
 ) -> list[Point]:  # fmt: skip
-    """The combinations of one task at which both figures were measured; the system without a suffix is one of them.
+    """The combinations of one task at which both metrics were measured; the system without a suffix is one of them.
 
     Args:
-        rows: of an evaluation. task: whose. transfer, fidelity: names of figures, both better when higher.
-        seed: of the intervals. family: the swept system.
+        rows: Rows of an evaluation.
+        task: Name of the task.
+        transfer: Name of a metric that is better when higher.
+        fidelity: Name of a metric that is better when higher.
+        seed: Seed of the intervals.
+        family: The swept system.
 
     Raises:
-        InputError: ``transfer`` or ``fidelity`` is no figure, or is better when lower.
+        InputError: If ``transfer`` or ``fidelity`` is not a metric, or is better when lower.
     """
     for name in (transfer, fidelity):
         if rows and not (name in columns_of(rows) and columns_of(rows)[name].higher_is_better):
             known = ", ".join(name for name, column in columns_of(rows).items() if column.higher_is_better)
-            raise InputError(f"sweep: {name!r} is no figure that is better when higher. Choose from {known}.")
+            raise InputError(f"sweep: {name!r} is not a metric that is better when higher. Choose from {known}.")
     found: list[Point] = []
     rows = [row for row in rows if row.task == task and family_of(row.system) == family]
     for system in systems_of(rows):
@@ -120,7 +124,9 @@ def choose(
     """The operating point by the module's rule, with ``why``; ``None`` without points.
 
     Args:
-        found: of one task. transfer_floor: mean of ``no_op``. fidelity_floor: mean of ``text_only``; NaN for unknown.
+        found: Points of one task.
+        transfer_floor: Mean of ``no_op``; NaN for unknown.
+        fidelity_floor: Mean of ``text_only``; NaN for unknown.
     """
     if not found:
         return None

@@ -67,7 +67,7 @@ def test_points_and_curves():
     assert curve(found, "num_inference_steps", base) == []
     assert [one.system for one in points(rows, "timbre", family="sdedit")] == ["sdedit strength=0.5"]
     assert points(rows, "genre") == [] == points(rows, "timbre", transfer="recognised")
-    with pytest.raises(InputError, match="'lpaps' is no figure that is better when higher"):
+    with pytest.raises(InputError, match="'lpaps' is not a metric that is better when higher"):
         points(rows, "timbre", fidelity="lpaps")
 
 
