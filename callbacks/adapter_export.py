@@ -67,7 +67,9 @@ class AdapterExport(L.Callback):
             return self._save(trainer, module, weights="ema", ema_decay=average.decay, ema_updates=average.updates)
 
     def _save(self, trainer: L.Trainer, module: AudioPromptModule, **metadata: object) -> Path | None:
-        path = Path(self.folder or self._run_folder) / self.filename.replace("{step}", f"{trainer.global_step:06d}")
+        path = Path(self.folder or self._run_folder or ".") / self.filename.replace(
+            "{step}", f"{trainer.global_step:06d}"
+        )
         if not all(torch.isfinite(weight).all() for weight in module.adapter.parameters()):
             rank_zero_warn(
                 f"The adapter holds NaN or infinite weights at step {trainer.global_step}; {path} is left as it was."

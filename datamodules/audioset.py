@@ -155,9 +155,10 @@ class AudioSetDataModule(ResumableDataModule):
         return Path(folder) if folder else None
 
     def _decoder(self, random_crop: bool) -> ExampleDecoder:
-        backbone = getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
-        seconds = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
-        rate = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
+        module = None if self.trainer is None else self.trainer.lightning_module
+        backbone: Any = getattr(module, "backbone", None)
+        seconds: Any = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
+        rate: Any = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
         return ExampleDecoder(seconds, rate, self.min_seconds, random_crop, self.captions, self.seed)
 
     # --- loaders ------------------------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ FUNCTIONS: dict[str, Function | dict[str, Function]] = {
     "listening-test": {"build": build, "score": score},
 }
 #: Classes whose settings ``--help`` lists, by function and argument.
-SHOWN: dict[Function, dict[str, type]] = dict.fromkeys(
-    (evaluate, sweep), {"model": AudioPromptModule, "data": EvaluationSet}
-)
+SHOWN: dict[Function, dict[str, type]] = {
+    command: {"model": AudioPromptModule, "data": EvaluationSet} for command in (evaluate, sweep)
+}
 
 
 def add_functions(subcommands: Any, functions: Mapping[str, Function | dict[str, Function]] = FUNCTIONS) -> None:

@@ -78,7 +78,7 @@ class Measured:
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         with atomic_path(path, sole_writer=True) as temporary, open(temporary, "wb") as file:
-            np.savez(file, scores=np.array(json.dumps(self.scores, sort_keys=True)), **self.embeddings)
+            np.savez(file, scores=np.array(json.dumps(self.scores, sort_keys=True)), **self.embeddings)  # type: ignore[arg-type]  # numpy types keywords as allow_pickle
 
 
 class Measurer:
@@ -135,7 +135,7 @@ class Measurer:
             plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
             measured.scores[metric.identity] = plain
         for name in embeddings:
-            measured.embeddings[name] = self._embeddings(name, edit and edit.edited)
+            measured.embeddings[name] = self._embeddings(name, None if edit is None else edit.edited)
 
     def _edit(self, files: EditFiles) -> tuple[EditedClip | None, Clip | None]:
         """The edit and the source of another one; None for what cannot be measured."""

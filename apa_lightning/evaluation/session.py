@@ -141,7 +141,7 @@ def measure_edits(
 ) -> list[tuple[PlannedEdit, Measured]]:
     """Measure all edits that were made; those that another process is measuring come last, and are read from its files."""
     work = list(_files(plan, queue))
-    waiting = []
+    waiting: list[tuple[PlannedEdit, EditFiles]] = []
     with progress(len(work), "measuring", "edit", shown=first) as bar:
         for wait, share in ((False, work), (True, waiting)):
             for planned, files in share:
@@ -156,8 +156,9 @@ def measure_edits(
 
 def _files(plan: EvaluationPlan, queue: EditQueue) -> Iterator[tuple[PlannedEdit, EditFiles]]:
     """The edits that were made, each with its source and the source that follows, for the floors."""
-    used = {planned.source.name: planned.source for planned in plan.edits.values()}
-    others = dict(zip(used, following_others(list(used.values()), lambda source: source.name), strict=True))
+    used: dict[str, Any] = {planned.source.name: planned.source for planned in plan.edits.values()}
+    following = following_others([*used.values()], lambda source: cast(Any, source).name)
+    others: dict[str, Any] = dict(zip(used, following, strict=True))
     for edit_id, planned in plan.edits.items():
         record = queue.results.done(edit_id, queue.keys[edit_id])
         if record is None:
@@ -168,7 +169,7 @@ def _files(plan: EvaluationPlan, queue: EditQueue) -> Iterator[tuple[PlannedEdit
             EditFiles(
                 edited=plan.output / planned.about["output"],
                 source=planned.source.path,
-                other=other and other.path,
+                other=None if other is None else other.path,
                 prompt=planned.about["score_text"],
                 source_prompt=planned.source_text,
                 target=planned.about["target"] if planned.task.recognise else None,
@@ -249,7 +250,7 @@ def _about(
 ) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
     columns = columns_for([metric for metric in metrics if isinstance(metric, EditMetric)])
-    claps = {metric.clap.name for metric in metrics if hasattr(metric, "clap")}
+    claps: set[str] = {cast(Any, metric).clap.name for metric in metrics if hasattr(metric, "clap")}
     embeddings = {metric.embedding.name for metric in metrics if isinstance(metric, SetMetric) and metric.embedding}
     return {
         "tasks": [task.name for task in plan.tasks],

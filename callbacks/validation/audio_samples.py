@@ -59,6 +59,7 @@ class AudioSamples(EditsCallback):
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         if trainer.fast_dev_run or not edits:
             return
+        assert self._folder is not None  # setup has named it
         folder = self._folder / f"step-{trainer.global_step:06d}"
         remove_leftovers(folder)
         for edit in edits:

@@ -70,6 +70,7 @@ class EditMetrics(EditsCallback):
             log_charts(logger, _charts(names, pl_module.pooling_rates.rates))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
+        assert self._embedder is not None  # setup has loaded it
         clap, rate = self._embedder.to(module.device), module.backbone.sample_rate
         clips = {edit.plan.clip.key: Clip(edit.plan.clip.waveform, rate) for edit in edits}
         keys = [edit.plan.clip.key for edit in edits]

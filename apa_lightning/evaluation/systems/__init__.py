@@ -30,7 +30,7 @@ def make_systems(wanted: Sequence[str | System], musicgen: str | None = None) ->
     if not wanted:
         raise InputError("systems: empty; give at least one.")
     melody = MusicGenMelody.name
-    systems = []
+    systems: list[System] = []
     for one in [*wanted, *([melody] if musicgen and melody not in wanted else [])]:
         if isinstance(one, str) and one not in (*_SYSTEMS, melody):
             raise InputError(f"systems: {one!r} is unknown; choose from {', '.join([*_SYSTEMS, melody])}.")
