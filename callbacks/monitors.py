@@ -1,4 +1,4 @@
-"""How fast a run is and at which learning rate; both work without a logger."""
+"""Monitors of speed and learning rate; both work without a logger."""
 
 import time
 from typing import Any

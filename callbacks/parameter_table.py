@@ -1,4 +1,4 @@
-"""What a run trains: the parts of the model and their parameters."""
+"""Table of a run: the parts of the model and their parameters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an adapter is to the rest of the framework: trained weights for the cross-attention layers of a frozen backbone."""
+"""The interface of adapters: trained weights for the cross-attention layers of a frozen backbone."""
 
 import os
 from abc import ABC, abstractmethod

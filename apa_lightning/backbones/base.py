@@ -1,4 +1,4 @@
-"""What a backbone is to the rest of the framework: audio <-> latents, text, a prediction, adapted layers, an objective."""
+"""The interface of backbones: audio <-> latents, text, a prediction, adapted layers, an objective."""
 
 import os
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""From the short string of a setting to a loaded backbone: its kind is read from the folder's ``model_index.json``."""
+"""Loading a backbone by the short string of a setting: its kind is read from the folder's ``model_index.json``."""
 
 import json
 import os

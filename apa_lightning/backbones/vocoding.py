@@ -1,4 +1,4 @@
-"""From log-mels to sound: AudioLDM2's own vocoder, the same refined by Griffin-Lim, or Griffin-Lim alone."""
+"""Conversion of log-mels to sound: AudioLDM2's own vocoder, the same refined by Griffin-Lim, or Griffin-Lim alone."""
 
 from math import prod
 from typing import Any, Literal, get_args

@@ -1,4 +1,4 @@
-"""What the command line says: of a mistake one message, and of libraries what a user can act on."""
+"""Messages of the command line: one for a mistake, and of libraries only those that a user can act on."""
 
 import contextlib
 import errno

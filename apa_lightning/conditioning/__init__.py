@@ -1,1 +1,1 @@
-"""From the audio prompt to the tokens that an adapter reads: audio encoders, pooling, condition dropout."""
+"""The audio prompt as the tokens that an adapter reads: audio encoders, pooling, condition dropout."""

@@ -1,4 +1,4 @@
-"""What an audio encoder is to the rest of the framework: waveform -> a grid of unpooled tokens."""
+"""The interface of audio encoders: waveform -> a grid of unpooled tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

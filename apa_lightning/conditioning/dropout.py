@@ -1,4 +1,4 @@
-"""What the U-Net is told in training: omega, condition dropout and the dropped audio prompt (paper, Sec. 3.2 and 3.4).
+"""Conditions of training: omega, condition dropout and the dropped audio prompt (paper, Sec. 3.2 and 3.4).
 
 Every choice where the paper and the published code disagree has a name here; the defaults are REFERENCE's.
 """

@@ -1,4 +1,4 @@
-"""What a training step minimizes: the epsilon (Eq. 10 of the paper) or v objective of a diffusion model."""
+"""Objectives of training: epsilon (Eq. 10 of the paper) and v."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args

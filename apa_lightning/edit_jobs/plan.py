@@ -1,4 +1,4 @@
-"""From a manifest or a folder to a checked list of edits; everything that is wrong is reported at once, before any edit."""
+"""Planning of edits: a manifest or folder becomes a checked list; all problems are reported at once, before any edit."""
 
 import os
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What an editor is asked for, and what it returns."""
+"""Requests to an editor, and its results."""
 
 from dataclasses import dataclass, field, fields
 from os import PathLike

@@ -1,4 +1,4 @@
-"""How much harmony and melody of a recording is kept: chroma."""
+"""Chroma similarity: how much harmony and melody of a recording is kept."""
 
 import warnings
 

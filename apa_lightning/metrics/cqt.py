@@ -1,4 +1,4 @@
-"""Whether the main line moves in the same way: the loudest constant-Q bin of each frame."""
+"""Correlation of the main line: the loudest constant-Q bin of each frame."""
 
 import warnings
 

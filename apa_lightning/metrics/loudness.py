@@ -1,4 +1,4 @@
-"""Whether the dynamics are kept: the loudness curve of an edit against that of its source."""
+"""Correlation of the dynamics: the loudness curve of an edit against that of its source."""
 
 import librosa
 import numpy as np

@@ -1,4 +1,4 @@
-"""How different an edit sounds from its source: a perceptual distance on CLAP's audio stages."""
+"""LPAPS: a perceptual distance between an edit and its source on CLAP's audio stages."""
 
 from collections.abc import Sequence
 

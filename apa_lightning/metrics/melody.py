@@ -1,4 +1,4 @@
-"""Whether the same tune is played: the pitch of single voices, and how much of one recording's pitch another one has."""
+"""Pitch accuracy: the pitch of single voices, and how much of one recording's pitch another one has."""
 
 import librosa
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whether the rhythm is kept: onsets and beats of an edit against those of its source."""
+"""Rhythm: onsets and beats of an edit against those of its source."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What has happened to a run: every start, stop and resume, with what it ran on."""
+"""History of a run: every start, stop and resume, with the versions and data that it ran on."""
 
 import datetime
 import importlib.metadata

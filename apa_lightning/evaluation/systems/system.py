@@ -1,4 +1,4 @@
-"""What a system is: one way to turn requests into results, beside others on the same sources, prompts and seeds."""
+"""The base of systems: one way to turn requests into results, compared with others on the same sources, prompts and seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does the adapter edit? Timbre transfer on held-out melodies: the target recognised, and the source's tune kept.
+"""Proof of editing: timbre transfer on held-out melodies; the target is recognized and the source's tune is kept.
 
 Text alone makes the target and forgets the tune, the source has the tune and is not the target: both figures count together.
 """

@@ -1,4 +1,4 @@
-"""From a performance to finished audio: tracks, tape, room, microphone, level, fades."""
+"""Mixing of a performance to finished audio: tracks, tape, room, microphone, level, fades."""
 
 import random
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What a recording adds to a performance: tuning, tape, equalisers, microphones, noise. All of it drawn anew per clip."""
+"""Properties of a recording: tuning, tape, equalizers, microphones, noise; all of them are drawn anew for each clip."""
 
 import random
 from dataclasses import dataclass
