@@ -54,7 +54,7 @@ def fbank(
     """AudioMAE's input: Kaldi filter banks of (B, S) at ``sample_rate`` -> (B, 1, T=num_frames, F=num_mels).
 
     25 ms Hann window, 10 ms shift. The *frames* are zero-padded or cut to ``num_frames``, before normalizing, as published:
-    give ``lengths``, the samples of each item that are no padding, where a waveform was padded.
+    give ``lengths``, the samples of each item that are not padding, where a waveform was padded.
     """
     banks = []
     with torch.autocast(waveform.device.type, enabled=False):

@@ -37,11 +37,11 @@ class PromptEncoder:
         """Both streams of ``prompts``, on ``device``, where the pipeline's parts must be.
 
         Raises:
-            InputError: a prompt is no string.
+            InputError: If a prompt is not a string.
         """
         for prompt in prompts:
             if not isinstance(prompt, str):
-                raise InputError(f"prompt: {prompt!r} is no text; give a string ('' means unconditional).")
+                raise InputError(f"prompt: {prompt!r} is not text; give a string ('' means unconditional).")
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._kept]
         groups: dict[object, list[str]] = {}
         for prompt in missing:

@@ -99,7 +99,7 @@ def check_config_files(args: Sequence[str]) -> None:
         try:
             content = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"config: {path} is no plain YAML: {' '.join(str(error).split())}") from None
+            raise InputError(f"config: {path} is not plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise InputError(
                 f"config: {path} is empty or holds no settings; give 'section: {{key: value}}' as configs/base.yaml."

@@ -1,6 +1,7 @@
 """Conditions of training: omega, condition dropout and the dropped audio prompt (paper, Sec. 3.2 and 3.4).
 
-Every choice where the paper and the published code disagree has a name here; the defaults are REFERENCE's.
+Every choice where the paper and the published code disagree has a name here. The defaults are the paper's, except for the
+condition dropout: the published code's single draw contains the case without text and audio, which guidance needs.
 """
 
 from collections.abc import Sequence
@@ -24,9 +25,9 @@ class ConditionDropout:
     Attributes:
         scheme: ``exclusive`` makes one draw per item: text alone, audio alone, or both (published code); ``independent``
             draws text and audio separately (paper: 5 % each).
-        text: probability of losing the text (``exclusive``: the text alone).
-        audio: probability of losing the audio prompt (``exclusive``: the audio alone).
-        both: probability of losing both, for ``exclusive`` only.
+        text: Probability of losing the text (``exclusive``: the text alone).
+        audio: Probability of losing the audio prompt (``exclusive``: the audio alone).
+        both: Probability of losing both, for ``exclusive`` only.
     """
 
     scheme: Literal["exclusive", "independent"] = "exclusive"
@@ -37,7 +38,7 @@ class ConditionDropout:
     def __post_init__(self) -> None:
         for name in ("text", "audio", "both"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"condition_dropout.{name}: {getattr(self, name)} is no probability; give 0 to 1.")
+                raise InputError(f"condition_dropout.{name}: {getattr(self, name)} is not a probability; give 0 to 1.")
         if self.scheme not in ("exclusive", "independent"):
             raise InputError(
                 f"condition_dropout.scheme: {self.scheme!r} is unknown; choose 'exclusive' or 'independent'."
@@ -78,10 +79,10 @@ def audio_tokens(grid: Tensor, dropped: Tensor, omega: int, silence: Tensor | No
     """Pooled audio-prompt tokens of a batch, with dropped items replaced.
 
     Args:
-        grid: unpooled LOA (B, T, F, D).
-        dropped: items without audio prompt (B,), bool.
-        omega: pooling rate.
-        silence: grid (1, T, F, D) that stands in for a dropped item; ``None`` means zeros, which attend to nothing.
+        grid: Unpooled tokens (B, T, F, D).
+        dropped: Items without an audio prompt (B,), bool.
+        omega: Pooling rate.
+        silence: Grid (1, T, F, D) that stands in for a dropped item; ``None`` means zeros, which add nothing.
 
     Returns:
         loa (B, N, D).

@@ -134,7 +134,7 @@ class AudioEditor:
                 raise InputError("edit: many recordings are given as a list of EditRequest, each with its own knobs.")
             return self._edit_all(audio, batch_size, progress)
         if isinstance(audio, EditRequest) and knobs:
-            raise InputError(f"edit: {', '.join(knobs)} beside an EditRequest; give it to the EditRequest.")
+            raise InputError(f"edit: {', '.join(knobs)} next to an EditRequest; give it to the EditRequest.")
         request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
         return self._edit_all([request], batch_size, progress)[0]
 

@@ -41,7 +41,7 @@ class ChromaSimilarity(EditMetric):
 
     Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
     tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52
-    and white noise even 0.68, so a figure is only readable beside that of shuffled pairs.
+    and white noise even 0.68, so a figure is only readable next to that of shuffled pairs.
     """
 
     name = "chroma"

@@ -96,4 +96,4 @@ def check_checkpoint(path: str | os.PathLike) -> None:
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({first_line(error)}).") from None
     if not isinstance(content, dict) or not {"state_dict", "loops"} <= content.keys():
-        raise InputError(f"ckpt_path: {path} is no Trainer checkpoint. For an adapter file use --model.adapter.")
+        raise InputError(f"ckpt_path: {path} is not a Trainer checkpoint. For an adapter file use --model.adapter.")

@@ -125,7 +125,7 @@ def resolve_source(
         InputError: If the hub id is not cached and the hub cannot be read, or the package lacks its backbone.
     """
     if not isinstance(source, str | os.PathLike):
-        raise InputError(f"{field}: {source!r} is no path. Give 'embedded', a path, or a hub id (owner/name).")
+        raise InputError(f"{field}: {source!r} is not a path. Give 'embedded', a path, or a hub id (owner/name).")
     if str(source) == EMBEDDED:
         whole = ("model_index.json", "unet/config.json")
         if lacking := [name for name in whole if not (packaged() / name).is_file()]:
@@ -176,7 +176,7 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{field}: {path} is no plain weights file: it holds objects other than tensors, or is damaged. "
+            f"{field}: {path} is not a plain weights file: it holds objects other than tensors, or is damaged. "
             "It was not executed. Ask for a safetensors file."
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:

@@ -125,7 +125,7 @@ def test_long_prompts_warn_with_the_count_once(backbone, caplog):
 
 @pytest.mark.parametrize("prompt", [None, 3, ["a"]])
 def test_prompts_must_be_text(backbone, prompt):
-    with pytest.raises(InputError, match=r"prompt: .* is no text"):
+    with pytest.raises(InputError, match=r"prompt: .* is not text"):
         backbone.encode_text([prompt])
 
 

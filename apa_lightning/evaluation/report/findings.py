@@ -125,7 +125,7 @@ def _flat(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
     first = _at(along, FLAT_FROM)
     larger = sorted({row.knobs["guidance_scale"] for row in along if row.knobs["guidance_scale"] > FLAT_FROM})
     if not first or not larger:
-        why = f"No adapter at guidance_scale {FLAT_FROM:g} beside larger values."
+        why = f"No adapter at guidance_scale {FLAT_FROM:g} next to larger values."
         return Finding("c", statement, rule, NOT_MEASURED, remark=why)
     evidence = []
     for metric in (transfer, *FIDELITY):
@@ -180,7 +180,7 @@ def _beside_sdedit(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> F
         if lead.edits:
             leads[system] = lead
     if not leads:
-        why = f"No SDEdit beside the adapter with {title_of(rows, transfer)} measured."
+        why = f"No SDEdit next to the adapter with {title_of(rows, transfer)} measured."
         return Finding("e", statement, rule, NOT_MEASURED, remark=why)
     chosen = next((name for name, lead in leads.items() if lead.interval.mean >= 0), None)
     other = chosen or max(leads, key=lambda name: leads[name].interval.mean)

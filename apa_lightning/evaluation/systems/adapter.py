@@ -66,10 +66,10 @@ class Untrained(Adapter):
 
 
 class TextOnly(Adapter):
-    """alpha = 0: the recording is not heard."""
+    """alpha = 0: the recording has no influence."""
 
     name = "text_only"
-    description = "text alone (alpha 0): the recording is not heard"
+    description = "text alone (alpha 0): the recording has no influence"
     reads = _OF_TEXT
     parts = ("backbone",)
 

@@ -168,7 +168,7 @@ class Bench:
         return found[best], best
 
     def swept(self, seed: int) -> list[Score]:
-        """One row per value of each knob: chroma above the floor, with recognition and pitch beside."""
+        """One row per value of each knob: chroma above the floor, with recognition and pitch next to it."""
         figures = []
         for knob, values in SWEEPS.items():
             for value in values:

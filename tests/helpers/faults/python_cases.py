@@ -190,7 +190,7 @@ REQUESTS = [
         for knob, (number, words, values) in KNOBS.items()
         for value in values
     ),
-    bad(19, "text_of_the_backbone", "prompt: 5 is no text", lambda r, e: e.backbone.encode_text(["a", 5])),
+    bad(19, "text_of_the_backbone", "prompt: 5 is not text", lambda r, e: e.backbone.encode_text(["a", 5])),
     bad(20, "region_end_first", "region: (4, 2)|after the start", request(region=(4, 2))),
     bad(20, "region_negative", "region: (-1, 2)|at 0 or later", request(region=(-1, 2))),
     bad(20, "region_outside", "region: 0.5 to 7 s lies outside", edit(region=(0.5, 7))),
