@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -78,11 +78,11 @@ class AdapterEMA(L.Callback):
             _fill(module, self._trained)
             self._trained = {}
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        self._swap_in(pl_module)
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._swap_in(cast(AudioPromptModule, pl_module))
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        self._swap_out(pl_module)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._swap_out(cast(AudioPromptModule, pl_module))
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end

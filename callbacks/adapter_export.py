@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.utils.atomic_files import remove_leftovers
+from apa_lightning.utils.lightning_compat import callbacks_of, is_fast_dev_run
 from callbacks.adapter_ema import AdapterEMA
 from callbacks.run_folder import run_folder
 
@@ -58,9 +59,9 @@ class AdapterExport(L.Callback):
 
     def export(self, trainer: L.Trainer, module: AudioPromptModule) -> Path | None:
         """Write the file from the first process; returns its path, or None where nothing was written."""
-        if trainer.fast_dev_run or not trainer.is_global_zero:
+        if is_fast_dev_run(trainer) or not trainer.is_global_zero:
             return None
-        average = next((callback for callback in trainer.callbacks if isinstance(callback, AdapterEMA)), None)
+        average = next((callback for callback in callbacks_of(trainer) if isinstance(callback, AdapterEMA)), None)
         if average is None:
             return self._save(trainer, module, weights="trained")
         with average.applied(module):

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.lightning_compat import log_every_n_steps
 
 
 class LearningRate(LearningRateMonitor):
@@ -34,7 +35,7 @@ class Throughput(L.Callback):
         self._seconds = self._waited = 0.0
         self._clips, self._step = 0, trainer.global_step
 
-    def _pause(self, *_: Any) -> None:
+    def _pause(self, *_: Any, **__: Any) -> None:
         """What passes until the next batch is not training's time."""
         self._mark: float | None = None
 
@@ -57,7 +58,7 @@ class Throughput(L.Callback):
         self._mark = now
         self._clips += len(batch["prompt"]) * trainer.world_size
         steps = trainer.global_step - self._step
-        if steps == 0 or trainer.global_step % trainer.log_every_n_steps:
+        if steps == 0 or trainer.global_step % log_every_n_steps(trainer):
             return
         clips_per_second = self._clips / self._seconds
         figures = {

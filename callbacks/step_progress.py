@@ -77,7 +77,7 @@ class StepProgress(ProgressBar):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open("prediction", trainer.num_predict_batches, "batch")
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         next(reversed(self._bars.values())).update()
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end

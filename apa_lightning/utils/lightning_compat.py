@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -29,6 +29,24 @@ def training_batch(trainer: Trainer) -> int:
 def batches_started(trainer: Trainer) -> int:
     """Training batches of this epoch that were fetched; a data module resumes there, and only the loop counts them."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+# --- attributes that the Trainer's types do not declare: its connectors set them ---------------------------------------
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The callbacks of the Trainer."""
+    return cast(Any, trainer).callbacks
+
+
+def is_fast_dev_run(trainer: Trainer) -> bool:
+    """Whether the run is a fast development run, which leaves no files."""
+    return bool(cast(Any, trainer).fast_dev_run)
+
+
+def log_every_n_steps(trainer: Trainer) -> int:
+    """Number of optimizer steps from one logged step to the next."""
+    return cast(Any, trainer).log_every_n_steps
 
 
 # --- stopping and resuming --------------------------------------------------------------------------------------------

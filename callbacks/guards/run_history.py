@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from apa_lightning.utils.lightning_compat import is_fast_dev_run
 from callbacks.run_folder import run_folder
 
 PACKAGES = ("apa_lightning", "torch", "lightning", "diffusers", "transformers", "torchaudio", "timm", "webdataset")
@@ -62,7 +63,7 @@ class RunHistory(L.Callback):
             self._append(trainer, "end", how=how, message=str(exception).split("\n")[0])
 
     def _append(self, trainer: L.Trainer, event: str, **details: Any) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or self._folder is None:
+        if not trainer.is_global_zero or is_fast_dev_run(trainer) or self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -16,6 +16,7 @@ from apa_lightning.utils.lightning_compat import (
     ask_to_stop,
     forget_unfinished_validation_batch,
     is_accumulating,
+    is_fast_dev_run,
     is_signal_handler_of,
     rewind_validation,
 )
@@ -118,7 +119,7 @@ class StopBetweenBatches(L.Callback):
 
 def _last_checkpoint(trainer: L.Trainer) -> Path | None:
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    if folder is None or trainer.fast_dev_run:
+    if folder is None or is_fast_dev_run(trainer):
         return None
     return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}{ModelCheckpoint.FILE_EXTENSION}"
 

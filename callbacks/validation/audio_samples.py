@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 
@@ -9,6 +10,7 @@ from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
 from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.lightning_compat import is_fast_dev_run
 from callbacks.loggers import log_audio, log_image
 from callbacks.run_folder import run_folder
 from callbacks.validation.edits import EditsCallback, ValidationEdit
@@ -57,10 +59,10 @@ class AudioSamples(EditsCallback):
         self._folder = run_folder(trainer) / self.name
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
-        if trainer.fast_dev_run or not edits:
+        if is_fast_dev_run(trainer) or not edits:
             return
         assert self._folder is not None  # setup has named it
-        folder = self._folder / f"step-{trainer.global_step:06d}"
+        folder = cast(Path, self._folder) / f"step-{trainer.global_step:06d}"
         remove_leftovers(folder)
         for edit in edits:
             self._write(edit, folder, trainer)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import lightning as L
 import torch
@@ -11,6 +12,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, EditMetric, with_floors
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.lightning_compat import callbacks_of
 from callbacks.loggers import log_charts
 from callbacks.validation.edits import EditsCallback, ValidationEdit
 from callbacks.validation.plan import ValidationPlan, file_name
@@ -65,13 +67,13 @@ class EditMetrics(EditsCallback):
             log.info("%s: scores are by %s", self.name, self._embedder.name)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        names = [callback.name for callback in trainer.callbacks if isinstance(callback, EditMetrics)]
+        names = [callback.name for callback in callbacks_of(trainer) if isinstance(callback, EditMetrics)]
         for logger in trainer.loggers if trainer.is_global_zero else ():
             log_charts(logger, _charts(names, pl_module.pooling_rates.rates))
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         assert self._embedder is not None  # setup has loaded it
-        clap, rate = self._embedder.to(module.device), module.backbone.sample_rate
+        clap, rate = cast(ClapEmbedder, self._embedder).to(module.device), module.backbone.sample_rate
         clips = {edit.plan.clip.key: Clip(edit.plan.clip.waveform, rate) for edit in edits}
         keys = [edit.plan.clip.key for edit in edits]
         compared = [

@@ -15,6 +15,7 @@ from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.lightning_compat import callbacks_of
 from callbacks.validation.plan import HeldOutClip, PlannedEdit, ValidationPlan, own_targets
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ class EditsCallback(L.Callback):
 
     def _shared(self, trainer: L.Trainer) -> ValidationEdits:
         """The edits of the first of the callbacks with this plan."""
-        return next(one._edits for one in trainer.callbacks if isinstance(one, EditsCallback) and one.plan == self.plan)
+        return next(
+            one._edits for one in callbacks_of(trainer) if isinstance(one, EditsCallback) and one.plan == self.plan
+        )
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         """Refuse settings before training that would fail at its first validation."""
