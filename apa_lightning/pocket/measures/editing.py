@@ -13,6 +13,7 @@ import torch
 
 from apa_lightning.audio import MelSpec, log_mel, save_audio
 from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.evaluation.grid import FIG_2
 from apa_lightning.pocket.instrument_judge import InstrumentJudge
 from apa_lightning.pocket.measures.judge import of_known_instrument
 from apa_lightning.pocket.report.clips import Clips
@@ -26,12 +27,9 @@ MOST, FEW = 32, 64  # trials; eight if there are fewer clips
 #: The paper's operating point for timbre transfer.
 POINT: dict[str, Any] = {"time_pooling": 2, "ap_scale": 0.5, "guidance_scale": 7.5}
 SDEDIT = {"ap_scale": 0.0, "strength": 0.75}
-#: Fig. 2 of the paper: one knob at a time, the others at the operating point.
+#: The grid of Fig. 2 with the point's own values, which are measured anyway: one knob at a time, the others at the point.
 SWEEPS: dict[str, tuple[float, ...]] = {
-    "time_pooling": (1, 2, 4, 8),
-    "ap_scale": (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
-    "guidance_scale": (1.5, 3.5, 5.0, 7.5, 10.0),
-    "strength": (0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
+    knob: tuple(sorted({*values, {**SDEDIT, **POINT}[knob]})) for knob, values in FIG_2.items()
 }
 SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "strength": "SDEdit strength"}
 
