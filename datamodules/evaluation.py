@@ -78,6 +78,7 @@ class EvaluationSet:
         self.clap, self.embedding, self.vggish = clap, embedding, vggish
         folder = Path(output).expanduser()
         chosen_systems = make_systems(systems, musicgen)
+        self.grid = grid
         chosen_systems += grid_systems(FIG_2 if grid == "fig2" else grid or {}, product)
         set_name, every = read_set(sources, instruments, folder)
         self.plan = EvaluationPlan(

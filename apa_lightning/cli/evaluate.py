@@ -66,7 +66,7 @@ def sweep(
     """Choose an operating point for each task from an evaluation that tried values of the knobs (the paper's Fig. 2).
 
     Args:
-        data: As of `evaluate`, which is run first; its grid is by default the paper's (`fig2`).
+        data: As of `evaluate`, which is run first; it needs a grid, for example `--data.grid fig2`.
         model: As of `evaluate`.
         ckpt_path: As of `evaluate`.
         device: As of `evaluate`.
@@ -78,6 +78,10 @@ def sweep(
             raise InputError(
                 "results: is missing; give the folder of an evaluation, or settings of one: --config configs/evaluate.yaml "
                 "--config configs/tasks/timbre.yaml"
+            )
+        if not data.grid:
+            raise InputError(
+                "grid: is missing; give fig2 (the paper's Fig. 2), or values of knobs: '{ap_scale: [0.2, 0.8]}'."
             )
         evaluate(data, model, ckpt_path, device)
         results = data.plan.output
