@@ -11,6 +11,7 @@ from apa_lightning.commands.sizes import sizes
 from apa_lightning.listening_test.build import build
 from apa_lightning.listening_test.score import score
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.utils.lightning_compat import no_settings_files
 from datamodules.evaluation import EvaluationSet
 from datamodules.music.render import render
 from datamodules.prepare.audioset_shards import make_shards
@@ -46,6 +47,7 @@ def add_functions(subcommands: Any, functions: Mapping[str, Function | dict[str,
         parser = Parser(description=_summary(function), parser_mode="omegaconf+")
         parser.add_argument("-c", "--config", action="config", help="Path to a YAML file of these settings.")
         parser.add_function_arguments(function, as_group=False)
+        no_settings_files(parser)
         parser.shown = SHOWN.get(function, {})
         subcommands.add_subcommand(name, parser, help=_summary(function))
 

@@ -14,11 +14,11 @@ import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
 from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
-from apa_lightning.cli.parser import Parser
+from apa_lightning.cli.parser import Parser, refuse_functions
 from apa_lightning.cli.run_folder import SaveFitConfig, refuse_requeued, resume
 from apa_lightning.errors import InputError
 from apa_lightning.utils.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
-from apa_lightning.utils.lightning_compat import CommandLine, continue_log_folder, use_checkpoint_io
+from apa_lightning.utils.lightning_compat import CommandLine, continue_log_folder, no_settings_files, use_checkpoint_io
 
 PROGRAM = "python -m apa_lightning"
 #: Classes whose settings ``--help`` lists: those of base.yaml and the edit tasks. Others are named by ``class_path``.
@@ -58,6 +58,7 @@ class CLI(CommandLine):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+        no_settings_files(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Edits go to files; keeping them would hold every waveform in memory.
@@ -71,6 +72,7 @@ class CLI(CommandLine):
     def before_instantiate_classes(self) -> None:
         command = str(self.subcommand)
         remember_flags(self.config[command])
+        refuse_functions(self.config[command])
         if command in FUNCTIONS:
             return
         config = self.config[command]

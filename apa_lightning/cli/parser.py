@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from inspect import isfunction
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from apa_lightning.cli.messages import check_config_files, fail, remember_typed_flags, root_message, shortened
 from apa_lightning.cli.packaged_configs import with_packaged_configs
+from apa_lightning.errors import InputError
 
 # An overlay's values must reach the ${...} of the base file: with this mode, interpolations are resolved after merging.
 # A configuration names classes of the kind that is asked for. Neither values of any kind nor functions are called, and a
@@ -51,3 +54,19 @@ class Parser(LightningArgumentParser):
         for key, cls in self.shown.items():
             settings.add_class_arguments(cls, key)
         return help_text + settings.format_help().split("\n", 1)[1]
+
+
+def refuse_functions(settings: object, key: str = "") -> None:
+    """Raise :class:`InputError` where a configuration names a function: only classes are built from a configuration."""
+    if isinstance(settings, Namespace):
+        for name, value in vars(settings).items():
+            refuse_functions(value, f"{key}.{name}" if key else name)
+    elif isinstance(settings, list):
+        for value in settings:
+            refuse_functions(value, key)
+    else:
+        named = resolve_name(settings) if isinstance(settings, str) and key.endswith("class_path") else settings
+        if isfunction(named) and named.__module__ != "apa_lightning.module":
+            raise InputError(
+                f"{key}: {named.__module__}.{named.__qualname__} is a function; give the class_path of a class."
+            )

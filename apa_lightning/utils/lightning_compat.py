@@ -173,3 +173,13 @@ class CommandLine(LightningCLI):
             function(self.parser.instantiate(self.config)[subcommand].as_dict())
         else:
             super()._run_subcommand(subcommand)
+
+
+def no_settings_files(parser: Any) -> None:
+    """Keep a file that ``--model.adapter`` or the like names from being read as settings of a class.
+
+    jsonargparse reads any file that is given for a class; an empty adapter file would mean ``null``.
+    """
+    for action in parser._actions:
+        if action.dest == "model":
+            action.sub_add_kwargs["sub_configs"] = False

@@ -51,7 +51,7 @@ def test_the_wheel_would_hold_every_file():
     """The patterns of package_data in setup.cfg."""
     settings = ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    patterns = [pattern.strip() for pattern in settings["options.package_data"]["apa_lightning"].split(",")]
+    patterns = [pattern.strip() for pattern in settings["options.package_data"]["apa_lightning"].split()]
     held = {path for pattern in patterns for path in (ROOT / "apa_lightning").glob(pattern)}
     assert {path for path in packaged().rglob("*") if path.is_file()} <= held
 

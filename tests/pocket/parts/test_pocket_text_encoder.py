@@ -214,8 +214,8 @@ def test_every_meaning_has_one_plain_wording():
         (lambda: PocketTextEncoder(restated=-1), r"model\.restated: -1; it must be between 0 and 1"),
         (lambda: PocketTextEncoder(noise_density=0.0), r"model\.noise_density: 0\.0; it must be above 0"),
         (lambda: PocketTextEncoder(mean_span=0.5), r"model\.mean_span: 0\.5; it must be at least 1 token"),
-        (lambda: PromptDataModule(batch_size=0), r"--data\.init_args\.batch_size is 0"),
-        (lambda: PromptDataModule(described=2.0), r"--data\.init_args\.described is 2\.0"),
+        (lambda: PromptDataModule(batch_size=0), r"batch_size: 0; give"),
+        (lambda: PromptDataModule(described=2.0), r"described: 2\.0; give"),
     ],
 )
 def test_wrong_settings_say_so(make, message):
