@@ -155,7 +155,7 @@ class AudioSetDataModule(ResumableDataModule):
         return Path(folder) if folder else None
 
     def _decoder(self, random_crop: bool) -> ExampleDecoder:
-        module = None if self.trainer is None else self.trainer.lightning_module
+        module = getattr(self.trainer, "lightning_module", None)
         backbone: Any = getattr(module, "backbone", None)
         seconds: Any = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
         rate: Any = self.sample_rate or getattr(backbone, "sample_rate", 16_000)

@@ -25,7 +25,7 @@ def on_rank(data: AudioSetDataModule, rank: int, world_size: int) -> AudioSetDat
     progress = SimpleNamespace(current=SimpleNamespace(ready=0))
     loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=rank, world_size=world_size, log_dir=None, fit_loop=loops, overfit_batches=0
+        global_rank=rank, world_size=world_size, log_dir=None, fit_loop=loops, overfit_batches=0, lightning_module=None
     )
     data.setup("fit")
     return data
