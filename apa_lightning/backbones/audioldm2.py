@@ -96,12 +96,17 @@ class AudioLDM2Backbone(Backbone):
         self.vocoder_choice = chosen_vocoder(vocoder_choice, pipeline.vocoder)
         for part in PARTS:
             self.add_module(part, frozen(getattr(pipeline, part)))
-        if pipeline.scheduler.config.prediction_type != "epsilon":
+        self.scheduler = pipeline.scheduler
+        if not hasattr(self.scheduler, "alphas_cumprod"):
             raise InputError(
-                f"backbone: {name} predicts {pipeline.scheduler.config.prediction_type!r}; epsilon prediction is needed."
+                f"backbone: the scheduler of {name} is {type(self.scheduler).__name__}, which does not say how much noise the "
+                "timesteps of the model have. Give the folder the DDIMScheduler of AudioLDM2."
+            )
+        if self.scheduler.config.prediction_type != "epsilon":
+            raise InputError(
+                f"backbone: {name} predicts {self.scheduler.config.prediction_type!r}; epsilon prediction is needed."
             )
         self.pipeline = pipeline
-        self.scheduler = pipeline.scheduler
         self.name = name
         self._prompt_encoder = PromptEncoder(pipeline)
         self.eval()

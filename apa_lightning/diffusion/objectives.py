@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from apa_lightning.diffusion.losses import inverse_snr, mean_squared_error
@@ -32,12 +33,13 @@ class DenoisingObjective:
     """Mean squared error of the prediction at a uniformly drawn timestep.
 
     Args:
-        scheduler: A diffusers scheduler; its ``prediction_type`` names the target, ``epsilon`` or ``v_prediction``.
+        scheduler: A diffusers scheduler of any class, whose noise schedule is used; its ``prediction_type`` names the target,
+            ``epsilon`` or ``v_prediction``.
         loss_weighting: ``inverse_snr`` weights epsilon losses by 1 / SNR; ``uniform`` is the paper's.
         max_loss_weight: Upper bound of a weight before the weights are scaled to a mean of 1.
 
     Raises:
-        InputError: If the weighting is unknown or does not belong to the target, or the bound is below 1.
+        InputError: If the target or the weighting is unknown, if they do not belong together, or if the bound is below 1.
     """
 
     def __init__(self, scheduler: Any, loss_weighting: LossWeighting = "uniform", max_loss_weight: float = 250.0):
@@ -47,14 +49,20 @@ class DenoisingObjective:
             )
         if not max_loss_weight >= 1:
             raise InputError(f"max_loss_weight: {max_loss_weight}; give 1 (no weights) or more.")
-        self.scheduler, self.prediction_type = scheduler, scheduler.config.prediction_type
+        # Some classes add noise to unscaled latents, and not all know velocities.
+        self.scheduler: Any = DDPMScheduler.from_config(scheduler.config)
+        self.prediction_type = scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise InputError(
+                f"backbone: it predicts {self.prediction_type!r}; a backbone that predicts epsilon or v_prediction is needed."
+            )
         if self.prediction_type != "epsilon" and loss_weighting != "uniform":
             raise InputError(
                 f"loss_weighting: {loss_weighting} belongs to epsilon prediction; this backbone predicts "
                 f"{self.prediction_type}. Give uniform."
             )
         most = max_loss_weight if loss_weighting == "inverse_snr" else 1
-        weights = inverse_snr(scheduler.alphas_cumprod, most)
+        weights = inverse_snr(self.scheduler.alphas_cumprod, most)
         self.weights = weights / weights.mean()
 
     def __call__(self, model: Model, latents: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from apa_lightning.diffusion.objectives import Model
-from apa_lightning.diffusion.schedulers import steps_run
+from apa_lightning.diffusion.schedulers import noised, timesteps_run
 
 
 @torch.no_grad()
@@ -36,23 +36,18 @@ def denoise(
         on_step: Called after every step.
     """
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    timesteps = scheduler.timesteps
+    timesteps = timesteps_run(scheduler, strength)
     if source is None:
         latents = noise * scheduler.init_noise_sigma
     else:
-        first = len(timesteps) - steps_run(len(timesteps), strength)
-        first -= first % scheduler.order  # a step of higher order is several evaluations
-        timesteps = timesteps[first:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        latents = scheduler.add_noise(source, noise, timesteps[:1].expand(len(source)))
+        latents = noised(source, noise, scheduler, timesteps[0])
     for i, timestep in enumerate(timesteps):
         prediction = model(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
         if keep is not None:
             known, mask = keep
             if i + 1 < len(timesteps):
-                known = scheduler.add_noise(known, noise, timesteps[i + 1].expand(len(known)))
+                known = noised(known, noise, scheduler, timesteps[i + 1])
             latents = torch.where(mask.bool(), known, latents)
         on_step()
     return latents

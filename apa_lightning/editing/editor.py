@@ -30,7 +30,7 @@ from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.diffusion.guidance import guided
 from apa_lightning.diffusion.objectives import Model
 from apa_lightning.diffusion.sampling import denoise
-from apa_lightning.diffusion.schedulers import steps_run
+from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.source import ModelInput, Recording
@@ -154,12 +154,17 @@ class AudioEditor:
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
         results: dict[int, EditResult] = {}
-        total = sum(steps_run(requests[batch[0]].num_inference_steps, requests[batch[0]].strength) for batch in batches)
+        total = sum(self._calls(requests[batch[0]]) for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
                 done = self._edit_batch([requests[i] for i in batch], [inputs[i] for i in batch], bar.update)
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
+
+    def _calls(self, request: EditRequest) -> int:
+        """How often the model is called, which is more often than there are steps if these are of higher order."""
+        scheduler = self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
+        return len(timesteps_run(scheduler, request.strength))
 
     @torch.no_grad()
     def _edit_batch(

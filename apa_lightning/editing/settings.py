@@ -123,9 +123,13 @@ class EditSettings:
         point=True,
     )
     """Share of the schedule that is run. 1 starts from pure noise, as the paper; less starts from the recording under noise
-    (SDEdit, arXiv 2108.01073) and keeps more of it. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
+    (SDEdit, arXiv 2108.01073) and keeps more of it. The last int(num_inference_steps * strength) steps are run, as in diffusers
+    (0.75 of 50: 37), and at least one. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
     scheduler: str = knob(is_text, "give the name of a diffusers scheduler", "DDIMScheduler", point=True)
-    """Diffusers scheduler that is compatible with the backbone's."""
+    """Diffusers scheduler: DDIMScheduler, DDPMScheduler, DEISMultistepScheduler, DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler, UniPCMultistepScheduler, or
+    the backbone's own."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
     """Seed of the initial noise."""
     region: tuple[float, float] | None = knob(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from diffusers import AudioLDM2Pipeline
+from diffusers import AudioLDM2Pipeline, DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from random_folders import tiny_backbone
 from transformers import GPT2LMHeadModel
 
@@ -83,12 +83,21 @@ def test_damaged_folders_are_refused(tmp_path, prepare, error, message):
     assert "\n" not in str(raised.value)
 
 
-def test_epsilon_prediction_is_required(tmp_path):
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (DDIMScheduler(prediction_type="v_prediction"), "epsilon prediction is needed"),
+        (EDMEulerScheduler(), "is EDMEulerScheduler, which does not say how much noise"),
+        (FlowMatchEulerDiscreteScheduler(), "is FlowMatchEulerDiscreteScheduler, which does not say how much noise"),
+    ],
+)
+def test_epsilon_prediction_and_a_noise_schedule_are_required(tmp_path, scheduler, message):
     folder = tmp_path / "backbone"
     shutil.copytree(tiny_backbone(), folder)
-    path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
-    with pytest.raises(InputError, match="epsilon prediction is needed"):
+    scheduler.save_pretrained(folder / "scheduler")
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scheduler": ["diffusers", type(scheduler).__name__]}))
+    with pytest.raises(InputError, match=message):
         AudioLDM2Backbone.from_pretrained(folder)
 
 

@@ -316,10 +316,10 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
             "ap_scale: no adapted layer in 'down_blocks.7'",
         ),
         (["--data.manifest=bad.csv"], "bad.csv:2: scheduler: 'Magic' is not usable"),
-        (["--data.manifest=bad.csv"], "bad.csv:3: num_inference_steps: PNDMScheduler cannot make 2 steps"),
+        (["--data.manifest=bad.csv"], "bad.csv:3: num_inference_steps: DDIMScheduler cannot make 1000 steps"),
         (
-            ["--data.manifest=m.csv", "--data.scheduler=PNDMScheduler"],
-            "m.csv:6: num_inference_steps: PNDMScheduler cannot make 1 steps",
+            ["--data.manifest=m.csv", "--data.num_inference_steps=1000"],
+            "m.csv:2: num_inference_steps: DDIMScheduler cannot make 1000 steps",
         ),
         (["--data.manifest=m.csv", "--data.output=a.wav"], "--data.output: cannot write to a.wav"),
         (["--data.manifest=m.csv", "--data.output=/proc/edits"], "--data.output: cannot write to /proc/edits"),
@@ -330,7 +330,7 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
 def test_refused_before_any_edit(here, predict, capsys, arguments, expected):
     write_manifest([("x", "a.wav")], "bad.csv", scheduler="Magic", num_inference_steps="")
     with open("bad.csv", "a") as file:
-        file.write("y,a.wav,flute,PNDMScheduler,2\nz,a.wav,flute,PNDMScheduler,20\n")
+        file.write("y,a.wav,flute,DDIMScheduler,1000\nz,a.wav,flute,PNDMScheduler,2\n")
     assert expected in refusal(predict, capsys, *arguments)
     assert not Path("edits").exists() or not audio_bytes()
 
