@@ -1,18 +1,25 @@
-"""AudioSet's own files: segment lists, label names, the ontology, and a folder of clips."""
+"""AudioSet's own files: segment lists, label names and the ontology."""
 
 import csv
 import difflib
 import json
 import math
-import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from apa_lightning.errors import InputError
-from datamodules.shards.index import AUDIO_EXTENSIONS
+from datamodules.shards.metadata import split_labels
+
+_COLUMNS = {
+    "ytid": ("ytid", "youtube_id", "video_id", "id"),
+    "start": ("start_seconds", "start_s", "start_time_seconds", "start_time", "start"),
+    "end": ("end_seconds", "end_s", "end_time_seconds", "end_time", "end"),
+    "labels": ("positive_labels", "audioset_positive_labels", "labels", "label", "mids"),
+}
+"""Names that a header line gives to the four columns, in AudioSet's order. MusicCaps writes `ytid,start_s,end_s,...`."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +37,37 @@ class Segment:
         return f"{self.ytid}_{round(self.start * 1000)}"
 
 
-# --- lists ------------------------------------------------------------------------------------------------------------
-
-
 def read_segments(path: Path) -> list[Segment]:
-    """Read a `*_segments.csv`: lines of `YTID, start, end, "/m/a,/m/b"`; lines that begin with # are comments.
+    """Read a `*_segments.csv`: lines of `YTID, start, end, "/m/a,/m/b"`.
+
+    Lines that start with # are comments. The first line may be a header; then its names say where the columns are.
+    Commas, semicolons and tabs separate columns. Labels are ids or display names (see `split_labels`).
 
     Raises:
-        FileNotFoundError: There is no such file.
-        InputError: It is no text, a line is malformed (all are named, up to five), or there is none.
+        FileNotFoundError: If there is no such file.
+        InputError: If it is not text, if lines are malformed (all are named, up to five), or if it has no segment.
     """
     segments: list[Segment] = []
     bad: list[str] = []
+    columns: Sequence[int] | None = None
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
             for number, line in enumerate(file, start=1):  # line by line, so that a stray quote spoils one line only
-                row = next(csv.reader([line], skipinitialspace=True), [])
-                if not row or row[0].startswith("#"):
+                separator = re.match(r"[^,;\t]*([,;\t])", line)
+                row = next(csv.reader([line], delimiter=separator[1] if separator else ",", skipinitialspace=True), [])
+                if not any(row) or row[0].startswith("#"):
                     continue
                 try:
-                    segments.append(_to_segment(row))
+                    if columns is None:
+                        columns = _header(row)
+                        if columns is not None:
+                            continue
+                        columns = range(4)
+                    segments.append(_to_segment(row, columns))
                 except ValueError as error:
                     bad.append(f"line {number}: {error}")
         except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"'{path}' is no segment list: {error}.") from None
+            raise InputError(f"'{path}' is not a segment list: {error}.") from None
     if bad:
         more = f"; and {len(bad) - 5} more lines" if len(bad) > 5 else ""
         raise InputError(f"'{path}' has lines that cannot be read: {'; '.join(bad[:5])}{more}.")
@@ -62,26 +76,43 @@ def read_segments(path: Path) -> list[Segment]:
     return segments
 
 
-def _to_segment(row: Sequence[str]) -> Segment:
-    if len(row) != 4:
+def _header(row: Sequence[str]) -> list[int] | None:
+    """The places of the four columns if `row` is a header line, otherwise None."""
+    names = [re.sub(r"\W+", "_", name.strip().lower()) for name in row]
+    places = [next((names.index(name) for name in known if name in names), None) for known in _COLUMNS.values()]
+    if all(place is None for place in places):
+        return None
+    if missing := [name for name, place in zip(_COLUMNS, places, strict=True) if place is None]:
+        raise ValueError(f"the header line '{','.join(row)}' has no column for {' and '.join(missing)}")
+    return [place for place in places if place is not None]
+
+
+def _to_segment(row: Sequence[str], columns: Sequence[int]) -> Segment:
+    if len(row) <= max(columns):
         raise ValueError(f"{len(row)} columns; YTID, start, end and one quoted list of labels are needed")
-    ytid, start, end = row[0].strip(), float(row[1]), float(row[2])
-    if not ytid or not all(c.isascii() and (c.isalnum() or c in "_-") for c in ytid) or len(ytid) > 64:
-        raise ValueError(f"'{ytid}' is no YouTube id")
-    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-        raise ValueError(f"from {row[1]} to {row[2]} s is no stretch of time")
-    mids = tuple(mid.strip() for mid in row[3].split(",") if mid.strip())
+    ytid, start, end, labels = (row[place].strip() for place in columns)
+    if max(columns) == columns[-1]:  # a list of labels without quotes takes the rest of the line
+        labels = ",".join(row[columns[-1] :])
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", ytid):
+        raise ValueError(f"'{ytid}' is not a YouTube id")
+    try:
+        first, last = float(start), float(end)
+    except ValueError:
+        raise ValueError(f"'{start}' and '{end}' must be times in seconds") from None
+    if not (math.isfinite(first) and math.isfinite(last) and 0 <= first < last):
+        raise ValueError(f"from {start} to {end} s is not a stretch of time")
+    mids = tuple(split_labels(labels))
     if not mids:
         raise ValueError("no labels")
-    return Segment(ytid, start, end, mids)
+    return Segment(ytid, first, last, mids)
 
 
 def read_class_labels(path: Path) -> dict[str, str]:
     """Read `class_labels_indices.csv` (index, mid, display_name; names may hold commas): mid -> name.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        InputError: It has not these columns.
+        FileNotFoundError: If there is no such file.
+        InputError: If it does not have these columns.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -97,8 +128,8 @@ class Ontology:
     """AudioSet's `ontology.json`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        InputError: It is no list of objects with `id`, `name` and `child_ids`.
+        FileNotFoundError: If there is no such file.
+        InputError: If it is not a list of objects with `id`, `name` and `child_ids`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +157,7 @@ def find_labels(wanted: Iterable[str], names: dict[str, str], option: str) -> li
     """The ids of labels given by id or display name, whatever the case.
 
     Raises:
-        InputError: There is no such label; similar ones are named.
+        InputError: If there is no such label; similar ones are named.
     """
     by_name = {name.lower(): mid for mid, name in names.items()}
     found = []
@@ -138,83 +169,3 @@ def find_labels(wanted: Iterable[str], names: dict[str, str], option: str) -> li
             raise InputError(f"{option}: AudioSet has no label '{label}'.{hint}")
         found.append(mid)
     return found
-
-
-# --- clips ------------------------------------------------------------------------------------------------------------
-
-
-def match_clips(segments: Sequence[Segment], folder: Path) -> list[tuple[Path | None, str]]:
-    """Find each segment's clip in a folder and its subfolders.
-
-    A clip is named by its video, `YTID.wav`, or by video and start, `YTID_30.wav`, where tools write the start as
-    `30`, `30.0`, `30.000` or, in milliseconds, `30000`; an end may follow, as in `YTID_30_40.wav`. A name is held
-    against the starts in the list, so a video id that itself ends in `_30` is no trouble: a name that is some
-    segment's start in seconds belongs to that segment; otherwise one that is a start in milliseconds; otherwise one
-    without a start. A name that fits several segments equally well (a video with two segments and one file without a
-    start) is used for none.
-
-    Returns:
-        For each segment its file, or None and why there is none.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"--clips: '{folder}' is no folder.")
-    files, others = _list_clips(folder)
-    claims: dict[str, list[tuple[int, int]]] = defaultdict(list)  # stem -> (how well it fits, segment)
-    stems = [_stems(segment) for segment in segments]
-    for number, forms in enumerate(stems):
-        for stem, fit in forms.items():
-            if stem in files:
-                claims[stem].append((fit, number))
-    owner = {}
-    for stem, claimed in claims.items():
-        best = [number for fit, number in claimed if fit == min(claimed)[0]]
-        owner[stem] = best[0] if len(best) == 1 else None
-    found: list[tuple[Path | None, str]] = []
-    for number, forms in enumerate(stems):
-        own = [stem for stem in sorted(forms, key=forms.__getitem__) if owner.get(stem, -1) == number]
-        if own:
-            found.append((files[own[0]], ""))
-        elif taken := [stem for stem in forms if stem in files]:
-            found.append(
-                (None, f"'{files[taken[0]].name}' fits several segments; put the start in seconds in its name")
-            )
-        elif other := [others[stem] for stem in forms if stem in others]:
-            found.append((None, f"'{other[0].name}' is there; convert it to one of {', '.join(AUDIO_EXTENSIONS)}"))
-        else:
-            found.append((None, "no such file"))
-    return found
-
-
-def _list_clips(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Audio files and other files by stem; of several with one stem the first extension of our list wins."""
-    files: dict[str, Path] = {}
-    others: dict[str, Path] = {}
-    ranks = {extension: rank for rank, extension in enumerate(AUDIO_EXTENSIONS)}
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(place, name)
-            extension = path.suffix[1:].lower()
-            if extension not in ranks:
-                others.setdefault(path.stem, path)
-            elif path.stem not in files or ranks[extension] < ranks[files[path.stem].suffix[1:].lower()]:
-                files[path.stem] = path
-    return files, others
-
-
-def _stems(segment: Segment) -> dict[str, int]:
-    """Every way to write the file's name -> how well it fits: 0 seconds, 1 milliseconds, 2 no start."""
-    starts, ends = _seconds(segment.start), _seconds(segment.end)
-    forms = {segment.ytid: 2}
-    milliseconds = [f"{round(time * 1000)}" for time in (segment.start, segment.end)]
-    for stem in (milliseconds[0], "_".join(milliseconds)):
-        forms[f"{segment.ytid}_{stem}"] = 1
-    for start in starts:
-        for stem in (start, *(f"{start}_{end}" for end in ends)):
-            forms[f"{segment.ytid}_{stem}"] = 0
-    return forms
-
-
-def _seconds(time: float) -> Collection[str]:
-    texts = {f"{time:.3f}", f"{time:.2f}", f"{time:.1f}", f"{time:.0f}"}
-    return {text for text in texts if float(text) == time}

@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import os
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +15,12 @@ from apa_lightning.audio import AudioError, load_audio, resample, to_mono
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import file_lock
 from apa_lightning.utils.progress import progress
-from datamodules.prepare.audioset_files import (
-    Ontology,
-    Segment,
-    find_labels,
-    match_clips,
-    read_class_labels,
-    read_segments,
-)
+from datamodules.prepare.audioset_files import Ontology, Segment, find_labels, read_class_labels, read_segments
+from datamodules.prepare.clip_names import Clip, count_suffixes, match_clips
 from datamodules.prepare.shard_run import Problem, ShardRun
 from datamodules.prepare.workers import in_order
 from datamodules.ranges import check_range
+from datamodules.shards.index import AUDIO_EXTENSIONS
 from datamodules.shards.writer import ShardWriter
 
 _LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
@@ -58,20 +55,21 @@ def make_shards(
 ) -> None:
     """Make shards from AudioSet's files and a folder of clips.
 
-    Writes `<out>/<name>-000000.tar`, ... with an index beside each, `<name>-report.json` with the counts and
-    `<name>-report.csv` with a line for every clip that is missing, short or broken. It can be stopped at any time;
-    the same command goes on after the last finished shard and makes the same shards as one that was never stopped.
+    Writes `<out>/<name>-000000.tar`, ... with an index next to each, `<name>-report.json` with the counts and
+    `<name>-report.csv` with a line for every clip that is missing, in another format, short or broken. It can be stopped
+    at any time; the same command resumes after the last finished shard and makes the same shards as an uninterrupted run.
 
-    A clip is named `YTID.wav` or `YTID_START.wav` (.flac, .ogg, .mp3 too), the start in seconds (`30`, `30.000`) or
-    milliseconds (`30000`), optionally followed by the end; subfolders are searched. Names are held against the starts
-    in the list, seconds before milliseconds; a file without a start is refused where its video has several segments.
+    A clip is found by the id of its video and its start (and end) in its name, in the forms of the common downloaders:
+    `YTID.wav`, `YYTID.wav`, `id_YTID.wav`, `YTID_30.flac`, `YTID_30.000_40.000.mp3`, `YTID_30.0-40.0.ogg`,
+    `YTID_000030.wav`, `YTID_30000_40000.flac`, `Title [YTID].wav`. Subfolders are searched. A file without a start is
+    not used where its video has several segments.
 
     Args:
         segments: AudioSet's `*_segments.csv`.
         clips: Folder of clips.
         out: Folder for the shards.
         class_labels: AudioSet's `class_labels_indices.csv`, for the labels' names. Without it the ontology names them.
-        ontology: AudioSet's `ontology.json`; when it is given, only segments with a label in `branch` are taken.
+        ontology: AudioSet's `ontology.json`; if it is given, only segments with a label in `branch` are taken.
         branch: Name or id of a node of the ontology; null takes all.
         labels: Take only segments with one of these labels, by name or id.
         name: First part of the shards' names, such as train or validation.
@@ -81,11 +79,12 @@ def make_shards(
         max_bytes: Largest shard.
         max_samples: Most clips in a shard.
         workers: Processes that decode and encode; 0 works in this one.
-        overwrite: Begin anew, replacing shards of the same name.
+        overwrite: Start again, replacing shards of the same name.
 
     Raises:
-        FileNotFoundError: One of the input files is not there.
-        InputError: One of them or a setting cannot be used, nothing is selected, or `out` holds another run's shards.
+        FileNotFoundError: If an input file is missing.
+        InputError: If one of them or a setting cannot be used, if nothing is selected, or if `out` holds shards of
+            another run.
     """
     if not name or not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):
         raise InputError(f"--name: '{name}' may hold only letters, digits, - and _.")
@@ -98,12 +97,8 @@ def make_shards(
         check_range(field, value, int, least)
     chosen, names = _select(segments, class_labels, ontology, branch, labels)
     matched = match_clips(chosen, clips)
-    if not any(path for path, _ in matched):
-        first = chosen[0]
-        raise InputError(
-            f"--clips: '{clips}' has no clip of any of the {len(chosen)} segments; the first would be "
-            f"'{first.ytid}.wav' or '{first.ytid}_{first.start:g}.wav'."
-        )
+    if not any(clip.status == "found" for clip in matched):
+        raise InputError(_nothing_found(chosen[0], matched, clips))
     settings: dict[str, object] = {
         "segments": _digest(segments),
         "class_labels": class_labels and _digest(class_labels),
@@ -122,20 +117,36 @@ def make_shards(
             raise InputError(f"out: another process is writing the shards '{name}' into '{out}'. Wait for it.")
         run = ShardRun(out, name, settings, overwrite)
         if run.complete:
-            print(f"'{out}' is complete already; --overwrite=true makes it anew.")
+            print(f"'{out}' is complete already; --overwrite=true makes it again.")
         else:
             tasks = [
-                _Task(path, segment.end - segment.start, flac, sample_rate, min_seconds) if path else why
-                for segment, (path, why) in zip(chosen, matched, strict=True)
+                _Task(clip.path, segment.end - segment.start, flac, sample_rate, min_seconds)
+                if clip.path and clip.status == "found"
+                else Problem(segment.key, str(clip.path or ""), clip.status, clip.detail)
+                for segment, clip in zip(chosen, matched, strict=True)
             ]
             try:
                 _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
             except KeyboardInterrupt:
-                print(f"\nStopped with {run.shards} shards finished. The same command goes on.", file=sys.stderr)
+                print(f"\nStopped with {run.shards} shards finished. The same command resumes.", file=sys.stderr)
                 raise SystemExit(130) from None
         run.print_report()
         if not run.samples:
             raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
+
+
+def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
+    text = f"--clips: '{clips}' has no clip of any of the {len(matched)} segments"
+    if other := [clip.path for clip in matched if clip.path is not None]:
+        return (
+            f"{text} in a format that is read. {len(other):,} are there in another format ({count_suffixes(other)}), "
+            f"such as '{other[0].name}': convert them to {', '.join(AUDIO_EXTENSIONS)}, for example with ffmpeg."
+        )
+    held = count_suffixes(name for *_, names in os.walk(clips) for name in names) or "no files"
+    return (
+        f"{text}; the first would be '{first.ytid}.wav' or '{first.ytid}_{first.start:g}.wav'. "
+        f"The folder holds {held}. Archives must be unpacked first."
+    )
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
@@ -149,9 +160,11 @@ def _select(
         raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
     tree = Ontology(ontology) if ontology else None
     names = {**(tree.names if tree else {}), **(read_class_labels(class_labels) if class_labels else {})}
+    ids = {name.lower(): mid for mid, name in names.items()}  # a list may name its labels instead of giving their ids
     unique: dict[str, Segment] = {}
     for segment in read_segments(segments):
-        unique.setdefault(segment.key, segment)
+        mids = tuple(mid if mid in names else ids.get(mid.lower(), mid) for mid in segment.mids)
+        unique.setdefault(segment.key, replace(segment, mids=mids))
     chosen = list(unique.values())
     wanted = []
     if tree is not None and branch is not None:
@@ -172,10 +185,10 @@ def _digest(path: Path) -> str:
 
 
 def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
-    """Decode one clip wholly, and encode it if wished.
+    """Decode one whole clip, and encode it if that is wanted.
 
     Returns:
-        (bytes, extension), or (None, status, detail) where it cannot be used.
+        (bytes, extension), or (None, status, detail) if it cannot be used.
     """
     try:
         data = task.path.read_bytes()
@@ -204,7 +217,7 @@ def _write(
     run: ShardRun,
     segments: list[Segment],
     names: dict[str, str],
-    tasks: list[_Task | str],
+    tasks: list[_Task | Problem],
     workers: int,
     max_bytes: int,
     max_samples: int,
@@ -221,18 +234,19 @@ def _write(
     ):
         for number in range(first, len(segments)):
             segment, task = segments[number], tasks[number]
-            result = next(results) if isinstance(task, _Task) else (None, "missing", task)
             known = [names[mid] for mid in segment.mids if mid in names]
-            if result[0] is not None and not known:
-                result = (None, "broken", f"no name is known for its labels {', '.join(segment.mids)}")
-            if result[0] is None:
-                file = str(task.path) if isinstance(task, _Task) else ""
-                problems.append(Problem(segment.key, file, result[1], result[2]))
+            if isinstance(task, Problem):
+                problems.append(task)
+            elif (result := next(results))[0] is None:
+                problems.append(Problem(segment.key, str(task.path), result[1], result[2]))
+            elif not known:
+                detail = f"no name is known for its labels {', '.join(segment.mids)}"
+                problems.append(Problem(segment.key, str(task.path), "broken", detail))
             else:
                 fields = {"labels": known, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
                 finished = len(writer.shards)
                 writer.write(segment.key, result[0], result[1], fields)
-                if len(writer.shards) > finished:  # this clip begins a shard, and all before it are safe
+                if len(writer.shards) > finished:  # this clip starts a shard, and all before it are safe
                     run.advance(number, samples, problems, writer.shards[-1])
                 samples += 1
             bar.update()

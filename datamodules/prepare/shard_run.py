@@ -9,12 +9,13 @@ from pathlib import Path
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from datamodules.prepare.clip_names import count_suffixes
 from datamodules.shards.index import index_path
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A segment that was not written: `status` is missing, short or broken."""
+    """A segment that was not written: `status` is missing, convert (its file has another format), short or broken."""
 
     key: str
     file: str
@@ -110,12 +111,18 @@ class ShardRun:
     def counts(self) -> dict[str, int]:
         """Clips by what became of them."""
         found = Counter(problem.status for problem in self.problems)
-        return {"written": self.samples, **{status: found[status] for status in ("missing", "short", "broken")}}
+        return {
+            "written": self.samples,
+            **{status: found[status] for status in ("missing", "convert", "short", "broken")},
+        }
 
     def print_report(self) -> None:
         """Print the table of counts."""
         for status, count in self.counts().items():
             extra = f"  in {self.shards} shards, {self.bytes / 1e6:,.1f} MB" if status == "written" else ""
+            if status == "convert" and count:
+                formats = count_suffixes(problem.file for problem in self.problems if problem.status == status)
+                extra = f"  there in another format ({formats}): convert them, then set --overwrite=true"
             print(f"{status:>8}  {count:>9,}{extra}")
         if self.problems:
             print(f"Those that were not written are named in '{self.path('csv')}'.")

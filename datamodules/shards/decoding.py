@@ -9,7 +9,8 @@ from torch import Tensor
 from apa_lightning.audio import AudioError, fit_length, load_audio, probe_audio, resample, to_mono
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
-from datamodules.shards.samples import BadSample, parse_metadata
+from datamodules.shards.metadata import parse_metadata
+from datamodules.shards.samples import BadSample
 
 MAX_AUDIO_BYTES = 1 << 28
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.decoding import MAX_AUDIO_BYTES, ExampleDecoder
 from datamodules.shards.index import AUDIO_EXTENSIONS, Member
-from datamodules.shards.samples import LOST, MAX_METADATA_BYTES, BadSample, Fault, Group
+from datamodules.shards.metadata import MAX_METADATA_BYTES
+from datamodules.shards.samples import LOST, BadSample, Fault, Group
 from datamodules.shards.scan import locate_samples
 
 _TRIES = 100

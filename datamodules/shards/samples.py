@@ -3,11 +3,10 @@
 The same rules serve the indexed reader (payload = where the bytes lie) and the streaming one (payload = the bytes).
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from datamodules.shards.index import AUDIO_EXTENSIONS
 
@@ -16,9 +15,13 @@ EXECUTABLE_EXTENSIONS = frozenset(
     {"pyd", "pkl", "pickle", "pck", "p", "pt", "pth", "ckpt", "bin", "joblib", "dill", "npy", "npz", "ten", "tb"}
     | {"so", "dll", "exe", "sh", "py"}
 )
-MAX_METADATA_BYTES = 1 << 20
 
 Payload = TypeVar("Payload")
+
+_DOTS = (
+    "'{}' belongs to '{}', because a key ends at its first dot: keys that differ only behind a dot are one sample. "
+    "Write another character in place of the dot"
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
             yield from finish()
             key, files, broken = new_key, {}, None
             if key in seen:
-                broken = Fault(shard, key, "duplicate key", "the key comes again after another key's members")
+                detail = _DOTS.format(name, key) if "." in extension else "it comes again after another key's members"
+                broken = Fault(shard, key, "duplicate key", detail)
             seen.add(key)
         if not regular:
             broken = broken or Fault(shard, key, "link or device member", f"'{name}' is not followed")
@@ -122,31 +126,12 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
 def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload] | Fault:
     audio = [extension for extension in AUDIO_EXTENSIONS if extension in files]
     if not audio:
+        dotted = [extension for extension in files if extension.rpartition(".")[2] in AUDIO_EXTENSIONS]
+        if dotted:
+            return Fault(shard, key, "dot in a key", _DOTS.format(f"{key}.{dotted[0]}", key))
         return Fault(shard, key, "sample without audio", f"it has {', '.join(sorted(files)) or 'nothing'}")
     if len(audio) > 1:
         return Fault(shard, key, "sample with several audio files", ", ".join(audio))
     if "json" not in files:
         return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand beside '{key}.{audio[0]}'")
     return Group(shard, key, audio[0], files[audio[0]], files["json"])
-
-
-def parse_metadata(data: bytes) -> dict[str, Any]:
-    """The JSON member: an object with `labels`, a list of at least one name, and perhaps a `caption`.
-
-    Raises:
-        BadSample: It is not so.
-    """
-    if len(data) > MAX_METADATA_BYTES:
-        raise BadSample("bad JSON", f"{len(data)} bytes; at most {MAX_METADATA_BYTES} are read")
-    try:
-        metadata = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadSample("bad JSON", str(error)) from None
-    if not isinstance(metadata, dict):
-        raise BadSample("bad JSON", f"an object is needed, not {type(metadata).__name__}")
-    labels = metadata.get("labels")
-    if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
-        raise BadSample("labels missing", f'"labels" must be a list of at least one name, not {str(labels)[:80]}')
-    if not isinstance(metadata.get("caption", ""), str):
-        raise BadSample("bad JSON", '"caption" is not a text')
-    return metadata

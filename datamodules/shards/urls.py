@@ -91,8 +91,8 @@ def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
         name = url2pathname(name[5:].removeprefix("//").removeprefix("localhost"))
     elif "://" in name:
         raise InputError(
-            f"{setting}: '{name}' cannot be opened directly. Local paths and http(s) URLs can, and "
-            f"commands if `allow_pipe` is true, such as 'pipe:aws s3 cp {name} -'."
+            f"{setting}: '{name}' cannot be opened directly. Local paths and http(s) URLs can, and commands if "
+            f"`allow_pipe` is true, such as 'pipe:{_command(scheme, name)}'."
         )
     path = os.path.abspath(os.path.expanduser(name))
     if os.path.exists(path) or not glob.has_magic(path):
@@ -101,3 +101,39 @@ def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
     if not found:
         raise FileNotFoundError(f"{setting}: no shard matches '{name}'.")
     return found
+
+
+def _command(scheme: str, url: str) -> str:
+    """A command of the store's own tool that writes an object to standard output."""
+    place = url.partition("://")[2]
+    host, _, path = place.partition("/")
+    match scheme:
+        case "s3" | "s3a" | "s3n":
+            return f"aws s3 cp s3://{place} -"
+        case "gs" | "gcs" | "htgs":
+            return f"gcloud storage cat gs://{place}"
+        case (
+            "az" | "azure" | "abfs" | "abfss" | "wasb" | "wasbs"
+        ):  # az://CONTAINER/..., abfs://CONTAINER@ACCOUNT.../...
+            options = "--max-connections 1 --no-progress --output none"
+            return f"az storage blob download -c {host.partition('@')[0]} -n {path} -f /dev/stdout {options}"
+        case "hf":  # hf://datasets/USER/NAME@REVISION/PATH
+            kind, *parts = place.split("/") if place.startswith(("datasets/", "spaces/")) else ("", *place.split("/"))
+            repository, _, revision = "/".join(parts[:2]).partition("@")
+            file = "/".join([kind, repository, "resolve", revision or "main", *parts[2:]]).lstrip("/")
+            return f'curl -sfL -H "Authorization: Bearer $(hf auth token)" https://huggingface.co/{file}'
+        case "ais":
+            return f"ais get {url} -"
+        case "hdfs" | "viewfs":
+            return f"hdfs dfs -cat {url}"
+        case "ssh" | "scp" | "rsync":
+            return f"ssh {host} cat /{path}"
+        case "oss":
+            return f"ossutil cat {url}"
+        case "b2":
+            return f"b2 file cat {url}"
+        case "dbfs":
+            return f"databricks fs cat {url}"
+        case "ftp" | "ftps" | "sftp":
+            return f"curl -sf {url}"
+    return f"rclone cat {scheme}:{place}"

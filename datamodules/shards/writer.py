@@ -13,6 +13,8 @@ from typing import Any
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
 from datamodules.shards.index import AUDIO_EXTENSIONS, Member, ShardIndex, index_path, write_index
+from datamodules.shards.metadata import check_metadata
+from datamodules.shards.samples import BadSample
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".flac" stays inside ustar's 100 characters
 _RESERVED = re.compile(r"__[^/]*__")  # webdataset takes such names for its own and drops them
@@ -183,12 +185,10 @@ class _OpenShard:
 
 
 def _checked_metadata(key: str, metadata: dict[str, Any]) -> bytes:
-    labels = metadata.get("labels") if isinstance(metadata, dict) else None
-    if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
-        raise InputError(f"metadata of '{key}' needs \"labels\": a list of at least one name; got {labels!r}.")
-    if "caption" in metadata and not isinstance(metadata["caption"], str):
-        raise InputError(f"caption of '{key}' is not a text: {metadata['caption']!r}.")
     try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+        checked = check_metadata(metadata if isinstance(metadata, dict) else {})
+        return json.dumps(checked, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+    except BadSample as bad:
+        raise InputError(f"metadata of '{key}': {bad.detail}.") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"metadata of '{key}' cannot be written as JSON: {error}.") from None

@@ -1,4 +1,4 @@
-"""Tiny shards for tests: good ones, and every way to damage them."""
+"""Tiny shards for tests: good ones, every way to damage them, and both ways to read them."""
 
 import contextlib
 import functools
@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
+from datamodules.shards.captions import CaptionTemplates
+from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.samples import Fault
+from datamodules.shards.streamed import StreamedShards
 from datamodules.shards.writer import ShardWriter
 
 RATE = 16_000
@@ -100,3 +106,27 @@ def served(root: Path, handler: Callable[..., Quiet] = Quiet) -> Iterator[str]:
 def kill_own_process(_: object) -> None:
     """Stands in for a worker's function, in a module that other processes can import."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def decoder(seconds: float = 1.0, random_crop: bool = False, **options: object) -> ExampleDecoder:
+    defaults = {"sample_rate": 16_000, "min_seconds": 0.5, "captions": CaptionTemplates(), "seed": 0}
+    return ExampleDecoder(audio_length_in_s=seconds, random_crop=random_crop, **{**defaults, **options})  # type: ignore
+
+
+def read_indexed(*paths: Path) -> tuple[list[dict], list[Fault]]:
+    """Every sample once: (examples, faults)."""
+    table = SampleTable(paths)
+    fetched = [IndexedShards(table, decoder(), substitute=False)[i] for i in range(len(table))]
+    return [f.example for f in fetched if f.example], [*table.faults, *(x for f in fetched for x in f.faults)]
+
+
+def read_streamed(*urls: Path | str) -> tuple[list[dict], list[Fault]]:
+    fetched = list(StreamedShards([str(url) for url in urls], decoder(), endless=False))
+    return [f.example for f in fetched if f.example], [x for f in fetched for x in f.faults]
+
+
+both = pytest.mark.parametrize("read", [read_indexed, read_streamed])
+
+
+def keys(examples: list[dict]) -> list[str]:
+    return [example["key"] for example in examples]
