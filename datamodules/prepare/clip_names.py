@@ -79,9 +79,9 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[Clip]:
     reasons: dict[int, str] = {}
     for path, stem, extension in _media_files(folder):
         unread = extension not in AUDIO_EXTENSIONS
-        named = [(number, *text) for ytid, *text in _ids_in(stem, numbers, lengths) for number in numbers[ytid]]
-        fits = [(fit, n) for n, prefix, rest in named if (fit := _fit(prefix, rest, segments[n], unread))]
-        for number, *_ in named if not fits else ():
+        texts = [(n, prefix, rest) for ytid, prefix, rest in _ids_in(stem, numbers, lengths) for n in numbers[ytid]]
+        fits = [(fit, n) for n, prefix, rest in texts if (fit := _fit(prefix, rest, segments[n], unread))]
+        for number, *_ in texts if not fits else ():
             reasons.setdefault(number, f"'{path.name}' is there, but its name holds other times")
         owners = [number for fit, number in fits if fit == min(fits)[0]]
         for fit, number in fits:
@@ -130,8 +130,9 @@ def _ids_in(stem: str, ids: dict[str, list[int]], lengths: Sequence[int]) -> Ite
 def _fit(prefix: str, rest: str, segment: Segment, unread: bool) -> _Fit | None:
     """How well a name fits a segment by the text around its id; None where it holds other times."""
     parts = [part for part in _SEPARATOR.split(rest) if part]
-    times = [float(match[1]) for match in map(_TIME.fullmatch, parts) if match]
-    others = [part for part in parts if not _TIME.fullmatch(part)]
+    matches = [_TIME.fullmatch(part) for part in parts]
+    times = [float(match[1]) for match in matches if match]
+    others = [part for part, match in zip(parts, matches, strict=True) if not match]
     if len(times) > 2 or not all(re.search(r"[^\W\d]", part) for part in others):
         return None
     fit = _Fit(unread, prefix not in _PLAIN_PREFIXES or bool(others), 3)
