@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import WindowEncoder, fingerprint
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.progress import progress
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
@@ -141,9 +141,8 @@ def encode_missing(
                 "windows": windows,
             }
             tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
-            with atomic_path(piece.path, sole_writer=True) as temporary:
-                # save_file would turn a full disk into an error of its own
-                temporary.write_bytes(save(tensors, metadata={"encodings": json.dumps(header)}))
+            # save_file would turn a full disk into an error of its own
+            write_file(piece.path, save(tensors, metadata={"encodings": json.dumps(header)}), sole_writer=True)
     quarantine.finish_epoch()
 
 

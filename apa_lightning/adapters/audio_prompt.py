@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.pretrained import read_weights
 
 FORMAT, FORMAT_VERSION = "apa_lightning.adapter", "1"
@@ -84,9 +84,8 @@ class AudioPromptAdapter(Adapter):
         if self.backbone_kind:
             header["backbone_kind"] = self.backbone_kind
         weights = {key: value.detach().float().cpu().contiguous() for key, value in self.state_dict().items()}
-        with atomic_path(path) as temporary:
-            # save_file would leave a file that only its owner can read
-            temporary.write_bytes(safetensors.torch.save(weights, metadata=header))
+        # save_file would leave a file that only its owner can read
+        write_file(path, safetensors.torch.save(weights, metadata=header))
 
     def load(self, path: str | os.PathLike) -> "AudioPromptAdapter":
         """Load a file of :meth:`save` or a published ``pytorch_model.bin``, all or nothing; returns ``self``.
@@ -109,8 +108,7 @@ class AudioPromptAdapter(Adapter):
         """Write the published checkpoint's format: a torch file of the same key names."""
         encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
         torch.save({key: value.detach().float().cpu() for key, value in self.state_dict().items()}, encoded)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+        write_file(path, encoded.getbuffer())
 
     def check(
         self, weights: Mapping[str, Tensor], what: str, metadata: Mapping[str, str] = MappingProxyType({})

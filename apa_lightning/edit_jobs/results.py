@@ -23,7 +23,7 @@ from apa_lightning.edit_jobs.manifest import Problems
 from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers
+from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers, write_file
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,6 @@ class EditResults:
         note = self.folder / CLAIMS / f"{name}.json"
         for file in (note, *(self.folder / output for output in outputs)):
             remove_leftovers(file)
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(list(outputs)))
+        write_file(note, json.dumps(list(outputs)))
         yield
         note.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from apa_lightning.evaluation.rows import ABOUT_FILE, DISTANCES, EvaluationRow, 
 from apa_lightning.evaluation.summary import family_of
 from apa_lightning.evaluation.systems import SystemRequest
 from apa_lightning.metrics import EditMetric, Encoders, SetMetric, following_others
-from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import remove_leftovers, write_file
 from apa_lightning.utils.progress import progress
 
 #: Name of the table of all edits; ``results.csv`` has their scores.
@@ -223,8 +223,7 @@ def write_results(folder: Path, rows: list[EvaluationRow], distances: list[dict]
     for place in (folder, folder / "plots"):
         remove_leftovers(place)
     for name, content in ((DISTANCES, distances), (ABOUT_FILE, about)):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_file(folder / name, json.dumps(content, indent=1) + "\n")
     write_rows(folder, rows)
     write_tables(folder, rows, distances, about)
     write_report(folder, rows, distances, about)

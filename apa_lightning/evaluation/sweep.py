@@ -18,7 +18,7 @@ from scipy import stats
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS, EvaluationRow, columns_of, metrics_of, systems_of, tasks_of
 from apa_lightning.evaluation.summary import average, family_of, values_of
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.bootstrap import Interval, resampled
 
 #: What is swept, and the knobs that are numbers.
@@ -192,8 +192,7 @@ def write_operating_point(path: Path, point: Point) -> Path:
         f"# Means of {point.edits} edits; points whose intervals overlap are not told apart.",
     ]
     text = "\n".join(lines) + "\n" + yaml.safe_dump({"data": {"init_args": knobs}}, sort_keys=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, text)
     return path
 
 

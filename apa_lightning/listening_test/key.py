@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 
 KEY_FILE = "key.json"
 HIDDEN_SOURCE = "hidden source"
@@ -48,8 +48,7 @@ class Key:
     def save(self, path: Path) -> None:
         """Write the key as JSON."""
         items = {token: item._asdict() for token, item in self.items.items()}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self) | {"items": items}, indent=1), encoding="utf-8")
+        write_file(path, json.dumps(asdict(self) | {"items": items}, indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "Key":

@@ -14,7 +14,7 @@ from apa_lightning.listening_test.answers import Answers, answer_files, newest, 
 from apa_lightning.listening_test.attention import RULE, why_rejected
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, KEY_FILE, Key
 from apa_lightning.listening_test.questions import QUESTIONS
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.bootstrap import DRAWS, Interval
 
 ALL_TASKS = "all"
@@ -82,8 +82,7 @@ def score(
     print(text)
     if out is not None:
         for name, content in (("table2.md", text), ("table2.csv", _csv(rows))):
-            with atomic_path(out / name) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+            write_file(out / name, content)
         print(f"Written to {out / 'table2.md'} and {out / 'table2.csv'}")
 
 

@@ -44,13 +44,18 @@ def atomic_path(
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError):
-            error.filename = str(
-                path
-            )  # the error of a full disk names no file, and users do not know the temporary one
+            # The error of a full disk names no file, and users do not know the temporary one.
+            error.filename = str(path)
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_file(path: str | os.PathLike, content: str | bytes | memoryview, sole_writer: bool = False) -> None:
+    """Write a whole file atomically, text as UTF-8 (see :func:`atomic_path`)."""
+    with atomic_path(path, sole_writer=sole_writer) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def remove_leftovers(path: str | os.PathLike) -> None:

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.pretrained import first_line
 
 
@@ -29,8 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         encoded = io.BytesIO()  # torch turns a full disk into an error of its own; writing bytes does not
         torch.save(checkpoint, encoded)
-        with atomic_path(path, sole_writer=True) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+        write_file(path, encoded.getbuffer(), sole_writer=True)
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path:

@@ -9,7 +9,7 @@ import lightning as L
 from apa_lightning.audio import save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
-from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import remove_leftovers, write_file
 from apa_lightning.utils.lightning_compat import is_fast_dev_run
 from callbacks.loggers import log_audio, log_image
 from callbacks.run_folder import run_folder
@@ -66,9 +66,8 @@ class AudioSamples(EditsCallback):
         remove_leftovers(folder)
         for edit in edits:
             self._write(edit, folder, trainer)
-        with atomic_path(folder / "edits.jsonl") as temporary:
-            lines = [json.dumps({"step": trainer.global_step, **edit.edited.record()}) for edit in edits]
-            temporary.write_text("\n".join(lines) + "\n")
+        lines = [json.dumps({"step": trainer.global_step, **edit.edited.record()}) for edit in edits]
+        write_file(folder / "edits.jsonl", "\n".join(lines) + "\n")
 
     def _write(self, edit: ValidationEdit, folder: Path, trainer: L.Trainer) -> None:
         request, rate = edit.edited.request, edit.edited.sample_rate

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import remove_leftovers, write_file
 from datamodules.prepare.clip_names import count_suffixes
 from datamodules.shards.index import index_path
 
@@ -90,8 +90,7 @@ class ShardRun:
             "settings": self._settings,
             "problems": [asdict(problem) for problem in self.problems],
         }
-        with atomic_path(self.path("json")) as temporary:
-            temporary.write_bytes(json.dumps(state, ensure_ascii=False, indent=1).encode())
+        write_file(self.path("json"), json.dumps(state, ensure_ascii=False, indent=1).encode())
 
     def finish(self) -> None:
         """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
@@ -99,8 +98,7 @@ class ShardRun:
         writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
         writer.writeheader()
         writer.writerows(asdict(problem) for problem in self.problems)
-        with atomic_path(self.path("csv")) as temporary:
-            temporary.write_bytes(text.getvalue().encode())
+        write_file(self.path("csv"), text.getvalue().encode())
         number = self.shards
         while self.shard(number).exists():
             index_path(self.shard(number)).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 
 AUDIO_EXTENSIONS = ("flac", "wav", "ogg", "mp3")
 """The only audio members that are ever decoded; the metadata member ends in `json`."""
@@ -50,8 +50,7 @@ def index_path(shard: str | Path) -> Path:
 
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index beside its shard, atomically."""
-    with atomic_path(index_path(shard)) as temporary:
-        temporary.write_bytes(json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
+    write_file(index_path(shard), json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
 
 
 def read_index(shard: Path) -> ShardIndex | None:

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers
+from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers, write_file
 
 
 def names(folder) -> list[str]:
@@ -25,6 +25,13 @@ def test_new_files_and_folders_have_the_users_permissions(tmp_path):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "deep" / "a.txt").stat().st_mode) == 0o640
     assert names(tmp_path / "deep") == ["a.txt"]
+
+
+def test_texts_are_written_as_utf_8_and_bytes_as_they_are(tmp_path):
+    for content, written in (("é\n", b"\xc3\xa9\n"), (b"\xff", b"\xff"), (memoryview(b"abc"), b"abc")):
+        write_file(tmp_path / "new" / "file", content)
+        assert (tmp_path / "new" / "file").read_bytes() == written
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
 
 
 def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):

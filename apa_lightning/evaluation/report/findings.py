@@ -14,7 +14,7 @@ import numpy as np
 from apa_lightning.evaluation.rows import EvaluationRow, tasks_of, title_of
 from apa_lightning.evaluation.summary import Mean, Value, average, family_of, paired, systems_of, values_of
 from apa_lightning.evaluation.sweep import varied
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 
 SHOWN, NOT_SHOWN, OPPOSITE, NOT_MEASURED = "shown", "not shown", "the opposite is shown", "not measured"
 FIDELITY = ("chroma", "melody")
@@ -265,6 +265,5 @@ def write_findings(folder: Path, rows: Sequence[EvaluationRow], seed: int = 0) -
             lines = ["| figure | mean [95 % interval] | by itself |", "|---|---|---|"]
             lines += [f"| {part.what} | {figure(part.mean)} | {part.says} |" for part in finding.evidence]
             parts.append("\n".join(lines))
-    with atomic_path(folder / FILE) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_file(folder / FILE, "\n\n".join(parts) + "\n")
     return as_text(found)

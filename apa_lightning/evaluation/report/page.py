@@ -17,7 +17,7 @@ from apa_lightning.evaluation.report.tables import NOTHING, Table, correlation_t
 from apa_lightning.evaluation.rows import EvaluationRow, metrics_of, systems_of, tasks_of
 from apa_lightning.evaluation.summary import compared, family_of
 from apa_lightning.evaluation.sweep import operating_point, overlay
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.templates import render
 
 FILE = "report.html"
@@ -90,8 +90,7 @@ def write_report(
         figure=figure,
     )
     path = folder / FILE
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, text)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from apa_lightning.evaluation.rows import EvaluationRow, columns_of, metrics_of, systems_of, tasks_of, title_of
 from apa_lightning.evaluation.summary import MEAN_OF_TASKS, UNKNOWN, compared, means
 from apa_lightning.evaluation.sweep import SYMBOLS, correlations
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.bootstrap import Interval
 
 FILE = "table1.md"
@@ -266,5 +266,4 @@ def write_tables(folder: Path, rows: list[EvaluationRow], set_metrics: list[dict
     parts = ["# Evaluation", *(map(as_markdown, made) if made else [NOTHING])]
     if made and systems:
         parts.append("Systems:\n\n" + "\n".join(f"- {_plain(name)}: {_plain(what)}" for name, what in systems.items()))
-    with atomic_path(folder / FILE) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_file(folder / FILE, "\n\n".join(parts) + "\n")
