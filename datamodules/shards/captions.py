@@ -12,7 +12,7 @@ class CaptionTemplates:
     """Turns a sample's labels into a prompt.
 
     Args:
-        templates: Texts with one `{}` each; None: the 15 of `TEMPLATES`.
+        templates: Texts with one `{}` each; None means the 15 of `TEMPLATES`.
         lowercase: Write "violin, fiddle" for AudioSet's "Violin, fiddle"; acronyms stay as they are.
         prefer_stored: Use a sample's own `caption` if it has one.
 
@@ -48,7 +48,7 @@ class CaptionTemplates:
 
 
 def lower_first(label: str) -> str:
-    """Write the first letter of a label small, except in an acronym: "Heavy metal" -> "heavy metal", "R&B" -> "R&B"."""
+    """Write the first letter of a label in lower case, except in an acronym: "Heavy metal" -> "heavy metal", "R&B" -> "R&B"."""
     first_word = label.split(" ", 1)[0]
     if len(first_word) > 1 and not first_word[1:].islower():
         return label

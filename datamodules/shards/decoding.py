@@ -41,14 +41,14 @@ class ExampleDecoder:
         return round(self.audio_length_in_s * self.sample_rate)
 
     def __call__(self, key: str, audio: bytes, metadata: bytes, epoch: int | str) -> dict[str, Any]:
-        """One example.
+        """Decode one sample.
 
         Returns:
-            `key`, `waveform` (S,) float32 mono, `num_samples` of it that are no padding, `prompt`, `labels`, and all
-            the `metadata` of the JSON.
+            `key`, `waveform` (S,) float32 mono, `num_samples` of it without padding, `prompt`, `labels`, and all the
+            `metadata` of the JSON.
 
         Raises:
-            BadSample: The audio or its metadata cannot be used.
+            BadSample: If the audio or its metadata cannot be used.
         """
         fields = parse_metadata(metadata)
         generator = generator_for(self.seed, "example", epoch, key)
@@ -79,5 +79,5 @@ class ExampleDecoder:
         mono = to_mono(waveform)
         if rate != self.sample_rate:
             mono = resample(mono, rate, self.sample_rate)
-        # A full-scale 8-bit or lossy file decodes, and resampling rings, slightly beyond 1.
+        # Full-scale 8-bit and lossy files, and resampling, slightly exceed 1.
         return mono.clamp(-1.0, 1.0)

@@ -5,7 +5,7 @@
     {"format": 1, "shard": "name.tar", "bytes": 123, "samples": 2,
      "members": [{"key": "a", "name": "a.flac", "offset": 512, "size": 99, "sha256": "..."}, ...]}
 
-`offset` is where the member's data begins. The index is written last: a shard is finished when its index exists.
+`offset` is where the member's data starts. The index is written last: a shard is finished when its index exists.
 """
 
 import json
@@ -49,25 +49,26 @@ def index_path(shard: str | Path) -> Path:
 
 
 def write_index(shard: Path, index: ShardIndex) -> None:
-    """Write the index beside its shard, atomically."""
-    write_file(index_path(shard), json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False).encode())
+    """Write the index next to its shard, atomically; no other process may be writing it."""
+    text = json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False)
+    write_file(index_path(shard), text, sole_writer=True)
 
 
 def read_index(shard: Path) -> ShardIndex | None:
-    """The index beside a local shard, or None where there is none.
+    """Read the index next to a local shard; None if there is none.
 
     Raises:
-        InputError: The file is there and is no index of this shard.
+        InputError: If the file is not an index of this shard.
     """
     path = index_path(shard)
     return parse_index(path.read_bytes(), str(path), shard.name) if path.is_file() else None
 
 
 def parse_index(text: bytes, path: str, shard_name: str) -> ShardIndex:
-    """The index of `shard_name` from its file's bytes; `path` names it in errors.
+    """Read the index of `shard_name` from the bytes of its file; `path` names it in errors.
 
     Raises:
-        InputError: The bytes are no index of this shard.
+        InputError: If the bytes are not an index of this shard.
     """
     try:
         index = _from_json(json.loads(text))
@@ -75,7 +76,7 @@ def parse_index(text: bytes, path: str, shard_name: str) -> ShardIndex:
             raise ValueError(f"it belongs to '{index.shard}'")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
-            f"'{path}' is no index of '{shard_name}': {error}. Remove it, or write the shard again."
+            f"'{path}' is not an index of '{shard_name}': {error}. Remove it, or write the shard again."
         ) from None
     return index
 

@@ -22,7 +22,11 @@ _TRIES = 100
 class Fetched(NamedTuple):
     """What a dataset hands to the collate function.
 
-    `example` is None where a broken sample has no substitute; `stop` is the reason to end the run.
+    Attributes:
+        example: The sample; None where a broken one has no substitute.
+        faults: What is wrong with this sample and those that were tried before it.
+        seen: Number of samples that were tried.
+        stop: Reason to end the run, if any.
     """
 
     example: dict[str, Any] | None
@@ -32,13 +36,14 @@ class Fetched(NamedTuple):
 
 
 class SampleTable:
-    """Where the samples of some local shards lie, packed in arrays: forked workers share them and copy nothing.
+    """Places of the samples of local shards, packed in arrays that forked workers share without copying.
 
     Args:
         shards: Local tar files, with or without an index.
 
     Raises:
-        FileNotFoundError, InputError: A shard is missing, empty or no tar; see `locate_samples`.
+        FileNotFoundError: If a shard is missing.
+        InputError: If a shard is empty or not a tar file (see `locate_samples`).
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
@@ -66,20 +71,20 @@ class SampleTable:
         return len(self._keys)
 
     def audio_digests(self) -> Iterator[tuple[bytes, int]]:
-        """(SHA-256 of a clip, its number), for those in shards with an index."""
+        """Yield (SHA-256, number) of each clip in shards with an index."""
         for number, digest in enumerate(self._digests[:, 0]):
             if digest.any():
                 yield digest.tobytes(), number
 
     def digest(self) -> str:
-        """Of every sample's key, place and checksum, in their order; not of where the shards lie."""
+        """Digest of every sample's key, place and checksum, in their order; the shards may lie anywhere."""
         digest = hashlib.sha256()
         for array in (self._keys, self._shard_numbers, self._extensions, self._spans, self._digests):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     def group(self, index: int) -> Group[Member]:
-        """Sample `index` as it was located."""
+        """Return sample `index` as it was located."""
         key = bytes(self._keys[index]).decode("utf-8", "surrogateescape")
         extension = AUDIO_EXTENSIONS[self._extensions[index]]
         members = [
@@ -94,12 +99,12 @@ class SampleTable:
 class IndexedShards(Dataset[Fetched]):
     """Samples of local shards by number.
 
-    Why not stream these too: with (offset, size) per member a read is one positioned read in any order, so that the
-    dataset has a length, is shuffled over all shards at once, and needs no other state than a position in
-    (seed, epoch)'s order, whatever the number of workers and ranks; and damage to one header costs nothing.
+    Local shards are not streamed: with the offset and size of each member, samples are read in any order. So the dataset
+    has a length, it is shuffled over all shards at once, its only state is a position in the order of (seed, epoch),
+    whatever the number of workers and ranks, and damage to one header loses nothing.
 
     Args:
-        table: Where the samples lie.
+        table: Places of the samples.
         decode: Makes an example of a sample's bytes.
         substitute: Give another sample for a broken one, drawn by (seed, epoch, its key), so that batches keep their
             size on every rank; otherwise the example is None.
@@ -132,7 +137,7 @@ class IndexedShards(Dataset[Fetched]):
 
 
 def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
-    """Digital silence is delivered, and remarked on."""
+    """Remarks on a sample that is delivered: digital silence."""
     if example["waveform"].any():
         return []
     return [Fault(shard, example["key"], "digital silence", "the window holds only zeros", kept=True)]
@@ -143,7 +148,7 @@ def _read(group: Group[Member], member: Member) -> bytes:
     if member.size > limit:
         raise BadSample("member too large", f"'{member.name}' has {member.size} bytes; at most {limit} are read")
     try:
-        # Opened for each read: a few microseconds, and no handles to share between workers or to count.
+        # The file is opened for each read: that takes microseconds, and workers share no handles.
         with open(group.shard, "rb", buffering=0) as file:
             file.seek(member.offset)
             data = file.read(member.size)

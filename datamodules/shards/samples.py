@@ -1,6 +1,6 @@
 """Groups the members of a shard to samples, and refuses unsafe or incomplete ones.
 
-The same rules serve the indexed reader (payload = where the bytes lie) and the streaming one (payload = the bytes).
+The indexed and the streaming reader share these rules; a member's payload is the place of its bytes, or the bytes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from datamodules.shards.index import AUDIO_EXTENSIONS
 
-# Opened by webdataset's default decoders with pickle, or by torch.load: a sample that carries one is not trusted.
+# Webdataset's default decoders open these with pickle or torch.load, so a sample that carries one is not trusted.
 EXECUTABLE_EXTENSIONS = frozenset(
     {"pyd", "pkl", "pickle", "pck", "p", "pt", "pth", "ckpt", "bin", "joblib", "dill", "npy", "npz", "ten", "tb"}
     | {"so", "dll", "exe", "sh", "py"}
@@ -26,10 +26,14 @@ _DOTS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """A sample (or a stretch of a shard, then `key` is "") that is not delivered, and why.
+    """A sample that is not delivered, and why.
 
-    `reason` is one of a few fixed texts, for counting; `detail` says more. A fault with `kept` is a remark on a sample
-    that is delivered all the same, such as digital silence.
+    Attributes:
+        shard: Name of the shard.
+        key: Key of the sample; "" for a part of the shard.
+        reason: One of a few fixed texts, for counting.
+        detail: What the reason does not say.
+        kept: Whether the sample is delivered all the same, such as digital silence.
     """
 
     shard: str
@@ -62,10 +66,10 @@ LOST = "lost in a damaged tar"
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`folder/key.seg.FLAC` -> (`folder/key`, `seg.flac`): WebDataset's rule, the key ends at the first dot.
+    """Split `folder/key.seg.FLAC` into (`folder/key`, `seg.flac`): by WebDataset's rule the key ends at the first dot.
 
     Raises:
-        BadSample: The name is absolute, climbs with `..`, or has no key or extension.
+        BadSample: If the name is absolute, leaves the shard with `..`, or has no key or extension.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
@@ -77,7 +81,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Fault]) -> Iterator[Group[Payload] | Fault]:
-    """Join neighbouring members of one key to samples, in their order.
+    """Join neighboring members of one key to samples, in their order.
 
     Args:
         shard: The shard's name, for the report.
@@ -133,5 +137,5 @@ def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload]
     if len(audio) > 1:
         return Fault(shard, key, "sample with several audio files", ", ".join(audio))
     if "json" not in files:
-        return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand beside '{key}.{audio[0]}'")
+        return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand next to '{key}.{audio[0]}'")
     return Group(shard, key, audio[0], files[audio[0]], files["json"])

@@ -9,38 +9,32 @@ from apa_lightning.errors import InputError
 from datamodules.shards.index import Member, ShardIndex, read_index
 from datamodules.shards.samples import LOST, Fault, Group, group_members
 
+_WAY_OUT = "Write it again, or leave it out."
+
 
 def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
-    """All samples of a local shard, in their order, and a `Fault` for each that cannot be read.
+    """Yield the samples of a local shard, in their order, and a `Fault` for each that cannot be read.
 
-    With an index, headers are not needed, so damage to them loses nothing. Without one the headers are walked as
-    `tarfile` does, but a header that cannot be read is reported and the walk goes on behind it.
+    With an index, headers are not needed, so damage to them loses nothing. Without one the headers are read as
+    `tarfile` reads them, but a damaged header is reported and the search continues behind it.
 
     Raises:
-        FileNotFoundError: There is no such shard.
-        InputError: It is empty or no tar file; or its index does not belong to it.
+        FileNotFoundError: If there is no such shard.
+        InputError: If it is empty or not a tar file, or its index does not belong to it.
     """
-    with _open(shard) as file:
-        size = file.seek(0, 2)
-        index = read_index(shard)
-        empty = True
-        for item in (
-            _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size))
-        ):
-            empty = False
-            yield item
-        if empty:
-            raise InputError(f"shard '{shard}' holds no samples. Write it again, or leave it out.")
-
-
-def _open(shard: Path) -> BinaryIO:
     if not shard.exists():
         raise FileNotFoundError(f"shard '{shard}' does not exist.")
     if not shard.is_file():
         raise InputError(f"shard '{shard}' is not a file.")
-    if shard.stat().st_size == 0:
-        raise InputError(f"shard '{shard}' is empty (0 bytes). Write it again, or leave it out.")
-    return open(shard, "rb")
+    with open(shard, "rb") as file:
+        if (size := file.seek(0, 2)) == 0:
+            raise InputError(f"shard '{shard}' is empty (0 bytes). {_WAY_OUT}")
+        index = read_index(shard)
+        found = _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size))
+        if (first := next(found, None)) is None:
+            raise InputError(f"shard '{shard}' holds no samples. {_WAY_OUT}")
+        yield first
+        yield from found
 
 
 def _header(file: BinaryIO, offset: int) -> tarfile.TarInfo | None:
@@ -58,7 +52,7 @@ def _from_index(shard: Path, index: ShardIndex, file: BinaryIO, size: int) -> It
     ends = index.members[:1] + index.members[-1:]
     headers = [_header(file, m.offset - tarfile.BLOCKSIZE) for m in ends if m.offset >= tarfile.BLOCKSIZE]
     if ends and not any(h and h.name == m.name and h.size == m.size for h, m in zip(headers, ends, strict=False)):
-        raise InputError(f"shard '{shard}' is not the tar that its index describes. Write it again, or leave it out.")
+        raise InputError(f"shard '{shard}' is not the tar that its index describes. {_WAY_OUT}")
     if size > index.bytes:
         yield Fault(str(shard), "", "shard longer than its index", f"{size} bytes, {index.bytes} are read", kept=True)
     for item in groups:
@@ -69,15 +63,13 @@ def _from_index(shard: Path, index: ShardIndex, file: BinaryIO, size: int) -> It
 
 
 def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, Member] | Fault]:
-    """Members of a tar without an index, and a `Fault` for each stretch that holds no readable header."""
+    """Yield the members of a tar without an index, and a `Fault` for each part without a readable header."""
     file.seek(0)
     try:
         tar = tarfile.TarFile(fileobj=file)
     except tarfile.TarError as error:
-        raise InputError(
-            f"shard '{shard}' is no uncompressed tar file ({error}). Write it again, or leave it out."
-        ) from None
-    tar.ignore_zeros = True  # from here on a header that cannot be read is stepped over instead of ending the walk
+        raise InputError(f"shard '{shard}' is not an uncompressed tar file ({error}). {_WAY_OUT}") from None
+    tar.ignore_zeros = True  # from here on a damaged header is skipped instead of ending the search
 
     def lost(start: int, stop: int, why: str) -> Fault:
         return Fault(str(shard), "", LOST, f"bytes {start} to {stop}: {why}")
@@ -108,17 +100,14 @@ def _walk(shard: Path, file: BinaryIO, size: int) -> Iterator[tuple[str, bool, M
 
 
 def is_meta(name: str) -> bool:
-    """Whether a name is that of webdataset's own members (`__name__`) and macOS's shadow files (`._name`)."""
+    """Whether a name is that of webdataset's own members (`__name__`) or macOS's shadow files (`._name`)."""
     last = name.rpartition("/")[2]
     return last.startswith("._") or (last.startswith("__") and last.endswith("__"))
 
 
 def _is_zero(file: BinaryIO, start: int, end: int) -> bool:
     file.seek(start)
-    while start < end:
-        block = file.read(min(1 << 20, end - start))
-        if not block:
-            break
+    while start < end and (block := file.read(min(1 << 20, end - start))):
         if block.count(0) != len(block):
             return False
         start += len(block)

@@ -1,9 +1,9 @@
 """Shards that are read from front to back: http(s), `pipe:` commands, and local tars mixed with these.
 
-webdataset opens and shuffles; the rules of `datamodules.shards.samples` say what is delivered. What a stream cannot
-promise, and the indexed reader can: the order depends on the number of ranks and workers, a resume inside an epoch
-reads again what that epoch has delivered, and behind a damaged header the rest of a tar is lost (and named, where an
-index stands beside the shard).
+webdataset opens and shuffles; the rules of `datamodules.shards.samples` say what is delivered. Compared with the indexed
+reader, a stream has three limits: its order depends on the number of ranks and workers; a resume inside an epoch reads
+again what that epoch has delivered; and behind a damaged header the rest of a tar is lost (it is named where an index
+stands next to the shard).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -34,24 +34,25 @@ from datamodules.shards.samples import LOST, BadSample, Fault, Group, group_memb
 from datamodules.shards.scan import is_meta
 
 SILENCE = 60.0
-"""Seconds after which a server that says nothing has failed."""
+"""Seconds after which a server that sends nothing has failed."""
 BUSY = (408, 429, 500, 502, 503, 504)
-"""Answers of a server that will soon be better: asked again `TRIES` times in all, after 0, 2, 4, ... at most 10 `PAUSE`s."""
+"""Answers of a busy server; it is asked `TRIES` times in all, after pauses of 0, 2, 4, ... and at most 10 `PAUSE`s."""
 TRIES, PAUSE = 12, 1.0
 
 
 class StreamedShards(IterableDataset[Fetched]):
     """Samples of shards that can only be streamed.
 
-    Shards are dealt out to all workers of all ranks. Where there are fewer shards than workers, several workers read
-    the same shard and share out its samples, so nobody is left without work.
+    Shards are distributed over the workers of all ranks. If there are fewer shards than workers, several workers read the
+    same shard and share its samples, so that no worker is idle.
 
     Args:
         urls: Shards, checked by `datamodules.shards.urls.expand_shards`.
         decode: Makes an example of a sample's bytes.
-        endless: Shuffle, and begin again when all shards are read (training); otherwise each sample comes once.
-        shuffle_buffer: Encoded samples among which a worker draws.
-        rank, world_size: This process among those of the run.
+        endless: Shuffle, and start again when all shards are read (training); otherwise each sample comes once.
+        shuffle_buffer: Number of encoded samples among which a worker draws.
+        rank: Rank of this process.
+        world_size: Number of processes.
         limit: Deliver at most this many samples in all, over all ranks.
     """
 
@@ -73,30 +74,28 @@ class StreamedShards(IterableDataset[Fetched]):
         worker = get_worker_info()
         workers = worker.num_workers if worker else 1
         reader, readers = self.rank * workers + (worker.id if worker else 0), self.world_size * workers
-        number = idle = 0
-        # Of a shard that several share one may get nothing; in the next round it shares another.
+        # A reader that shares a shard may get none of its samples; in the next round it shares another shard.
         patience = 10 if len(self.urls) < readers else 1
-        faults: list[Fault] = []  # wait for the next whole sample, so that every batch is full
-        seen = 0
-        while True:
-            empty = True
-            for example, fault in self._once(number, reader, readers):
-                faults += fault
+        idle = seen = 0
+        faults: list[Fault] = []  # they wait for the next whole sample, so that every batch is full
+        for number in itertools.count():
+            idle += 1
+            for fetched in self._round(number, reader, readers):
+                faults += fetched.faults
                 seen += 1
-                if example is not None:
-                    yield Fetched(example, faults, seen)
-                    faults, seen, empty = [], 0, False
-            idle = idle + 1 if empty else 0
-            if idle == patience and self.endless:
-                yield Fetched(None, faults, seen, "one reader's shards were read to their ends without a usable sample")
-                return
+                if fetched.example is not None:
+                    yield Fetched(fetched.example, faults, seen)
+                    faults, seen, idle = [], 0, 0
             if not self.endless:
                 yield Fetched(None, faults, seen)
                 return
-            number += 1
+            if idle == patience:
+                why = "one reader's shards were read to their ends without a usable sample"
+                yield Fetched(None, faults, seen, why)
+                return
 
-    def _once(self, number: int, reader: int, readers: int) -> Iterator[tuple[dict[str, Any] | None, list[Fault]]]:
-        """This reader's share of all shards in round `number` of the epoch: (example or None, faults)."""
+    def _round(self, number: int, reader: int, readers: int) -> Iterator[Fetched]:
+        """Read this reader's share of all shards once; `number` counts the rounds of the epoch."""
         urls = list(self.urls)
         # A second round within an epoch has another order, other windows and other captions than the first.
         epoch = self.epoch if number == 0 else f"{self.epoch}.{number}"
@@ -110,14 +109,14 @@ class StreamedShards(IterableDataset[Fetched]):
             items = itertools.islice(items, len(range(reader, self.limit, readers)))
         for item in items:
             if isinstance(item, Fault):
-                yield None, [item]
+                yield Fetched(None, [item])
                 continue
             try:
                 example = self.decode(item.key, item.audio, item.metadata, epoch)
             except BadSample as bad:
-                yield None, [Fault(item.shard, item.key, bad.reason, bad.detail)]
+                yield Fetched(None, [Fault(item.shard, item.key, bad.reason, bad.detail)])
             else:
-                yield example, remarks(item.shard, example)
+                yield Fetched(example, remarks(item.shard, example))
 
     @staticmethod
     def _share(urls: list[str], reader: int, readers: int) -> Iterator[Group[bytes] | Fault]:
@@ -133,57 +132,51 @@ class StreamedShards(IterableDataset[Fetched]):
 
 
 def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
-    """All samples of one shard that are as its index says, and a `Fault` for each that is not or did not come.
+    """Yield the samples of one shard that are as its index says, and a `Fault` for each that is not or is lost.
 
     Without an index a damaged shard gives one `Fault` for all that may be missing.
     """
     seen: set[str] = set()
     stream: IO[bytes] | None = None
-    written: dict[str, set[str]] | None = None
+    digests: dict[str, set[str]] | None = None
     trouble = ""
     try:
         if (index := _index_of(url)) is not None:
-            written = {member.key: set() for member in index.members}
+            digests = {member.key: set() for member in index.members}
             for member in index.members:
-                written[member.key].add(member.sha256)
+                digests[member.key].add(member.sha256)
         stream = open_stream(url)
         for item in group_members(url, _members(url, stream)):
             if isinstance(item, Fault) and not item.key:
                 trouble = item.detail
-            else:
-                seen.add(item.key)
-                yield (
-                    item
-                    if written is None or isinstance(item, Fault)
-                    else _verified(item, written.get(item.key, set()))
-                )
+                continue
+            seen.add(item.key)
+            yield item if digests is None or isinstance(item, Fault) else _verify(item, digests.get(item.key, set()))
         if not trouble:
-            stream.close()  # raises where the command failed
+            stream.close()  # raises an error if the command failed
     except (OSError, HTTPError, ValueError) as error:
         trouble = trouble or str(error)
     finally:
         _abandon(stream)
     reason = LOST if seen else "shard cannot be read"
-    if written is not None:
-        for key in [key for key in written if key not in seen]:
-            yield Fault(url, key, reason, trouble)
+    if digests is not None:
+        yield from (Fault(url, key, reason, trouble) for key in digests if key not in seen)
     elif trouble:
         yield Fault(url, "", reason, trouble)
 
 
-def _verified(item: Group[bytes], written: set[str]) -> Group[bytes] | Fault:
-    """The sample if its digests are among those `written`: JSON and WAV have no checksum of their own."""
+def _verify(item: Group[bytes], digests: set[str]) -> Group[bytes] | Fault:
+    """Compare a sample with the digests of its members: JSON and WAV have no checksum of their own."""
     for data in (item.audio, item.metadata):
-        if "" not in written and hashlib.sha256(data).hexdigest() not in written:
+        if "" not in digests and hashlib.sha256(data).hexdigest() not in digests:
             return Fault(item.shard, item.key, "checksum differs", "the sample is not what the index says was written")
     return item
 
 
 def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | Fault]:
-    """Members of a tar, as webdataset's `tar_file_iterator` gives them, but without its silences.
+    """Yield the members of a tar, and a last `Fault` if the tar does not end as it should.
 
-    That one leaves out links and devices, and it takes a header that cannot be read for the end of the tar. Here a
-    last `Fault` says when the tar does not end as it should.
+    webdataset's `tar_file_iterator` drops links and devices without a word, and takes a damaged header for the end.
     """
     tail = _Tail(stream)
     try:
@@ -204,7 +197,7 @@ def _members(url: str, stream: IO[bytes]) -> Iterator[tuple[str, bool, bytes] | 
 
 
 class _Tail:
-    """A stream that remembers what was read last: tarfile reads ahead of what it has understood."""
+    """A stream that keeps what was read last, because tarfile reads ahead of what it has parsed."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -213,46 +206,42 @@ class _Tail:
         self._kept: deque[bytes] = deque(maxlen=4)
 
     def read(self, size: int) -> bytes:
-        # webdataset's Pipe raises as soon as its command has failed; first comes what the command gave until then.
+        # webdataset's Pipe raises as soon as its command has failed; what the command wrote until then comes first.
         data = self._given.read(size) or self._stream.read(size)
         self._position += len(data)
         self._kept.append(data)
         return data
 
     def since(self, position: int) -> bytes:
-        """What was read behind `position`."""
+        """Return what was read behind `position`."""
         kept = b"".join(self._kept)
         return kept[max(0, len(kept) - (self._position - position)) :] if self._position > position else b""
 
 
 def _abandon(stream: IO[bytes] | None) -> None:
-    """Close without waiting for a command that may not notice."""
+    """Close without waiting for a command that may not notice that its output is closed."""
     with contextlib.suppress(Exception):
+        if process := getattr(stream, "proc", None):
+            process.kill()
         if stream is not None:
-            if process := getattr(stream, "proc", None):
-                process.kill()
             stream.close()
 
 
 def open_stream(url: str) -> IO[bytes]:
     """Open a local path, http(s) URL or `pipe:` command; the caller has allowed the latter.
 
-    Not by webdataset's dispatcher, which rewrites URLs by environment variables, nor its curl, which waits without end
-    for a server that has gone silent.
+    webdataset's dispatcher rewrites URLs by environment variables, and its curl waits without end for a server that has
+    become silent; so neither is used.
     """
-    scheme = url.partition(":")[0] if ":" in url else ""
+    scheme = url.partition(":")[0]
     if scheme == "pipe":
         return gopen_pipe(url)
-    if scheme in ("http", "https"):
-        return _open_url(url)
-    return open(url, "rb")
-
-
-def _open_url(url: str) -> IO[bytes]:
+    if scheme not in ("http", "https"):
+        return open(url, "rb")
     retries = Retry(TRIES - 1, connect=0, read=0, status_forcelist=BUSY, backoff_factor=PAUSE, backoff_max=10 * PAUSE)
     session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retries))
+    for prefix in ("http://", "https://"):  # an answer may lead from one to the other
+        session.mount(prefix, HTTPAdapter(max_retries=retries))
     response = session.get(url, stream=True, timeout=SILENCE)
     response.raise_for_status()
     return response.raw
@@ -271,4 +260,4 @@ def _index_of(url: str) -> ShardIndex | None:
             text = b"".join(iter(lambda: stream.read(1 << 20), b""))
         return parse_index(text, index_url, path.name)
     except (OSError, HTTPError, InputError):
-        return None  # none there; a server may answer with a page of its own
+        return None  # there is none; a server may answer with a page of its own

@@ -1,23 +1,24 @@
-"""Writing WebDataset shards with an index: the same samples always give the same bytes."""
+"""Writes WebDataset shards with an index: the same samples always give the same bytes."""
 
 import hashlib
 import io
 import json
 import re
 import tarfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path, remove_leftovers
+from apa_lightning.utils.atomic_files import atomic_path
 from datamodules.shards.index import AUDIO_EXTENSIONS, Member, ShardIndex, index_path, write_index
 from datamodules.shards.metadata import check_metadata
 from datamodules.shards.samples import BadSample
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".flac" stays inside ustar's 100 characters
-_RESERVED = re.compile(r"__[^/]*__")  # webdataset takes such names for its own and drops them
+_RESERVED = re.compile(r"__[^/]*__")  # webdataset drops members of such names as its own
 
 
 class ShardWriter:
@@ -35,7 +36,7 @@ class ShardWriter:
         overwrite: Replace finished shards of the same name; otherwise they are refused.
 
     Raises:
-        InputError: The pattern has no number field or does not end in `.tar`; a limit is below 1.
+        InputError: If the pattern has no number field or does not end in `.tar`, or a limit is below 1.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class ShardWriter:
         overwrite: bool = False,
     ) -> None:
         self._pattern = str(pattern)
-        if not self._pattern.endswith(".tar") or self._name(0) == self._name(1):
+        if not self._pattern.endswith(".tar") or self._path(0) == self._path(1):
             raise InputError(
                 f"pattern '{pattern}' must end in .tar and hold one number field, such as 'out/train-{{:06d}}.tar'."
             )
@@ -58,14 +59,15 @@ class ShardWriter:
         self._number = start
         self._keys: set[str] = set()
         self._open: _OpenShard | None = None
+        self._stack = ExitStack()  # holds the open shard
         self.shards: list[Path] = []
         """Paths of the shards finished so far."""
 
-    def _name(self, number: int) -> Path:
+    def _path(self, number: int) -> Path:
         try:
             return Path(self._pattern.format(number))
         except (IndexError, KeyError, ValueError) as error:
-            raise InputError(f"pattern '{self._pattern}' is no valid pattern ({error}).") from None
+            raise InputError(f"pattern '{self._pattern}' is not valid ({error}).") from None
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -75,9 +77,8 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._open is not None:
-            self._open.discard()
-            self._open = None
+        else:
+            self._stack.__exit__(kind, error, trace)
 
     def write(self, key: str, audio: bytes, extension: str, metadata: dict[str, Any]) -> None:
         """Add one sample.
@@ -85,13 +86,13 @@ class ShardWriter:
         Args:
             key: Letters, digits, `_` and `-`; new for this writer.
             audio: The encoded audio file's bytes.
-            extension: One of flac, wav, ogg, mp3.
-            metadata: At least `labels`, a list of at least one AudioSet display name; optionally `caption` and more.
+            extension: One of `AUDIO_EXTENSIONS`.
+            metadata: At least `labels` (see `check_metadata`); optionally `caption` and more.
 
         Raises:
-            InputError: One of these is not so, naming it, or a finished shard of this name exists.
+            InputError: If one of these is not valid (it is named), or a finished shard of this name exists.
         """
-        files = {extension: bytes(audio), "json": _checked_metadata(key, metadata)}
+        files = {extension: bytes(audio), "json": _encode_metadata(key, metadata)}
         if not isinstance(key, str) or not _KEY.fullmatch(key) or _RESERVED.fullmatch(key):
             raise InputError(
                 f"key {key!r} cannot name a sample: use up to 90 of A-Z a-z 0-9 _ - and not the form '__name__'."
@@ -99,92 +100,71 @@ class ShardWriter:
         if key in self._keys:
             raise InputError(f"key '{key}' was written before; keys must be unique.")
         if extension not in AUDIO_EXTENSIONS:
-            raise InputError(f"extension '{extension}' of '{key}' is none of {', '.join(AUDIO_EXTENSIONS)}.")
+            raise InputError(f"extension '{extension}' of '{key}' is not one of {', '.join(AUDIO_EXTENSIONS)}.")
         if not audio:
             raise InputError(f"the audio of '{key}' is empty.")
 
         if self._open is not None:
             grown = self._open.bytes_with(files.values())
             if self._open.samples >= self._max_samples or grown > self._max_bytes:
-                self._finish()
+                self.close()
         if self._open is None:
-            self._open = _OpenShard(self._next_path())
+            path = self._path(self._number)
+            if not self._overwrite and index_path(path).exists():
+                raise InputError(
+                    f"shard '{path}' exists already and is finished. Choose another folder or start number, or overwrite."
+                )
+            self._open = self._stack.enter_context(_new_shard(path))
         self._open.add(key, files)
         self._keys.add(key)
 
     def close(self) -> None:
-        """Finish the shard that is being written. Without any sample no file is made."""
-        self._finish()
-
-    def _next_path(self) -> Path:
-        path = self._name(self._number)
-        if not self._overwrite and index_path(path).exists():
-            raise InputError(
-                f"shard '{path}' exists already and is finished. Choose another folder or start number, or overwrite."
-            )
-        return path
-
-    def _finish(self) -> None:
-        if self._open is None:
-            return
-        shard, self._open = self._open, None
-        shard.finish()
-        self.shards.append(shard.path)
-        self._number += 1
+        """Finish the shard that is being written; without any sample no file is made."""
+        if self._open is not None:
+            self._open = None
+            self._stack.close()
+            self.shards.append(self._path(self._number))
+            self._number += 1
 
 
 class _OpenShard:
-    """One tar file that is being written under a temporary name."""
+    """A tar file that is being written, with the members written so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
         self.samples = 0
-        self._members: list[Member] = []
-        for file in (path, index_path(path)):
-            remove_leftovers(file)  # of a killed run: up to a whole shard
-        self._stack = ExitStack()
-        temporary = self._stack.enter_context(atomic_path(path, outdates=index_path(path)))
-        self._file = self._stack.enter_context(open(temporary, "wb"))  # noqa: SIM115 - the stack closes it
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self.members: list[Member] = []
 
-    def bytes_with(self, files: Any) -> int:
+    def bytes_with(self, files: Iterable[bytes]) -> int:
         """The size of the finished tar if these members were added."""
         blocks = sum(2 + (len(data) - 1) // tarfile.BLOCKSIZE for data in files)  # a header, then the data rounded up
         size = self._tar.offset + (blocks + 2) * tarfile.BLOCKSIZE
         return -(-size // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
     def add(self, key: str, files: dict[str, bytes]) -> None:
-        try:
-            for extension, data in files.items():
-                info = tarfile.TarInfo(f"{key}.{extension}")  # TarInfo's defaults: mtime 0, uid and gid 0, mode 0644
-                info.size = len(data)
-                offset = self._tar.offset + tarfile.BLOCKSIZE
-                self._tar.addfile(info, io.BytesIO(data))
-                self._members.append(Member(key, info.name, offset, len(data), hashlib.sha256(data).hexdigest()))
-        except BaseException as error:
-            self.discard()
-            if isinstance(error, OSError):  # a full disk names no file
-                error.filename = str(self.path)
-            raise
+        for extension, data in files.items():
+            info = tarfile.TarInfo(f"{key}.{extension}")  # TarInfo's defaults: mtime 0, uid and gid 0, mode 0644
+            info.size = len(data)
+            offset = self._tar.offset + tarfile.BLOCKSIZE
+            self._tar.addfile(info, io.BytesIO(data))
+            self.members.append(Member(key, info.name, offset, len(data), hashlib.sha256(data).hexdigest()))
         self.samples += 1
 
-    def finish(self) -> None:
-        with self._stack:
-            self._tar.close()
-            size = self._file.tell()
-        write_index(self.path, ShardIndex(self.path.name, size, self.samples, tuple(self._members)))
 
-    def discard(self) -> None:
-        """Close and remove the temporary file."""
-
-        class _Discard(Exception):
-            pass
-
-        with suppress(_Discard), self._stack:
-            raise _Discard
+@contextmanager
+def _new_shard(path: Path) -> Iterator[_OpenShard]:
+    """Write a shard under a temporary name; at the end of the block it gets its name, and then its index."""
+    with (
+        atomic_path(path, outdates=index_path(path), sole_writer=True) as temporary,
+        open(temporary, "wb") as file,
+        tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        shard = _OpenShard(tar)
+        yield shard
+    write_index(path, ShardIndex(path.name, path.stat().st_size, shard.samples, tuple(shard.members)))
 
 
-def _checked_metadata(key: str, metadata: dict[str, Any]) -> bytes:
+def _encode_metadata(key: str, metadata: dict[str, Any]) -> bytes:
     try:
         checked = check_metadata(metadata if isinstance(metadata, dict) else {})
         return json.dumps(checked, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()

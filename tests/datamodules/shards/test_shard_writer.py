@@ -159,5 +159,5 @@ def test_what_a_killed_run_left_of_a_shard_goes_with_the_next(tmp_path: Path) ->
 )
 def test_a_damaged_index_is_named(tmp_path: Path, text: bytes) -> None:
     index_path(tmp_path / "train-000000.tar").write_bytes(text)
-    with pytest.raises(InputError, match=r"train-000000.index.json' is no index"):
+    with pytest.raises(InputError, match=r"train-000000.index.json' is not an index"):
         read_index(tmp_path / "train-000000.tar")

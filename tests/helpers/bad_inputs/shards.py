@@ -142,7 +142,7 @@ CASES = [
     ),
     refused(11, "missing-fit", "culprit.tar|no such shard", lambda r: r.fit(shard=r.path / "culprit.tar")),
     refused(11, "empty-fit", "culprit.tar|is empty", lambda r: r.fit(shard=r.write("culprit.tar", b""))),
-    refused(11, "random-fit", "culprit.tar|no uncompressed tar",
+    refused(11, "random-fit", "culprit.tar|not an uncompressed tar",
             lambda r: r.fit(shard=r.write("culprit.tar", np.random.default_rng(0).bytes(5_000)))),
     refused(11, "validation_on_training_shards-fit", "validation_shards|is a training shard too", shared_shards),
     skipped(12, "cut-fit", "the shard ends at byte", lambda r: r.fit(shard=indexed(r, cut)), culprits=("train011",),

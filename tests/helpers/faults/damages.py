@@ -163,7 +163,7 @@ DAMAGES = {
     ),
     "random bytes": Damage(
         lambda shard: (shard.write_bytes(bytes(range(256)) * 40), index_path(shard).unlink()),
-        refused="is no uncompressed tar",
+        refused="is not an uncompressed tar",
     ),
     "4096 bytes gone": Damage(lambda shard: splice(shard, offset(shard, f"{K[2]}.flac") + 1000), set(K[2:])),
     "cut in the end mark": Damage(lambda shard: cut(shard, end(shard)), set()),
@@ -181,7 +181,7 @@ DAMAGES = {
     "shards exchanged": Damage(exchange, refused="not the tar that its index describes"),
     "compressed": Damage(
         lambda shard: (shard.write_bytes(gzip.compress(shard.read_bytes())), index_path(shard).unlink()),
-        refused="is no uncompressed tar",
+        refused="is not an uncompressed tar",
     ),
     "a folder": Damage(lambda shard: (shard.unlink(), shard.mkdir()), refused="is not a file"),
     "empty shard": Damage(lambda shard: shard.write_bytes(b""), refused="is empty (0 bytes)"),

@@ -134,7 +134,7 @@ DATA = [
     bad(11, "no_shard", "train_shards: names no shard", data(train_shards=[])),
     bad(11, "none_shard", "train_shards: names no shard", data(train_shards=[None])),
     bad(11, "empty_shard", "culprit.tar|is empty", data(train_shards=lambda r: str(r.write("culprit.tar", b"")))),
-    bad(11, "random_shard", "culprit.tar|no uncompressed tar",
+    bad(11, "random_shard", "culprit.tar|not an uncompressed tar",
         data(train_shards=lambda r: str(r.write("culprit.tar", bytes(range(1, 256)) * 20)))),
     bad(11, "no_match", "train_shards|no shard matches", data(train_shards="gone-*.tar")),
     bad(11, "braces", "cannot be expanded", data(train_shards="{a.tar")),
