@@ -1,4 +1,4 @@
-"""The `shards` command: from AudioSet's own files and a folder of clips to shards with indexes."""
+"""The `shards` command: makes shards with indexes from AudioSet's own files and a folder of clips."""
 
 import hashlib
 import io
@@ -23,14 +23,15 @@ from datamodules.ranges import check_range
 from datamodules.shards.index import AUDIO_EXTENSIONS
 from datamodules.shards.writer import ShardWriter
 
-_LONGEST = 1.5  # a clip may last so many times its segment; beyond, it is likely the whole video
+_LONGEST = 1.5  # times its segment; a longer clip is most likely the whole video
 
 
 class _Task(NamedTuple):
-    """Work on one clip: what a worker needs to know."""
+    """A clip to encode, with what a worker needs to know."""
 
+    segment: Segment
+    labels: list[str]
     path: Path
-    seconds: float
     flac: bool
     sample_rate: int
     min_seconds: float
@@ -114,19 +115,23 @@ def make_shards(
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / f"{name}.lock", wait=False) as held:
         if not held:
-            raise InputError(f"out: another process is writing the shards '{name}' into '{out}'. Wait for it.")
+            raise InputError(f"--out: another process is writing the shards '{name}' into '{out}'. Wait for it.")
         run = ShardRun(out, name, settings, overwrite)
         if run.complete:
             print(f"'{out}' is complete already; --overwrite=true makes it again.")
         else:
-            tasks = [
-                _Task(clip.path, segment.end - segment.start, flac, sample_rate, min_seconds)
-                if clip.path and clip.status == "found"
-                else Problem(segment.key, str(clip.path or ""), clip.status, clip.detail)
-                for segment, clip in zip(chosen, matched, strict=True)
-            ]
+            tasks: list[_Task | Problem] = []
+            for segment, clip in zip(chosen, matched, strict=True):
+                known = [names[mid] for mid in segment.mids if mid in names]
+                if clip.path is None or clip.status != "found":
+                    tasks.append(Problem(segment.key, str(clip.path or ""), clip.status, clip.detail))
+                elif not known:
+                    detail = f"no name is known for its labels {', '.join(segment.mids)}"
+                    tasks.append(Problem(segment.key, str(clip.path), "broken", detail))
+                else:
+                    tasks.append(_Task(segment, known, clip.path, flac, sample_rate, min_seconds))
             try:
-                _write(run, chosen, names, tasks, workers, max_bytes, max_samples)
+                _write(run, tasks, workers, max_bytes, max_samples)
             except KeyboardInterrupt:
                 print(f"\nStopped with {run.shards} shards finished. The same command resumes.", file=sys.stderr)
                 raise SystemExit(130) from None
@@ -136,6 +141,7 @@ def make_shards(
 
 
 def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
+    """The message where no segment has a clip that can be read."""
     text = f"--clips: '{clips}' has no clip of any of the {len(matched)} segments"
     if other := [clip.path for clip in matched if clip.path is not None]:
         return (
@@ -155,7 +161,7 @@ def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
 def _select(
     segments: Path, class_labels: Path | None, ontology: Path | None, branch: str | None, labels: list[str] | None
 ) -> tuple[list[Segment], dict[str, str]]:
-    """The wanted segments, each once, and the labels' names."""
+    """Choose the wanted segments, each once; also return the labels' names."""
     if class_labels is None and ontology is None:
         raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
     tree = Ontology(ontology) if ontology else None
@@ -184,73 +190,60 @@ def _digest(path: Path) -> str:
 # --- one clip ---------------------------------------------------------------------------------------------------------
 
 
-def encode_clip(task: _Task) -> tuple[bytes, str] | tuple[None, str, str]:
+def encode_clip(task: _Task) -> tuple[bytes, str] | Problem:
     """Decode one whole clip, and encode it if that is wanted.
 
     Returns:
-        (bytes, extension), or (None, status, detail) if it cannot be used.
+        The bytes and the extension of an audio file, or why the clip cannot be used.
     """
+    segment, file = task.segment, str(task.path)
     try:
         data = task.path.read_bytes()
         waveform, rate = load_audio(data)
     except (AudioError, OSError) as error:
-        return None, "broken", str(error)
-    seconds = waveform.shape[-1] / rate
+        return Problem(segment.key, file, "broken", str(error))
+    seconds, wanted = waveform.shape[-1] / rate, segment.end - segment.start
     if seconds < task.min_seconds:
-        return None, "short", f"{seconds:.3f} s; at least {task.min_seconds:g} s are wanted"
-    if seconds > _LONGEST * task.seconds:
-        return None, "broken", f"{seconds:.1f} s for a segment of {task.seconds:g} s: is it the whole video?"
+        return Problem(segment.key, file, "short", f"{seconds:.3f} s; at least {task.min_seconds:g} s are wanted")
+    if seconds > _LONGEST * wanted:
+        detail = f"{seconds:.1f} s for a segment of {wanted:g} s: is it the whole video?"
+        return Problem(segment.key, file, "broken", detail)
     if not task.flac:
         return data, task.path.suffix[1:].lower()
     mono = to_mono(waveform)
     if rate != task.sample_rate:
         mono = resample(mono, rate, task.sample_rate)
-    file = io.BytesIO()
-    soundfile.write(file, mono.clamp(-1, 1).numpy(), task.sample_rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue(), "flac"
+    encoded = io.BytesIO()
+    soundfile.write(encoded, mono.clamp(-1, 1).numpy(), task.sample_rate, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue(), "flac"
 
 
 # --- all clips --------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    run: ShardRun,
-    segments: list[Segment],
-    names: dict[str, str],
-    tasks: list[_Task | Problem],
-    workers: int,
-    max_bytes: int,
-    max_samples: int,
-) -> None:
-    """Write all segments from `run.next` on."""
+def _write(run: ShardRun, tasks: list[_Task | Problem], workers: int, max_bytes: int, max_samples: int) -> None:
+    """Write all clips from `run.next` on."""
     run.save()
     first, samples, problems = run.next, run.samples, list(run.problems)
     pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
-    present = (task for task in tasks[first:] if isinstance(task, _Task))
     with (
-        progress(len(segments), run.name, "clip", initial=first) as bar,
-        closing(in_order(encode_clip, present, workers)) as results,
+        progress(len(tasks), run.name, "clip", initial=first) as bar,
+        closing(in_order(encode_clip, (t for t in tasks[first:] if isinstance(t, _Task)), workers)) as results,
         ShardWriter(pattern, max_bytes, max_samples, run.shards, overwrite=True) as writer,
     ):
-        for number in range(first, len(segments)):
-            segment, task = segments[number], tasks[number]
-            known = [names[mid] for mid in segment.mids if mid in names]
-            if isinstance(task, Problem):
-                problems.append(task)
-            elif (result := next(results))[0] is None:
-                problems.append(Problem(segment.key, str(task.path), result[1], result[2]))
-            elif not known:
-                detail = f"no name is known for its labels {', '.join(segment.mids)}"
-                problems.append(Problem(segment.key, str(task.path), "broken", detail))
-            else:
-                fields = {"labels": known, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
-                finished = len(writer.shards)
-                writer.write(segment.key, result[0], result[1], fields)
+        for number, task in enumerate(tasks[first:], start=first):
+            result = task if isinstance(task, Problem) else next(results)
+            if isinstance(result, Problem):
+                problems.append(result)
+            elif isinstance(task, _Task):
+                segment, finished = task.segment, len(writer.shards)
+                fields = {"labels": task.labels, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
+                writer.write(segment.key, *result, fields)
                 if len(writer.shards) > finished:  # this clip starts a shard, and all before it are safe
                     run.advance(number, samples, problems, writer.shards[-1])
                 samples += 1
             bar.update()
         finished = len(writer.shards)
         writer.close()
-        run.advance(len(segments), samples, problems, *writer.shards[finished:])
+        run.advance(len(tasks), samples, problems, *writer.shards[finished:])
         run.finish()

@@ -24,19 +24,31 @@ class Problem:
 
 
 class ShardRun:
-    """What has been done in this folder; kept in `<name>-report.json`, which is replaced at each finished shard."""
+    """What has been done in a folder; kept in `<name>-report.json`, which is replaced at each finished shard.
+
+    Args:
+        out: Folder of the shards.
+        name: First part of the shards' names.
+        settings: Settings that must be equal for the shards to belong to one run.
+        overwrite: Start again instead of resuming.
+
+    Raises:
+        InputError: If the folder holds shards of a run with other settings, or its report or shards are damaged.
+    """
 
     def __init__(self, out: Path, name: str, settings: dict[str, object], overwrite: bool) -> None:
         self.out, self.name, self._settings = out, name, settings
         self.next = self.shards = self.samples = self.bytes = 0
-        """How many segments are behind, and what was made of them."""
+        """Number of segments that are done, and what was made of them."""
         self.problems: list[Problem] = []
         self.complete = False
         for extension in ("json", "csv"):
             remove_leftovers(self.path(extension))
         report = self.path("json")
-        if overwrite or not report.is_file():
-            if not overwrite and index_path(self.shard(0)).exists():
+        if overwrite:
+            return
+        if not report.is_file():
+            if index_path(self.shard(0)).exists():
                 raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
             return
         try:
@@ -57,13 +69,12 @@ class ShardRun:
                 f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
                 "--name, or set --overwrite=true."
             )
-
-        gone = [number for number in range(self.shards) if not index_path(self.shard(number)).is_file()]
-        if gone:
-            raise InputError(f"'{self.shard(gone[0])}' was made and is gone or has no index. Set --overwrite=true.")
+        for shard in map(self.shard, range(self.shards)):
+            if not index_path(shard).is_file():
+                raise InputError(f"'{shard}' was made and is gone or has no index. Set --overwrite=true.")
 
     def path(self, extension: str) -> Path:
-        """The report in one of its two forms, json and csv."""
+        """Path of the report, as json or csv."""
         return self.out / f"{self.name}-report.{extension}"
 
     def shard(self, number: int) -> Path:
@@ -71,26 +82,22 @@ class ShardRun:
         return self.out / f"{self.name}-{number:06d}.tar"
 
     def advance(self, next: int, samples: int, problems: list[Problem], *shards: Path) -> None:
-        """Note that everything before segment `next` is in finished shards, of which these are new."""
+        """Record that everything before segment `next` is in finished shards, of which these are new."""
         self.next, self.samples, self.problems = next, samples, list(problems)
         self.shards += len(shards)
         self.bytes += sum(shard.stat().st_size for shard in shards)
         self.save()
 
     def save(self, complete: bool = False) -> None:
-        """Write down how far the run has come."""
+        """Write the report."""
         self.complete = complete
         state = {
-            "complete": complete,
-            "next": self.next,
-            "shards": self.shards,
-            "samples": self.samples,
-            "bytes": self.bytes,
+            **{field: getattr(self, field) for field in ("complete", "next", "shards", "samples", "bytes")},
             "counts": self.counts(),
             "settings": self._settings,
             "problems": [asdict(problem) for problem in self.problems],
         }
-        write_file(self.path("json"), json.dumps(state, ensure_ascii=False, indent=1).encode())
+        write_file(self.path("json"), json.dumps(state, ensure_ascii=False, indent=1))
 
     def finish(self) -> None:
         """Write the table of problems, remove shards of a longer run before, and mark the run complete."""
@@ -98,7 +105,7 @@ class ShardRun:
         writer = csv.DictWriter(text, ("key", "status", "file", "detail"))
         writer.writeheader()
         writer.writerows(asdict(problem) for problem in self.problems)
-        write_file(self.path("csv"), text.getvalue().encode())
+        write_file(self.path("csv"), text.getvalue())
         number = self.shards
         while self.shard(number).exists():
             index_path(self.shard(number)).unlink(missing_ok=True)
@@ -107,7 +114,7 @@ class ShardRun:
         self.save(complete=True)
 
     def counts(self) -> dict[str, int]:
-        """Clips by what became of them."""
+        """Number of clips by status."""
         found = Counter(problem.status for problem in self.problems)
         return {
             "written": self.samples,
@@ -123,4 +130,4 @@ class ShardRun:
                 extra = f"  there in another format ({formats}): convert them, then set --overwrite=true"
             print(f"{status:>8}  {count:>9,}{extra}")
         if self.problems:
-            print(f"Those that were not written are named in '{self.path('csv')}'.")
+            print(f"Clips that were not written are named in '{self.path('csv')}'.")
