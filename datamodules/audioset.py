@@ -8,8 +8,7 @@ from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
 from datamodules.loading.loaders import EvaluationLoader, TrainLoader
-from datamodules.loading.order import SampleOrder, evaluation_plan
-from datamodules.loading.readers import IndexedReader, StreamReader, loader_options
+from datamodules.loading.readers import StreamReader, loader_options
 from datamodules.ranges import check_range
 from datamodules.resumable import ResumableDataModule
 from datamodules.shards.captions import CaptionTemplates
@@ -165,39 +164,29 @@ class AudioSetDataModule(ResumableDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
-        source, decode = self._sources["train"], self._decoder(random_crop=True)
+        source, decode, quarantine = self._sources["train"], self._decoder(random_crop=True), self.quarantines["train"]
+        per_epoch = self.samples_per_epoch or len(source)
+        identity: dict[str, int | str] = {"samples_per_epoch": per_epoch, "seed": self.seed}
         if isinstance(source, SampleTable):
-            per_epoch = self.samples_per_epoch or len(source)
-            order = SampleOrder(len(source), per_epoch, self.seed)
-            dataset = IndexedShards(source, decode, substitute=True)
-            indexed = IndexedReader(dataset, order, self.batch_size, self.rank, self.world_size, self.num_workers)
-            identity: dict[str, int | str] = {"samples": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
-            identity["digest"] = source.digest()
-            return self.make_train_loader(indexed, per_epoch, self.quarantines["train"], identity)
-        per_epoch = self.samples_per_epoch or 0
+            identity = {"samples": len(source), **identity, "digest": source.digest()}
+            return self.indexed_train_loader(IndexedShards(source, decode, True), per_epoch, quarantine, identity)
+        identity = {"shards": len(source), **identity}
         stream = StreamedShards(source, decode, True, self.shuffle_buffer, self.rank, self.world_size)
-        identity = {"shards": len(source), "samples_per_epoch": per_epoch, "seed": self.seed}
-        streamed = StreamReader(stream, self.batch_size, self.num_workers)
-        return self.make_train_loader(streamed, per_epoch, self.quarantines["train"], identity)
+        reader = StreamReader(stream, self.batch_size, self.num_workers)
+        return self.make_train_loader(reader, per_epoch, quarantine, identity)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
         """Validation batches of this rank, the same in every epoch."""
         if self.validation_shards is None:
             return []
         source, decode = self._sources["validation"], self._decoder(random_crop=False)
-        wanted, options = self.validation_samples, loader_options(self.num_workers)
+        quarantine, wanted = self.quarantines["validation"], self.validation_samples
         if isinstance(source, SampleTable):
-            if min(len(source), wanted or len(source)) < self.world_size:
-                raise InputError(
-                    f"validation_shards: fewer clips than the {self.world_size} processes, and each needs at least one. "
-                    "Give more clips, raise `validation_samples`, or use fewer devices."
-                )
-            plan = evaluation_plan(len(source), wanted, self.batch_size, self.rank, self.world_size)
-            loader: DataLoader = DataLoader(IndexedShards(source, decode, False), batch_sampler=plan, **options)
-            return EvaluationLoader(loader, self.quarantines["validation"], len(plan))
+            dataset = IndexedShards(source, decode, substitute=False)
+            return self.indexed_evaluation_loader(dataset, wanted, quarantine, "validation_samples")
         stream = StreamedShards(source, decode, False, 1, self.rank, self.world_size, wanted)
-        loader = DataLoader(stream, batch_size=self.batch_size, **options)
-        return EvaluationLoader(loader, self.quarantines["validation"], None)
+        loader: DataLoader = DataLoader(stream, batch_size=self.batch_size, **loader_options(self.num_workers))
+        return EvaluationLoader(loader, quarantine, None)
 
     def test_dataloader(self) -> EvaluationLoader | list[Any]:
         """The validation clips."""

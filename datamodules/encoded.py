@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import fingerprint
 from datamodules.encoded_windows import EncodedWindows, Piece, encode_missing, missing, pieces
 from datamodules.loading.loaders import EvaluationLoader, TrainLoader
-from datamodules.loading.order import SampleOrder, evaluation_plan
-from datamodules.loading.readers import IndexedReader, loader_options
 from datamodules.ranges import check_range
 from datamodules.resumable import ResumableDataModule
 from datamodules.shards.captions import CaptionTemplates
@@ -95,7 +92,7 @@ class EncodedDataModule(ResumableDataModule):
         for split in self._splits() if stage == "fit" else self._splits()[:1]:
             _, wanted = self._pieces(split)
             if missing(wanted, fingerprint(self.folder), self.windows_per_clip):
-                raise InputError(f"cache: {self.cache} lacks encodings; the process that should make them has not.")
+                raise InputError(f"cache: {self.cache} lacks encodings; the process that makes them has not finished.")
             training = split == "train"
             self._windows[split] = EncodedWindows(
                 wanted, CaptionTemplates(), self.seed, self.clips if training else None, first_only=not training
@@ -118,17 +115,12 @@ class EncodedDataModule(ResumableDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
         windows = self._windows["train"]
-        order = SampleOrder(len(windows), len(windows), self.seed)
-        reader = IndexedReader(windows, order, self.batch_size, self.rank, self.world_size, self.num_workers)
         identity = {"samples": len(windows), "seed": self.seed}
-        return self.make_train_loader(reader, len(windows), Quarantine("train", 0.0), identity)
+        return self.indexed_train_loader(windows, len(windows), Quarantine("train", 0.0), identity)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
         """Validation batches of this rank, the same in every epoch."""
         if (windows := self._windows.get("validation")) is None:
             return []
-        if min(len(windows), self.validation_clips or len(windows)) < self.world_size:
-            raise InputError(f"validation_clips: fewer than the {self.world_size} processes; each needs one.")
-        plan = evaluation_plan(len(windows), self.validation_clips, self.batch_size, self.rank, self.world_size)
-        loader: DataLoader = DataLoader(windows, batch_sampler=plan, **loader_options(self.num_workers))
-        return EvaluationLoader(loader, Quarantine("validation", 0.0), len(plan))
+        quarantine = Quarantine("validation", 0.0)
+        return self.indexed_evaluation_loader(windows, self.validation_clips, quarantine, "validation_clips")

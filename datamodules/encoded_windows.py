@@ -1,16 +1,15 @@
 """Clips of shards as the frozen parts of a pocket folder encode them: encoded once, kept in files, read by number.
 
-`<shard>-<piece>.safetensors` holds 200 clips of a shard: of each window `mean`, `std` and `grid` in half precision
-(`WindowEncoder`), and in its header which weights and clips they were made of and every window's clip. A file is written
-whole or not at all, so what an interrupted run has finished is not done again.
+`<shard>-<piece>.safetensors` holds 200 clips of a shard: `mean`, `std` and `grid` of each window in half precision
+(`WindowEncoder`), and in its header the weights and clips that it was made of and each window's clip. A file is written
+whole or not at all, so an interrupted run resumes.
 """
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.window_encoder import WindowEncoder, fingerprint
@@ -27,12 +25,17 @@ from apa_lightning.utils.progress import progress
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.indexed import Fetched, IndexedShards, SampleTable
+from datamodules.shards.indexed import Fetched, IndexedShards, NumberedSamples, SampleTable
 from datamodules.shards.quarantine import Quarantine
 
 PIECE = 200
 _BATCH = 8  # clips encoded at once
 _RATE = 16_000
+_CHANGED = {
+    "weights": "another vae or audio_encoder",
+    "source": "other clips",
+    "windows_per_clip": "another windows_per_clip",
+}
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,26 @@ class Piece:
 
 
 def pieces(table: SampleTable, cache: Path, clips: int | None = None) -> list[Piece]:
-    """The pieces that hold the first `clips` of a table (null: all); the last may hold more than are wanted."""
-    shards = [table.group(i).shard for i in range(len(table))]
-    found = []
-    start = 0
-    while start < min(len(table), clips or len(table)):
-        first = shards.index(shards[start])
-        end = min(start + PIECE, first + shards.count(shards[start]))
-        name = f"{Path(shards[start]).stem}-{(start - first) // PIECE:04d}.safetensors"
-        members = [(g.key, g.audio.offset, g.audio.size, g.audio.sha256) for g in map(table.group, range(start, end))]
-        source = hashlib.sha256(repr(members).encode()).hexdigest()
-        found.append(Piece(cache / name, range(start, end), source))
-        start = end
+    """Divide the first `clips` of a table (None: all) into pieces; the last piece may hold more than are wanted."""
+    found: list[Piece] = []
+    for shard, group in groupby(range(len(table)), lambda number: table.group(number).shard):
+        numbers = list(group)
+        for part in range(0, len(numbers), PIECE):
+            own = numbers[part : part + PIECE]
+            if clips is not None and own[0] >= clips:
+                return found
+            members = [(g.key, g.audio.offset, g.audio.size, g.audio.sha256) for g in map(table.group, own)]
+            source = hashlib.sha256(repr(members).encode()).hexdigest()
+            name = f"{Path(shard).stem}-{part // PIECE:04d}.safetensors"
+            found.append(Piece(cache / name, range(own[0], own[-1] + 1), source))
     return found
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a file of encodings says of itself: `weights`, `source`, `windows_per_clip`, `windows`.
+    """Read the header of a file of encodings: `weights`, `source`, `windows_per_clip`, `windows`.
 
     Raises:
-        InputError: It is no such file.
+        InputError: If it is not such a file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -73,26 +76,26 @@ def read_header(path: Path) -> dict[str, Any]:
         raise InputError(f"cache: {path} holds no encodings ({error}). Remove it.") from None
 
 
+def _origin(piece: Piece, weights: str, windows_per_clip: int) -> dict[str, Any]:
+    """What a file of encodings is made of, as its header says it."""
+    return {"weights": weights, "source": piece.source, "windows_per_clip": windows_per_clip}
+
+
 def missing(wanted: Sequence[Piece], weights: str, windows_per_clip: int) -> list[Piece]:
-    """Those pieces that have no file yet.
+    """Return the pieces that have no file yet.
 
     Raises:
-        InputError: A file was made of other weights, other clips, or another number of windows.
+        InputError: If a file was made of other weights, other clips, or another number of windows.
     """
     for piece in wanted:
         if not piece.path.exists():
             continue
-        header = read_header(piece.path)
-        for name, value, what in (
-            ("weights", weights, "another vae or audio_encoder"),
-            ("source", piece.source, "other clips"),
-            ("windows_per_clip", windows_per_clip, "another windows_per_clip"),
-        ):
-            if header.get(name) != value:
-                raise InputError(
-                    f"cache: {piece.path} was made with {what} than now. Remove {piece.path.parent}, "
-                    "or give another folder."
-                )
+        header, origin = read_header(piece.path), _origin(piece, weights, windows_per_clip)
+        if changed := [what for name, what in _CHANGED.items() if header.get(name) != origin[name]]:
+            raise InputError(
+                f"cache: {piece.path} was made with {changed[0]} than now. Remove {piece.path.parent}, "
+                "or give another folder."
+            )
     return [piece for piece in wanted if not piece.path.exists()]
 
 
@@ -116,7 +119,7 @@ def encode_missing(
         device: Where the frozen parts run.
 
     Raises:
-        InputError: `folder` lacks a part; a file was made of something else; too many clips are broken.
+        InputError: If `folder` lacks a part, a file was made of something else, or too many clips are broken.
     """
     weights = fingerprint(folder)
     if not (left := missing(wanted, weights, windows_per_clip)):
@@ -134,12 +137,7 @@ def encode_missing(
                     parts.append(encoder(torch.stack([w for w, _ in cut]), [about["num_samples"] for _, about in cut]))
                     windows += [about for _, about in cut]
                 bar.update(len(fetched))
-            header = {
-                "weights": weights,
-                "source": piece.source,
-                "windows_per_clip": windows_per_clip,
-                "windows": windows,
-            }
+            header = _origin(piece, weights, windows_per_clip) | {"windows": windows}
             tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
             # save_file would turn a full disk into an error of its own
             write_file(piece.path, save(tensors, metadata={"encodings": json.dumps(header)}), sole_writer=True)
@@ -147,7 +145,7 @@ def encode_missing(
 
 
 def _windows(fetched: Sequence[Fetched], samples: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """The windows (S,) that hold sound of each clip, and what is kept about them."""
+    """Yield the windows (S,) of each clip that hold sound, and what is kept about them."""
     for example in (f.example for f in fetched):
         if example is None:
             continue
@@ -157,21 +155,21 @@ def _windows(fetched: Sequence[Fetched], samples: int) -> Iterator[tuple[Tensor,
                 yield window, about
 
 
-class EncodedWindows(Dataset[Fetched]):
+class EncodedWindows(NumberedSamples):
     """Encoded windows by number, memory-mapped.
 
-    An example is `key`, `mean`, `std`, `grid` (half precision), `prompt`, `labels` and `metadata`; the prompt is drawn anew
+    An example is `key`, `mean`, `std`, `grid` (half precision), `prompt`, `labels` and `metadata`; the prompt is drawn again
     in every epoch by (seed, epoch, key).
 
     Args:
-        pieces: Encoded before.
-        clips: Use the first so many only; null: all.
-        first_only: Use the first window of each clip only.
+        pieces: Pieces that have their files.
         captions: Makes the prompt from the labels.
-        seed: The run's seed.
+        seed: Seed of the run.
+        clips: Use only the first so many clips; None: all.
+        first_only: Use only the first window of each clip.
 
     Raises:
-        InputError: There is no window.
+        InputError: If there is no window.
     """
 
     def __init__(
@@ -183,17 +181,12 @@ class EncodedWindows(Dataset[Fetched]):
         first_only: bool = False,
     ) -> None:
         self._captions, self._seed = captions, seed
-        self._tensors = [load_file(piece.path) for piece in pieces]
-        windows = [read_header(piece.path)["windows"] for piece in pieces]
-        self._about = [about for part in windows for about in part]
-        self._ends = list(accumulate(map(len, windows)))
-        order = {key: i for i, key in enumerate(dict.fromkeys(about["key"] for about in self._about))}
-        wanted = len(order) if clips is None else clips
-        self._rows = [
-            row
-            for row, about in enumerate(self._about)
-            if order[about["key"]] < wanted and not (first_only and about["window"])
-        ]
+        rows = []
+        for piece in pieces:
+            tensors = load_file(piece.path)
+            rows += [(tensors, place, about) for place, about in enumerate(read_header(piece.path)["windows"])]
+        wanted = set(list(dict.fromkeys(about["key"] for *_, about in rows))[:clips])
+        self._rows = [row for row in rows if row[2]["key"] in wanted and not (first_only and row[2]["window"])]
         if not self._rows:
             raise InputError("No clip of `train_shards` or `validation_shards` could be encoded.")
 
@@ -201,16 +194,14 @@ class EncodedWindows(Dataset[Fetched]):
         return len(self._rows)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Fetched:
-        """One window: `index`, or `(epoch, index)` where the epoch takes part in drawing the prompt."""
+        """Read one window."""
         epoch, index = item if isinstance(item, tuple) else (0, item)
-        row = self._rows[index]
-        number = bisect_right(self._ends, row)
-        place = row - (self._ends[number - 1] if number else 0)
-        about, fields = self._about[row], self._about[row]["fields"]
+        tensors, place, about = self._rows[index]
+        fields = about["fields"]
         draws = generator_for(self._seed, "caption", epoch, about["key"], about["window"])
         example = {
             "key": about["key"],
-            **{name: tensor[place] for name, tensor in self._tensors[number].items()},
+            **{name: tensor[place] for name, tensor in tensors.items()},
             "prompt": self._captions.caption(fields["labels"], fields.get("caption"), draws),
             "labels": fields["labels"],
             "metadata": fields,

@@ -5,17 +5,23 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
 
+from apa_lightning.errors import InputError
 from apa_lightning.utils.lightning_compat import batches_started
-from datamodules.loading.loaders import TrainLoader
-from datamodules.loading.readers import Reader
+from datamodules.loading.loaders import EvaluationLoader, TrainLoader
+from datamodules.loading.order import SampleOrder, evaluation_plan
+from datamodules.loading.readers import IndexedReader, Reader, loader_options
+from datamodules.shards.indexed import NumberedSamples
 from datamodules.shards.quarantine import Quarantine
 
 
 class ResumableDataModule(LightningDataModule):
-    """Keeps the training loader and its place in the data."""
+    """Makes loaders of samples that are read by number, and keeps the training loader and its place in the data."""
 
     batch_size: int
+    num_workers: int
+    seed: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +61,37 @@ class ResumableDataModule(LightningDataModule):
             self._train_loader.load_state_dict(self._resume)
             self._resume = None
         return self._train_loader
+
+    def indexed_train_loader(
+        self, dataset: NumberedSamples, per_epoch: int, quarantine: Quarantine, identity: Mapping[str, int | str]
+    ) -> TrainLoader:
+        """Make the training loader of a dataset; its order depends on (seed, epoch) alone."""
+        order = SampleOrder(len(dataset), per_epoch, self.seed)
+        reader = IndexedReader(dataset, order, self.batch_size, self.rank, self.world_size, self.num_workers)
+        return self.make_train_loader(reader, per_epoch, quarantine, identity)
+
+    def indexed_evaluation_loader(
+        self, dataset: NumberedSamples, wanted: int | None, quarantine: Quarantine, field: str
+    ) -> EvaluationLoader:
+        """Make the validation loader of a dataset, the same in every epoch.
+
+        Args:
+            dataset: The samples.
+            wanted: Use only so many of them, spread evenly; None: all.
+            quarantine: Collects the broken samples.
+            field: Name of the setting `wanted`, for messages.
+
+        Raises:
+            InputError: If there are fewer samples than processes.
+        """
+        if min(len(dataset), wanted or len(dataset)) < self.world_size:
+            raise InputError(
+                f"validation_shards: fewer clips than the {self.world_size} processes, and each needs at least one. "
+                f"Give more clips, raise `{field}`, or use fewer devices."
+            )
+        plan = evaluation_plan(len(dataset), wanted, self.batch_size, self.rank, self.world_size)
+        loader: DataLoader = DataLoader(dataset, batch_sampler=plan, **loader_options(self.num_workers))
+        return EvaluationLoader(loader, quarantine, len(plan))
 
     def teardown(self, stage: str) -> None:
         """End the training workers."""

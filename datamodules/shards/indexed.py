@@ -96,7 +96,14 @@ class SampleTable:
         return Group(self.shards[self._shard_numbers[index]], key, extension, members[0], members[1])
 
 
-class IndexedShards(Dataset[Fetched]):
+class NumberedSamples(Dataset[Fetched]):
+    """Samples that are read by `index`, or by `(epoch, index)` where the epoch takes part in the draws."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+class IndexedShards(NumberedSamples):
     """Samples of local shards by number.
 
     Local shards are not streamed: with the offset and size of each member, samples are read in any order. So the dataset
@@ -117,7 +124,7 @@ class IndexedShards(Dataset[Fetched]):
         return len(self.table)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Fetched:
-        """Read one sample: `index`, or `(epoch, index)` where the epoch takes part in the draws."""
+        """Read one sample."""
         epoch, index = item if isinstance(item, tuple) else (0, item)
         faults: list[Fault] = []
         draws: torch.Generator | None = None
