@@ -2,13 +2,14 @@
 
 import json
 import math
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from audioset_tools import ALL, keys, module, on_rank
+from audioset_tools import ALL, Recorder, keys, module, on_rank, trainer
+from lightning.pytorch.strategies import DDPStrategy
+from processes import FORK, free_port
 from shard_tools import tone, write_shards
 
 from apa_lightning.errors import InputError
@@ -155,15 +156,9 @@ def test_too_few_validation_clips_for_the_ranks_is_said(folder: Path) -> None:
         on_rank(module(folder), 0, 6).val_dataloader()
 
 
-DDP = """
-import json, sys
-sys.path[:0] = {paths!r}
-from pathlib import Path
-from audioset_tools import Recorder, module, trainer
-from lightning.pytorch.strategies import DDPStrategy
-
-def main():
-    folder, out, layouts = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+def fit_on_rank(rank: int, port: int, folder: Path, out: Path, layouts: list[dict]) -> None:
+    """Fit and validate with each layout as one of two real ranks, and write down what came."""
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     found = []
     for options in layouts:
         model = Recorder()
@@ -173,12 +168,8 @@ def main():
         machine.fit(model, module(folder, **options))
         fitted, model.validated = list(model.validated), []
         machine.validate(model, module(folder, **options), verbose=False)
-        found.append({{"seen": [s[2] for s in model.seen], "fitted": fitted, "validated": model.validated}})
-    (out / f"rank{{machine.global_rank}}.json").write_text(json.dumps(found))
-
-if __name__ == "__main__":
-    main()
-"""
+        found.append({"seen": [s[2] for s in model.seen], "fitted": fitted, "validated": model.validated})
+    (out / f"rank{rank}.json").write_text(json.dumps(found))
 
 
 def test_two_real_ranks_finish(tmp_path: Path, folder: Path) -> None:
@@ -189,14 +180,13 @@ def test_two_real_ranks_finish(tmp_path: Path, folder: Path) -> None:
         {"batch_size": 2, "train_shards": f"pipe:cat {folder}/train-{{000000,000002}}.tar", "num_workers": 2,
          "validation_shards": f"pipe:cat {folder}/validation-000000.tar", "allow_pipe": True, "samples_per_epoch": 7},
     ]  # fmt: skip
-    script = tmp_path / "run.py"
-    root = Path(__file__).parents[2]
-    script.write_text(DDP.format(paths=[str(root / "tests" / "helpers"), str(root)]))
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(tmp_path), json.dumps(layouts)],
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    port = free_port()
+    processes = [FORK.Process(target=fit_on_rank, args=(rank, port, folder, tmp_path, layouts)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+    assert [process.exitcode for process in processes] == [0, 0]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     for options, first, second in zip(layouts, *ranks, strict=True):
         assert len(first["seen"]) == len(second["seen"]) > 0

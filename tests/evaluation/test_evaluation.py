@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,30 @@ def songs(tmp_path, monkeypatch) -> Path:
     """A folder of three recordings named by their instruments, and a working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["apa_lightning"])
-    folder = tmp_path / "songs"
+    return write_songs(tmp_path / "songs")
+
+
+@pytest.fixture(scope="module")
+def finished(adapter, tmp_path_factory) -> Path:
+    """A working folder whose three recordings have been evaluated; each test takes a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_songs(folder / "songs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["apa_lightning"])
+        main(command(adapter))
+    return folder
+
+
+@pytest.fixture
+def evaluated(finished, tmp_path, monkeypatch) -> None:
+    """A copy of a finished evaluation as the working folder."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["apa_lightning"])
+
+
+def write_songs(folder: Path) -> Path:
     folder.mkdir()
     melody(folder / "piano_0.wav", [440, 494, 523, 587])
     melody(folder / "erhu_1.wav", [392, 330, 349, 262], 22_050)
@@ -112,8 +136,7 @@ def test_every_system_on_the_same_sources_prompts_and_seeds(songs, adapter, caps
     assert kept.scores.keys() == METRICS.keys() and kept.columns == METRICS
 
 
-def test_repeated_it_redoes_nothing_and_a_changed_knob_just_what_depends_on_it(songs, adapter, monkeypatch):
-    main(command(adapter))
+def test_repeated_it_redoes_nothing_and_a_changed_knob_just_what_depends_on_it(evaluated, adapter):
     first, rows = made_at(), rows_of()
     measured = {path.name for path in Path("out/measures").iterdir()}
     main(command(adapter))
@@ -127,8 +150,7 @@ def test_repeated_it_redoes_nothing_and_a_changed_knob_just_what_depends_on_it(s
     assert measured < {path.name for path in Path("out/measures").iterdir()}
 
 
-def test_another_adapter_leaves_alone_what_it_does_not_take_part_in(songs, adapter, tmp_path):
-    main(command(adapter))
+def test_another_adapter_leaves_alone_what_it_does_not_take_part_in(evaluated, adapter, tmp_path):
     first = made_at()
     other = AudioLDM2Backbone.from_pretrained(tiny_backbone(WINDOW)).new_adapter(None)
     other.save(tmp_path / "other.safetensors")
@@ -137,8 +159,7 @@ def test_another_adapter_leaves_alone_what_it_does_not_take_part_in(songs, adapt
     assert changed == {"adapter", "no_negative"}
 
 
-def test_what_an_interruption_has_left_is_continued(songs, adapter):
-    main(command(adapter))
+def test_what_an_interruption_has_left_is_continued(evaluated, adapter):
     whole, rows = {path: Path("out", path).read_bytes() for path in made_at()}, rows_of()
     lines = Path("out/results.jsonl").read_text().splitlines(keepends=True)
     Path("out/results.jsonl").write_text("".join(lines[:7]))

@@ -35,12 +35,12 @@ NAMED: dict[str, tuple[list[str], Callable[[], object]]] = {
         bomb("on_validation_batch_start", 8, int(TERM)),
         lambda: None,
     ),
-    "exception in a step": (bomb("on_before_zero_grad", 33, "exception"), lambda: None),
+    "exception in a step": (bomb("on_before_zero_grad", 24, "exception"), lambda: None),
     "asked to stop in a validation of the last epoch": (
-        bomb("on_validation_batch_start", 45, int(TERM)),
+        bomb("on_validation_batch_start", 25, int(TERM)),
         lambda: None,
     ),
-    "asked to stop in the last validation": (bomb("on_validation_batch_start", 50, int(TERM)), lambda: None),
+    "asked to stop in the last validation": (bomb("on_validation_batch_start", 30, int(TERM)), lambda: None),
 }
 FAST = ("asked to stop in a validation",)
 

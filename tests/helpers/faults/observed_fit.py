@@ -29,7 +29,7 @@ def shards() -> Path:
 
 @dataclass(frozen=True)
 class Fit:
-    """A run of 50 steps, or as ``settings`` say; see fit.yaml."""
+    """A run of 30 steps, or as ``settings`` say; see fit.yaml."""
 
     workers: int = 0
     ranks: int = 1

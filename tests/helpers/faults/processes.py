@@ -44,7 +44,7 @@ class Command:
         arguments = [str(argument) for argument in arguments]
         if ranks > 1 and arguments[0] not in ("evaluate", "sweep"):  # these have no Trainer: processes share the folder
             arguments += ["--trainer.strategy=ddp", f"--trainer.devices={ranks}", "--trainer.accelerator=cpu"]
-        port = str(_free_port())
+        port = str(free_port())
         log.parent.mkdir(parents=True, exist_ok=True)
         self.logs = [log.with_name(f"{log.stem}-rank{rank}{log.suffix}" if rank else log.name) for rank in range(ranks)]
         self.processes = []
@@ -119,7 +119,8 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before
     main(arguments)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
