@@ -19,7 +19,7 @@ class AdapterExport(L.Callback):
     """Writes the adapter file at the end of training and, by choice, on the way there.
 
     With :class:`AdapterEMA` among the callbacks the file holds the average. Its metadata say which (``weights`` is
-    ``ema`` or ``trained``), ``step`` and ``epoch``, beside what the module notes (``backbone``, ...). The file is
+    ``ema`` or ``trained``), ``step`` and ``epoch``, in addition to what the module notes (``backbone``, ...). The file is
     replaced atomically, and never by weights that are not finite. A fast development run writes none.
 
     Args:

@@ -61,13 +61,13 @@ class Throughput(L.Callback):
         if steps == 0 or trainer.global_step % log_every_n_steps(trainer):
             return
         clips_per_second = self._clips / self._seconds
-        figures = {
+        rates = {
             "steps_per_second": steps / self._seconds,
             "clips_per_second": clips_per_second,
             "audio_hours_per_hour": clips_per_second * pl_module.backbone.window_seconds,
             "data_wait": self._waited / self._seconds,
         }
         if pl_module.device.type == "cuda":
-            figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
-        pl_module.log_dict({f"throughput/{name}": value for name, value in figures.items()}, batch_size=1)
+            rates["peak_memory_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+        pl_module.log_dict({f"throughput/{name}": value for name, value in rates.items()}, batch_size=1)
         self._restart(trainer)

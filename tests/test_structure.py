@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -115,6 +116,23 @@ def test_no_room_is_crowded():
         for folder in [ROOT / package, *(ROOT / package).rglob("*/")]:
             files = [file for file in folder.glob("*.py") if file.stem not in ("__init__", "conftest")]
             assert len(files) <= MOST_FILES, f"{folder} holds {len(files)} files"
+
+
+def test_every_module_has_a_docstring():
+    for path in MODULES:
+        assert ast.get_docstring(ast.parse((ROOT / path).read_text())) or path.stem == "__init__", path
+
+
+def test_configs_name_classes_that_a_package_exports():
+    named = {
+        (file.relative_to(ROOT), *found.rsplit(".", 1))
+        for file in (ROOT / "configs").rglob("*.yaml")
+        for found in re.findall(r"class_path: *([\w.]+)", file.read_text())
+        if found.split(".")[0] in PACKAGES
+    }
+    assert len(named) > 20
+    for file, package, name in named:
+        assert name in importlib.import_module(package).__all__, (file, package, name)
 
 
 def test_no_test_imports_another():

@@ -69,7 +69,7 @@ class AudioPromptAdapter(Adapter):
 
     @property
     def is_untrained(self) -> bool:
-        """Whether the weights are still the copied initialisation."""
+        """Whether the weights are still the copied initialization."""
         return self.digest() == self._initial_digest
 
     def save(self, path: str | os.PathLike, **metadata: object) -> None:

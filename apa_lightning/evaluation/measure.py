@@ -69,7 +69,10 @@ class Measured:
     def load(cls, path: Path) -> "Measured":
         """What is kept in a file; nothing if there is no such file, or if it is not whole."""
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with (
+                open(path, "rb") as file,
+                np.load(file, allow_pickle=False) as found,
+            ):  # np.load leaves a torn file open
                 embeddings = {name: found[name] for name in found.files if name != "scores"}
                 return cls(json.loads(str(found["scores"])), embeddings)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):

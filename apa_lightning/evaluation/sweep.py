@@ -56,7 +56,7 @@ class Point:
 
 
 class Correlation(NamedTuple):
-    """Spearman's rank correlation of a knob with a figure over edits, its 95 % interval over sources."""
+    """Spearman's rank correlation of a knob with a metric over edits, its 95 % interval over sources."""
 
     family: str
     knob: str
@@ -240,7 +240,7 @@ def varied(rows: Sequence[EvaluationRow], task: str, knob: str, family: str = "a
 
 
 def correlations(rows: Sequence[EvaluationRow], task: str, seed: int = 0) -> list[Correlation]:
-    """Spearman's correlation of each knob that was varied with each figure that was measured, floors left out."""
+    """Spearman's correlation of each knob that was varied with each metric that was measured, floors left out."""
     found = []
     for family, knobs in FAMILIES.items():
         for knob in knobs:

@@ -30,10 +30,10 @@ def chroma_cosine(first: np.ndarray, second: np.ndarray) -> float:
     frames = min(first.shape[1], second.shape[1])
     first, second = first[:, :frames].astype(np.float64), second[:, :frames].astype(np.float64)
     norms = np.linalg.norm(first, axis=0), np.linalg.norm(second, axis=0)
-    heard = (norms[0] > 0) | (norms[1] > 0)
+    sounding = (norms[0] > 0) | (norms[1] > 0)
     product = norms[0] * norms[1]
     cosines = np.divide((first * second).sum(axis=0), product, out=np.zeros(frames), where=product > 0)
-    return float(cosines[heard].mean()) if heard.any() else float("nan")
+    return float(cosines[sounding].mean()) if sounding.any() else float("nan")
 
 
 class ChromaSimilarity(EditMetric):
@@ -41,7 +41,7 @@ class ChromaSimilarity(EditMetric):
 
     Source: the evaluation of AP-Adapter (arXiv 2407.16564), computed with librosa's ``chroma_cqt`` (7 octaves from C1,
     tuning estimated per clip). 1 is the same harmony and melody; *different* real recordings reach about 0.45 to 0.52
-    and white noise even 0.68, so a figure is only readable next to that of shuffled pairs.
+    and white noise even 0.68, so a score is only readable next to that of shuffled pairs.
     """
 
     name = "chroma"

@@ -128,7 +128,7 @@ class ClapEmbedder:
 
     @torch.no_grad()
     def audio_windows(self, waveform: Tensor, sample_rate: int, hop_s: float = 1.0) -> Tensor:
-        """Embeddings (N, D) of the windows of one waveform (S,) that begin every ``hop_s`` seconds, on the CPU.
+        """Embeddings (N, D) of the windows of one waveform (S,) that start every ``hop_s`` seconds, on the CPU.
 
         Only whole windows count; a clip that is no longer than one gives one.
         """

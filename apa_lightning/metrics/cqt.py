@@ -46,8 +46,8 @@ def cqt_correlation(edited: np.ndarray, source: np.ndarray) -> float:
     """
     frames = min(len(edited), len(source))
     edited, source = edited[:frames], source[:frames]
-    heard = ~(np.isnan(edited) | np.isnan(source))
-    return pearson(edited[heard], source[heard])
+    known = ~(np.isnan(edited) | np.isnan(source))
+    return pearson(edited[known], source[known])
 
 
 class CqtCorrelation(EditMetric):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -88,9 +89,9 @@ class EditMetric(Metric):
         for name in ("clips", "skipped"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
+    @abstractmethod
     def score(self, edit: EditedClip) -> float:
         """The score of one edit; NaN where it is not defined."""
-        raise NotImplementedError
 
     def connect(self, encoders: Encoders) -> None:
         """Take what is known only when the backbone is loaded."""

@@ -65,7 +65,7 @@ class OnsetF1(EditMetric):
     """F-measure of the edit's onsets against the source's, averaged over clips.
 
     Source: mir_eval (Raffel et al., 2014), the onset task of MIREX with its 50 ms. The source's onsets are estimates too:
-    the figure says whether one detector finds the same in both recordings.
+    the score says whether one detector finds the same in both recordings.
     """
 
     name = "onset_f1"

@@ -1,5 +1,6 @@
 """Means with 95 % intervals, from bootstrap resampling of clips or of whole sources."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,14 +34,18 @@ def resampled(statistic: Callable[[np.ndarray], np.ndarray], count: int, seed: i
     mean = float(statistic(everything))
     if count < 2:
         return Interval(mean, mean, mean)
-    found = stats.bootstrap(
-        (everything,),
-        lambda numbers, axis: statistic(np.moveaxis(numbers, axis, -1)),
-        n_resamples=draws,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", stats.DegenerateDataWarning
+        )  # about its own interval, where a draw has no value
+        found = stats.bootstrap(
+            (everything,),
+            lambda numbers, axis: statistic(np.moveaxis(numbers, axis, -1)),
+            n_resamples=draws,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     low, high = np.nanpercentile(found.bootstrap_distribution, [2.5, 97.5])
     return Interval(mean, float(low), float(high))
 

@@ -20,7 +20,7 @@ def window_starts(length: int, window: int, overlap: int) -> list[int]:
 def window_weights(length: int, window: int, starts: list[int]) -> Tensor:
     """Cross-fade weights (len(starts), window) that sum to one at every frame of ``length``.
 
-    Each ramp spans the window's actual overlap with its neighbour, so that no window's edge is heard.
+    Each ramp spans the window's actual overlap with its neighbour, so that the edges of windows are inaudible.
     """
     position = torch.arange(window, dtype=torch.float32)
     weights = torch.ones(len(starts), window)

@@ -22,7 +22,7 @@ PACKAGES = ("apa_lightning", "torch", "lightning", "diffusers", "transformers", 
 
 
 class RunHistory(L.Callback):
-    """Appends to ``history.jsonl`` in the run's folder, beside ``config.yaml`` and the quarantine reports.
+    """Appends to ``history.jsonl`` in the run's folder, next to ``config.yaml`` and the quarantine reports.
 
     A line ``start`` holds the time, step, checkpoint it continues from, command, machine, processes, versions, the state of
     the code (git commit and changed files) and of the data (what the datamodule's ``describe`` says: shards, clips,

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class ValidationEdits:
         return results
 
 
-class EditsCallback(L.Callback):
+class EditsCallback(L.Callback, ABC):
     """Runs :meth:`on_edits` at the end of every ``every_n_validations``-th validation; the sanity check is left out.
 
     Args:
@@ -120,9 +121,9 @@ class EditsCallback(L.Callback):
         self.validations = 0
         self._edits = ValidationEdits(plan)
 
+    @abstractmethod
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         """Use the edits of this process; a subclass defines it."""
-        raise NotImplementedError
 
     def _due(self, trainer: L.Trainer) -> bool:
         if trainer.sanity_checking:

@@ -20,7 +20,7 @@ TITLE_WIDTH = 68  # characters that fit into a line
 
 
 def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title: str) -> np.ndarray:
-    """One panel per named waveform (S,) under each other, on one time axis and one colour scale.
+    """One panel per named waveform (S,) under each other, on one time axis and one color scale.
 
     Returns:
         RGB picture (H, W, 3), uint8.

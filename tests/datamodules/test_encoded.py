@@ -20,6 +20,7 @@ from datamodules import encoded_windows
 from datamodules.encoded import EncodedDataModule
 from datamodules.loading.readers import collate
 from datamodules.shards.index import read_index
+from datamodules.shards.quarantine import QuarantineWarning
 
 WINDOW = 81_920
 
@@ -164,5 +165,5 @@ def test_mistakes_are_named(shards, tmp_path):
     with pytest.raises(InputError, match=r"train_shards: https://x/a.tar is not local"):
         EncodedDataModule(pocket_folder(), "https://x/a.tar", None, tmp_path).prepare_data()
     broken = plain_tar(tmp_path / "train-000009.tar", [("a.flac", b"no sound"), sample("a")[1]])
-    with pytest.raises(InputError, match="broken"):
+    with pytest.warns(QuarantineWarning, match="unusable audio"), pytest.raises(InputError, match="broken"):
         EncodedDataModule(pocket_folder(), str(broken), None, tmp_path / "cache").prepare_data()

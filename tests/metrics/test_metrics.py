@@ -101,6 +101,7 @@ def test_an_unusable_clip_is_skipped_counted_and_named(bad, why, clap, caplog):
     assert chroma_similarity.compute() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_sums_are_float32_and_as_exact_as_float64():
     """MPS has no float64."""
     metric = ChromaSimilarity()

@@ -169,6 +169,7 @@ def test_kad_without_a_figure():
 # --- metrics of audio -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("kind", METRICS)
 def test_metrics_equal_the_plain_functions(kind):
     metric = kind(Chunks())
@@ -191,6 +192,7 @@ def test_golden_values():
     assert fad_infinity(edited, reference).value == pytest.approx(0.43387, abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("kind", METRICS)
 def test_processes_agree_also_when_one_has_nothing(kind):
     """Each process's state meets the others', as torchmetrics gathers them under DDP."""

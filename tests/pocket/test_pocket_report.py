@@ -68,7 +68,8 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     stubs = {part: measure._replace(measure=stub(part)) for part, measure in report.MEASURES.items()}
     monkeypatch.setattr(report, "MEASURES", stubs)
     folder = pocket_folder()
-    run(folder, tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
+    with pytest.warns(UserWarning, match="clap: not measured on these 40 clips"):
+        run(folder, tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
     assert list(heard) == list(report.DEFAULT)
     used, clips, seed, pictures, real = heard["loa"]
     assert (used, seed, pictures, len(clips)) == (folder, 0, tmp_path / "report", 40)

@@ -1,6 +1,6 @@
 """The six findings of the paper (Sec. 5, Table 1 and Fig. 2) as verdicts from the rows of an evaluation.
 
-Transfer is how often the target is recognised where that was measured, else CLAP; fidelity is chroma similarity and
+Transfer is the share of edits whose target is recognized, where that was measured, else CLAP; fidelity is chroma similarity and
 melody accuracy. All differences are taken on the same edits; intervals are 95 % over resampled sources.
 """
 
@@ -19,7 +19,7 @@ from apa_lightning.utils.atomic_files import write_file
 SHOWN, NOT_SHOWN, OPPOSITE, NOT_MEASURED = "shown", "not shown", "the opposite is shown", "not measured"
 FIDELITY = ("chroma", "melody")
 #: What counts as no difference, or as well above: less than half of what lies between the adapter and SDEdit in the
-#: paper's Table 1 (CLAP 0.03, chroma 0.13); of the share recognised and of melody accuracy, a tenth.
+#: paper's Table 1 (CLAP 0.03, chroma 0.13); of the share recognized and of melody accuracy, a tenth.
 MARGINS = {"clap": 0.015, "recognised": 0.1, "chroma": 0.05, "melody": 0.1}
 FLAT_FROM = 3.5
 FILE = "findings.md"
@@ -27,7 +27,7 @@ FILE = "findings.md"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on: in words, its mean, what it says by itself, and the name of the figure."""
+    """What a verdict rests on: in words, its mean, what it says by itself, and the name of the metric."""
 
     what: str
     mean: Mean
@@ -37,7 +37,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: the statement, the rule of its verdict, the figures, and the verdict.
+    """One finding: the statement, the rule of its verdict, the evidence, and the verdict.
 
     ``remark`` says what was compared, or why nothing was.
     """
@@ -74,8 +74,8 @@ def _along(
     rows: Sequence[EvaluationRow], letter: str, statement: str, knob: str, sign: int, transfer: str, seed: int
 ) -> Finding:  # fmt: skip
     rule = (
-        f"For each edit a straight line through its figures over {'log2 of ' if knob == 'time_pooling' else ''}{knob}, "
-        "times the range of the knob. Shown: the intervals of transfer and of each fidelity figure lie on the stated "
+        f"For each edit a straight line through its scores over {'log2 of ' if knob == 'time_pooling' else ''}{knob}, "
+        "times the range of the knob. Shown: the intervals of transfer and of each fidelity metric lie on the stated "
         "side of 0. The opposite: all lie on the other side."
     )
     along = [row for task in tasks_of(rows) for row in varied(rows, task, knob)]
@@ -229,7 +229,7 @@ def _verdict(letter: str, statement: str, rule: str, evidence: Sequence[Evidence
 
 
 def _both_sides(letter: str, statement: str, rule: str, evidence: Sequence[Evidence], remark: str = "") -> Finding:
-    """:func:`_verdict`, of a statement that needs transfer and some figure of fidelity."""
+    """:func:`_verdict`, of a statement that needs transfer and a metric of fidelity."""
     sides = {part.metric in FIDELITY for part in evidence if part.says != NOT_MEASURED}
     if len(sides) < 2:
         return Finding(letter, statement, rule, NOT_MEASURED, tuple(evidence), "Needs transfer and fidelity measured.")
@@ -237,7 +237,7 @@ def _both_sides(letter: str, statement: str, rule: str, evidence: Sequence[Evide
 
 
 def as_text(found: Sequence[Finding]) -> str:
-    """One line per finding and one per figure, for the console."""
+    """One line per finding and one per piece of evidence, for the console."""
     lines = []
     for finding in found:
         lines.append(f"({finding.letter}) {finding.statement} -> {finding.verdict.upper()}")
@@ -262,7 +262,7 @@ def write_findings(folder: Path, rows: Sequence[EvaluationRow], seed: int = 0) -
         parts.append(f"## ({finding.letter}) {finding.statement}\n\n**{finding.verdict}**. Rule: {finding.rule}")
         parts += [finding.remark] if finding.remark else []
         if finding.evidence:
-            lines = ["| figure | mean [95 % interval] | by itself |", "|---|---|---|"]
+            lines = ["| evidence | mean [95 % interval] | by itself |", "|---|---|---|"]
             lines += [f"| {part.what} | {figure(part.mean)} | {part.says} |" for part in finding.evidence]
             parts.append("\n".join(lines))
     write_file(folder / FILE, "\n\n".join(parts) + "\n")

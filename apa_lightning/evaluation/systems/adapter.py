@@ -81,7 +81,7 @@ class SDEdit(TextOnly):
     """The paper's baseline AudioLDM2-SDEdit: text alone, from the recording under noise at 0.75 of the schedule."""
 
     name = "sdedit"
-    description = "AudioLDM2-SDEdit: text alone, begun from the recording under noise at 0.75 of the schedule"
+    description = "AudioLDM2-SDEdit: text alone, started from the recording under noise at 0.75 of the schedule"
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {**super().settings(values), "strength": 0.75, **self.fixed}

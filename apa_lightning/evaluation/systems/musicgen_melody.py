@@ -77,10 +77,10 @@ class MusicGenMelody(System):
         source = Recording.load(request.audio, request.region)
         codec = model.config.audio_encoder
         wanted = len(source.waveform) / source.sample_rate * codec.frame_rate
-        heard = processor.feature_extractor.sampling_rate
+        rate = processor.feature_extractor.sampling_rate
         inputs = processor(
-            audio=resample(source.waveform, source.sample_rate, heard).numpy(),
-            sampling_rate=heard,
+            audio=resample(source.waveform, source.sample_rate, rate).numpy(),
+            sampling_rate=rate,
             text=[request.prompt],
             padding=True,
             return_tensors="pt",

@@ -1,5 +1,6 @@
 """The base of systems: one way to turn requests into results, compared with others on the same sources, prompts and seeds."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class SystemRequest(EditRequest):
         return (self.system, *super().batch_key)
 
 
-class System:
+class System(ABC):
     """One way to edit. A new one is a subclass in a file of its own and a line in ``systems/__init__.py``.
 
     Attributes:
@@ -48,13 +49,13 @@ class System:
         """What else decides the result, such as another model's name."""
         return {}
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  most systems have nothing to refuse
         """Refuse before any edit what would fail later.
 
         Raises:
             InputError: a model that cannot be found, for example.
         """
 
+    @abstractmethod
     def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
         """The results of requests that share their knobs and length, in their order."""
-        raise NotImplementedError

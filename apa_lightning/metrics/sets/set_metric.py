@@ -2,6 +2,7 @@
 
 import logging
 import math
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -92,9 +93,9 @@ class SetMetric(Metric):
         self.reset()
 
     @staticmethod
+    @abstractmethod
     def distance(edited: Tensor, reference: Tensor) -> SetScore:
         """The distance between embeddings (N, D) and (M, D), with the reason where there is none."""
-        raise NotImplementedError
 
     def connect(self, encoders: Encoders) -> None:
         """Take the run's embedding, unless the metric has its own."""

@@ -110,6 +110,7 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before
     # What is said goes there, and not to pytest's ears.
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     logging.getLogger().handlers.clear()
+    warnings.resetwarnings()  # pytest makes errors of them
     warnings.showwarning = lambda *about, **_: print(warnings.formatwarning(*about[:4]), file=sys.stderr)
     os.chdir(ROOT)
     os.environ |= {"HF_HUB_OFFLINE": "1", **environment}
