@@ -204,12 +204,12 @@ class AudioPromptModule(L.LightningModule):
         for omega in self.pooling_rates.rates:
             loa = audio_tokens(grid, keep, omega)
             for kind, tokens in (("matched", loa), ("shuffled", loa.roll(1, dims=0))):
+                metric = self.validation_losses[f"{kind}_omega_{omega}"]
                 if kind == "shuffled" and len(loa) == 1:
+                    metric.update(0.0, 0)  # of no weight: there is no other clip
                     continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
-                self.validation_losses[f"{kind}_omega_{omega}"].update(
-                    self._losses(latents, text, tokens, draw)[0].mean(), len(loa)
-                )
+                metric.update(self._losses(latents, text, tokens, draw)[0].mean(), len(loa))
 
     def on_validation_epoch_end(self) -> None:
         # Metrics of their own rather than log_dict in the step: there a process whose batches lack a key would leave the

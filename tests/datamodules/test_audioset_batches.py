@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,7 @@ def test_too_few_validation_clips_for_the_ranks_is_said(folder: Path) -> None:
 
 def fit_on_rank(rank: int, port: int, folder: Path, out: Path, layouts: list[dict]) -> None:
     """Fit and validate with each layout as one of two real ranks, and write down what came."""
+    warnings.resetwarnings()  # pytest makes errors of them
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     found = []
     for options in layouts:

@@ -14,6 +14,7 @@ def fault(number: int, reason: str = "unusable audio", kept: bool = False) -> Fa
     return Fault("a.tar", f"k{number}", reason, "why", kept)
 
 
+@pytest.mark.filterwarnings("ignore::datamodules.shards.quarantine.QuarantineWarning")  # pytest.warns repeats others
 def test_each_fault_is_one_line_of_the_report(tmp_path: Path) -> None:
     quarantine = Quarantine("train", 0.5, tmp_path / "logs", rank=1)
     assert not (tmp_path / "logs").exists()
