@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 
 from apa_lightning.audio import save_audio
@@ -18,20 +19,21 @@ from datamodules.shards.samples import Fault
 from datamodules.shards.urls import EMBEDDED, expand_shards, is_local
 
 SECONDS, RATE = 30.0, 16_000
-"""At most so much of a shard's clip is taken, at this sample rate."""
+"""Longest part of a shard's clip that is used, and its sample rate."""
 EMBEDDED_SET = EMBEDDED / "evaluation" / "evaluation-000000.tar"
 
 
 def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str, list[Source]]:
-    """The set's name and its recordings.
+    """Return the set's name and its recordings.
 
     Args:
         sources: ``embedded``, a folder, or shards (a path, wildcard or brace expression of tar files).
-        instruments: CSV with the columns ``file`` and ``instrument``, for a folder whose files are not named by theirs.
-        output: the evaluation's folder; clips of shards are unpacked into it.
+        instruments: CSV with the columns ``file`` and ``instrument``, for a folder whose files are named otherwise.
+        output: Folder of the evaluation; clips of shards are unpacked into it.
 
     Raises:
-        FileNotFoundError, InputError: no such folder or shards, nothing in them, or a recording whose instrument is not known.
+        FileNotFoundError: If there is no such folder or shard.
+        InputError: If it holds no recording, or one whose instrument is not known.
     """
     if sources == "embedded":
         return "embedded", _of_shards([EMBEDDED_SET], output)
@@ -39,9 +41,9 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
         return folder.resolve().name, _of_folder(folder, instruments)
     if not any(part.endswith(".tar") for part in re.split(r"[{},]", sources)):
         raise FileNotFoundError(
-            f"sources: {sources} is no folder. Give a folder of recordings, shards (*.tar), or embedded."
+            f"sources: {sources} is not a folder. Give a folder of recordings, shards (*.tar), or embedded."
         )
-    urls = expand_shards("sources", sources, True, "validation")  # a command is none of these
+    urls = expand_shards("sources", sources, True, "validation")  # commands are refused below
     if remote := [url for url in urls if not is_local(url)]:
         raise InputError(f"sources: {remote[0]} is not local. Download it and give its path.")
     return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)
@@ -68,13 +70,13 @@ def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
             else "Name files like piano_0.wav, or give instruments CSV with the columns file and instrument."
         )
         raise InputError(f"sources: the instrument of {', '.join(unknown[:5])} in {folder} is not known. {way}")
-    if twice := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:
-        raise InputError(f"sources: {', '.join(sorted(twice))} is there with two suffixes; keep one of each.")
+    if twice := sorted(name for name, count in Counter(one.name for one in found).items() if count > 1):
+        raise InputError(f"sources: {', '.join(twice)} is there with two suffixes; keep one of each.")
     return found
 
 
 def _instrument_of(path: Path) -> str:
-    """The instrument, such as "acoustic guitar" of acoustic_guitar_0.wav; empty where the name has no word."""
+    """The instrument in a name, such as "acoustic guitar" of acoustic_guitar_0.wav; empty where it has no word."""
     words = re.sub(r"[\s_-]*\d+$", "", path.stem).replace("_", " ").strip()
     return words if re.search(r"[^\W\d]", words) else ""
 
@@ -93,13 +95,13 @@ def _read_instruments(path: Path) -> dict[str, str]:
 
 
 def _of_shards(shards: list[Path], output: Path) -> list[Source]:
-    """Solos of the shards, as files of their own: predict reads files, and whoever listens wants them too."""
+    """Unpack the solos of the shards to files: predict reads files, and listeners want them too."""
     table = SampleTable(shards)
     digest = hashlib.sha256(b"".join(table.group(i).audio.sha256.encode() for i in range(len(table)))).hexdigest()
     folder = output / "sources" / digest[:12]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder.with_suffix(".lock")):  # each process of a run comes here
+        with file_lock(folder.with_suffix(".lock")):  # each process of a run does this
             remove_leftovers(folder)
             found, faults = _unpack(table, folder)
     except OSError as error:
@@ -115,18 +117,18 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
 
 
 def _unpack(table: SampleTable, folder: Path) -> tuple[list[Source], list[Fault]]:
-    """The clips that name an instrument, as files in ``folder``, and those that cannot be read."""
+    """Write the clips that name an instrument as files into ``folder``; also return the faults of those that are broken."""
     clips = IndexedShards(table, ExampleDecoder(SECONDS, RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
     found: list[Source] = []
     faults = list(table.faults)
-    for i in range(len(table)):
-        fetched = clips[i]
+    counts: Counter[str] = Counter()
+    for fetched in map(clips.__getitem__, range(len(table))):
         faults += fetched.faults
         example = fetched.example
         if example is None or not (instrument := str(example["metadata"].get("instrument", ""))):
             continue
-        count = sum(one.instrument == instrument for one in found)
-        name = f"{instrument.replace(' ', '_')}_{count}"
+        name = f"{instrument.replace(' ', '_')}_{counts[instrument]}"
+        counts[instrument] += 1
         path = folder / f"{name}.wav"
         if not path.is_file():
             save_audio(path, example["waveform"][: example["num_samples"]], RATE)
@@ -135,18 +137,17 @@ def _unpack(table: SampleTable, folder: Path) -> tuple[list[Source], list[Fault]
 
 
 def chosen(sources: list[Source], most: int | None, tasks: list[Task]) -> list[Source]:
-    """At most ``most`` sources, instruments in turn; those whose instrument is a target of a task first.
+    """Choose at most ``most`` sources, instruments in turn; those whose instrument is a target of a task come first.
 
     Raises:
-        InputError: ``most`` is below 1.
+        InputError: If ``most`` is below 1.
     """
     if most is not None and most < 1:
         raise InputError(f"num_sources: {most}; give 1 or more, or null for all.")
     known = {target for task in tasks for target in task.targets}
-    turns: dict[str, int] = {}
+    turns: Counter[str] = Counter()
     ranked = []
     for source in sources:
-        turns[source.instrument] = turn = turns.get(source.instrument, -1) + 1
-        ranked.append((turn, source.instrument not in known, source))
-    order = sorted(ranked, key=lambda entry: entry[:2])
-    return [source for *_, source in order[: len(order) if most is None else most]]
+        ranked.append((turns[source.instrument], source.instrument not in known, source))
+        turns[source.instrument] += 1
+    return [source for *_, source in sorted(ranked, key=lambda entry: entry[:2])[:most]]

@@ -20,7 +20,6 @@ from datamodules.prepare.clip_names import Clip, count_suffixes, match_clips
 from datamodules.prepare.shard_run import Problem, ShardRun
 from datamodules.prepare.workers import in_order
 from datamodules.ranges import check_range
-from datamodules.shards.index import AUDIO_EXTENSIONS
 from datamodules.shards.writer import ShardWriter
 
 _LONGEST = 1.5  # times its segment; a longer clip is most likely the whole video
@@ -146,7 +145,7 @@ def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
     if other := [clip.path for clip in matched if clip.path is not None]:
         return (
             f"{text} in a format that is read. {len(other):,} are there in another format ({count_suffixes(other)}), "
-            f"such as '{other[0].name}': convert them to {', '.join(AUDIO_EXTENSIONS)}, for example with ffmpeg."
+            f"such as '{other[0].name}': convert them to FLAC or WAV, for example with ffmpeg."
         )
     held = count_suffixes(name for *_, names in os.walk(clips) for name in names) or "no files"
     return (

@@ -160,5 +160,5 @@ def _to_clip(match: _Match | None, reason: str) -> Clip:
     if match.rival is not None:
         return Clip(None, "missing", f"'{match.path.name}' and '{match.rival.name}' both fit; keep one of them")
     if match.fit.unread:
-        return Clip(match.path, "convert", f"it is there; convert it to one of {', '.join(AUDIO_EXTENSIONS)}")
+        return Clip(match.path, "convert", "it is there; convert it to FLAC or WAV")
     return Clip(match.path)

@@ -270,7 +270,7 @@ def test_findings_have_a_verdict_each(songs, adapter, capsys):
 
 BAD = {
     "no task": (["--data.tasks=[]"], "a task"),
-    "no folder": (["--data.sources=nowhere"], "no folder"),
+    "no folder": (["--data.sources=nowhere"], "not a folder"),
     "empty folder": (["--data.sources=empty"], "holds no"),
     "unknown instrument": (["--data.sources=numbers"], "is not known"),
     "silence": (["--data.sources=silent"], "silence"),
@@ -288,7 +288,7 @@ BAD = {
     "no VGGish": (["--data.embedding=vggish"], "vggish-10086976.pth"),
     "unknown embedding": (["--data.embedding=mert"], "mert"),
     "no CLAP": (["--data.clap=songs"], "clap"),
-    "no reference": (["--data.reference=nowhere"], "no folder"),
+    "no reference": (["--data.reference=nowhere"], "not a folder"),
     "a folder of predict's": (["--data.folder=songs"], "folder"),
     "no device": (["--device=cuda:99"], "--device"),
     "no adapter": (["--model.adapter=null"], "--model.adapter"),

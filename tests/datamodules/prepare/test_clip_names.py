@@ -72,7 +72,7 @@ def test_other_names_are_not_taken(tmp_path: Path, name: str) -> None:
 )  # fmt: skip
 def test_a_right_name_in_another_format_is_to_be_converted(tmp_path: Path, name: str) -> None:
     assert names(tmp_path, [SEGMENT], name) == [(name, "convert")]
-    assert "convert it to one of flac, wav" in match_clips([SEGMENT], tmp_path)[0].detail
+    assert "convert it to FLAC or WAV" in match_clips([SEGMENT], tmp_path)[0].detail
     assert names(tmp_path, [SEGMENT], f"{ID}.wav") == [(f"{ID}.wav", "found")]  # a format that is read comes first
 
 
