@@ -28,7 +28,7 @@ class SampleOrder:
         """Return (number of the permutation, sample) at `position` of an epoch."""
         number, place = divmod(epoch * self.samples_per_epoch + position, self.samples)
         if number not in self._drawn:
-            self._drawn = {k: v for k, v in self._drawn.items() if k == number - 1}  # neighbours are enough
+            self._drawn = {k: v for k, v in self._drawn.items() if k == number - 1}  # neighbors are enough
             self._drawn[number] = torch.randperm(self.samples, generator=generator_for(self.seed, "order", number))
         return number, int(self._drawn[number][place])
 

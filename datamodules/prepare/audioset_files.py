@@ -24,7 +24,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video with its labels (machine ids such as `/m/04rlf`); times in seconds."""
+    """A part of a video with its labels (machine ids such as `/m/04rlf`); times in seconds."""
 
     ytid: str
     start: float
@@ -100,7 +100,7 @@ def _to_segment(row: Sequence[str], columns: Sequence[int]) -> Segment:
     except ValueError:
         raise ValueError(f"'{start}' and '{end}' must be times in seconds") from None
     if not (math.isfinite(first) and math.isfinite(last) and 0 <= first < last):
-        raise ValueError(f"from {start} to {end} s is not a stretch of time")
+        raise ValueError(f"from {start} to {end} s is not a span of time")
     mids = tuple(split_labels(labels))
     if not mids:
         raise ValueError("no labels")
@@ -108,7 +108,7 @@ def _to_segment(row: Sequence[str], columns: Sequence[int]) -> Segment:
 
 
 def read_class_labels(path: Path) -> dict[str, str]:
-    """Read `class_labels_indices.csv` (index, mid, display_name; names may hold commas): mid -> name.
+    """Read `class_labels_indices.csv` (index, mid, display_name) to names by mid.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -141,7 +141,7 @@ class Ontology:
             raise InputError(f"'{path}' is not AudioSet's ontology.json: {error}.") from None
 
     def branch(self, name: str) -> set[str]:
-        """The ids of a node, given by name or id, and of all nodes below it."""
+        """Return the ids of a node, given by name or id, and of all nodes below it."""
         (root,) = find_labels([name], self.names, "--branch")
         found: set[str] = set()
         waiting = [root]
@@ -154,7 +154,7 @@ class Ontology:
 
 
 def find_labels(wanted: Iterable[str], names: dict[str, str], option: str) -> list[str]:
-    """The ids of labels given by id or display name, whatever the case.
+    """Find the ids of labels that are given by id or display name, in any case.
 
     Raises:
         InputError: If there is no such label; similar ones are named.
