@@ -4,7 +4,7 @@ Every metric is a plain function for one clip or pair and an object, an :class:`
 objects are torchmetrics; a configuration chooses them by class path under ``metrics:``.
 """
 
-from apa_lightning.metrics.chroma import ChromaSimilarity, chroma, chroma_cosine
+from apa_lightning.metrics.chroma import ChromaSimilarity, chroma, chroma_cosine, chroma_similarity
 from apa_lightning.metrics.clap_scores import (
     ClapScore,
     DeltaClap,
@@ -53,6 +53,7 @@ __all__ = [
     "beats",
     "chroma",
     "chroma_cosine",
+    "chroma_similarity",
     "clap_score",
     "cqt_correlation",
     "delta_clap",

@@ -37,13 +37,14 @@ class Clip:
                 f"waveform: has shape {tuple(waveform.shape)}; give mono clips (S,), or a batch of them (B, S)."
             )
         self.waveform, self.sample_rate = waveform, sample_rate
-        self._features: dict[Callable, object] = {}
+        self._features: dict[tuple, object] = {}
 
-    def feature(self, function: Callable[[Tensor, int], Feature]) -> Feature:
-        """``function(waveform, sample_rate)``, computed at the first call with this function and kept."""
-        if function not in self._features:
-            self._features[function] = function(self.waveform, self.sample_rate)
-        return self._features[function]  # type: ignore[return-value]
+    def feature(self, function: Callable[..., Feature], *arguments: Hashable) -> Feature:
+        """``function(waveform, sample_rate, *arguments)``, computed at the first such call and kept."""
+        key = (function, *arguments)
+        if key not in self._features:
+            self._features[key] = function(self.waveform, self.sample_rate, *arguments)
+        return self._features[key]  # type: ignore[return-value]
 
     @cached_property
     def problem(self) -> str:

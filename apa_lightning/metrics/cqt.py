@@ -2,14 +2,14 @@
 
 import warnings
 
-import librosa
 import numpy as np
 from torch import Tensor
 
-from apa_lightning.audio import resample
 from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.correlation import pearson
 from apa_lightning.metrics.edit_metric import EditMetric
+from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.librosa_parts import librosa_part
 
 CQT_RATE, CQT_HOP, CQT_BINS = 16_000, 512, 72
 LOWEST_NOTE = "C2"  # six octaves of semitones: up to C8, 4,186 Hz
@@ -22,15 +22,15 @@ def top_cqt(waveform: Tensor, sample_rate: int) -> np.ndarray:
     Returns:
         (N,) of floats; NaN for a frame that is 60 dB or more below the clip's loudest.
     """
-    samples = resample(waveform.detach().float().cpu(), sample_rate, CQT_RATE).numpy()
+    core, samples = librosa_part("core"), samples_at(CQT_RATE, waveform, sample_rate)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=.* is too large")  # the lowest octaves of clips below 3 s
         spectrum = np.abs(
-            librosa.cqt(
+            core.cqt(
                 samples,
                 sr=CQT_RATE,
                 hop_length=CQT_HOP,
-                fmin=float(librosa.note_to_hz(LOWEST_NOTE)),
+                fmin=float(core.note_to_hz(LOWEST_NOTE)),
                 n_bins=CQT_BINS,
                 tuning=0.0,
             )

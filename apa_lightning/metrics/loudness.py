@@ -1,14 +1,14 @@
 """Correlation of the dynamics: the loudness curve of an edit against that of its source."""
 
-import librosa
 import numpy as np
 from scipy.signal import savgol_filter
 from torch import Tensor
 
-from apa_lightning.audio import resample
 from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.correlation import pearson
 from apa_lightning.metrics.edit_metric import EditMetric
+from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.librosa_parts import librosa_part
 
 LOUDNESS_RATE, LOUDNESS_HOP, LOUDNESS_WINDOW = 16_000, 512, 2048
 SMOOTHING, _DEGREE = 31, 3  # frames (about 1 s), and the polynomial's degree
@@ -22,11 +22,13 @@ def loudness(waveform: Tensor, sample_rate: int) -> np.ndarray:
     RMS of 128 ms windows, no lower than 80 dB below the loudest, smoothed by a Savitzky-Golay filter over 1 s. Empty for a
     clip that is shorter than the filter.
     """
-    samples = resample(waveform.detach().float().cpu(), sample_rate, LOUDNESS_RATE).numpy()
+    samples = samples_at(LOUDNESS_RATE, waveform, sample_rate)
     if len(samples) < LOUDNESS_WINDOW + (SMOOTHING - 1) * LOUDNESS_HOP:
         return np.zeros(0)
-    level = librosa.feature.rms(y=samples, frame_length=LOUDNESS_WINDOW, hop_length=LOUDNESS_HOP, center=False)[0]
-    return savgol_filter(librosa.amplitude_to_db(level, amin=1e-7, top_db=FLOOR_DB), SMOOTHING, _DEGREE)
+    level = librosa_part("feature").rms(y=samples, frame_length=LOUDNESS_WINDOW, hop_length=LOUDNESS_HOP, center=False)[
+        0
+    ]
+    return savgol_filter(librosa_part("core").amplitude_to_db(level, amin=1e-7, top_db=FLOOR_DB), SMOOTHING, _DEGREE)
 
 
 def loudness_correlation(edited: np.ndarray, source: np.ndarray) -> float:

@@ -1,13 +1,13 @@
 """Pitch accuracy: the pitch of single voices, and how much of one recording's pitch another one has."""
 
-import librosa
 import numpy as np
 from mir_eval.melody import hz2cents, raw_chroma_accuracy
 from torch import Tensor
 
-from apa_lightning.audio import resample
 from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.edit_metric import EditMetric
+from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.librosa_parts import librosa_part
 
 PITCH_RATE, PITCH_HOP, PITCH_WINDOW = 16_000, 512, 2048
 LOWEST, HIGHEST = 65.4, 2093.0  # Hz: C2 to C7
@@ -16,9 +16,8 @@ _RESOLUTION = 0.2  # semitones; finer is slower and no better within a tolerance
 
 def pitch(waveform: Tensor, sample_rate: int) -> np.ndarray:
     """Fundamental frequency in Hz (N,) of a waveform (S,), one frame per 32 ms, 0 where there is no pitch: librosa's pYIN."""
-    samples = resample(waveform.detach().float().cpu(), sample_rate, PITCH_RATE).numpy()
-    frequency, voiced, _ = librosa.pyin(
-        samples,
+    frequency, voiced, _ = librosa_part("core").pyin(
+        samples_at(PITCH_RATE, waveform, sample_rate),
         fmin=LOWEST,
         fmax=HIGHEST,
         sr=PITCH_RATE,

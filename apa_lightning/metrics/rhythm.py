@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-import librosa
 import mir_eval
 import numpy as np
 from torch import Tensor
 
-from apa_lightning.audio import resample
 from apa_lightning.metrics.comparison import EditedClip
 from apa_lightning.metrics.edit_metric import EditMetric
+from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.librosa_parts import librosa_part
 
 RHYTHM_RATE = 22_050  # librosa's own: its detectors are tuned for it, one frame per 23 ms
 ONSET_WINDOW, BEAT_WINDOW = 0.05, 0.07  # s either side
@@ -28,14 +28,16 @@ class Events(NamedTuple):
 
 def onsets(waveform: Tensor, sample_rate: int) -> Events:
     """Onsets of a waveform (S,): librosa's ``onset_detect`` with its defaults."""
-    samples = _samples(waveform, sample_rate)
-    return Events(librosa.onset.onset_detect(y=samples, sr=RHYTHM_RATE, units="time"), len(waveform) / sample_rate)
+    samples = samples_at(RHYTHM_RATE, waveform, sample_rate)
+    times = librosa_part("onset").onset_detect(y=samples, sr=RHYTHM_RATE, units="time")
+    return Events(times, len(waveform) / sample_rate)
 
 
 def beats(waveform: Tensor, sample_rate: int) -> Events:
     """Beats of a waveform (S,): librosa's ``beat_track`` (Ellis, 2007) with its defaults."""
-    samples = _samples(waveform, sample_rate)
-    return Events(librosa.beat.beat_track(y=samples, sr=RHYTHM_RATE, units="time")[1], len(waveform) / sample_rate)
+    samples = samples_at(RHYTHM_RATE, waveform, sample_rate)
+    times = librosa_part("beat").beat_track(y=samples, sr=RHYTHM_RATE, units="time")[1]
+    return Events(times, len(waveform) / sample_rate)
 
 
 def onset_f1(edited: Events, source: Events) -> float:
@@ -89,10 +91,6 @@ class BeatF1(EditMetric):
     def score(self, edit: EditedClip) -> float:
         """:func:`beat_f1` of edit and source."""
         return beat_f1(edit.edited.feature(beats), edit.source.feature(beats))
-
-
-def _samples(waveform: Tensor, sample_rate: int) -> np.ndarray:
-    return resample(waveform.detach().float().cpu(), sample_rate, RHYTHM_RATE).numpy()
 
 
 def _common(edited: Events, source: Events) -> tuple[np.ndarray, np.ndarray]:

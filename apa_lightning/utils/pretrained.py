@@ -77,7 +77,8 @@ def no_progress_bars() -> Iterator[None]:
 def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
     """Load a model whose every weight comes from the files.
 
-    By themselves, diffusers and transformers initialize the weights that a file lacks at random and only warn.
+    By themselves, diffusers and transformers initialize the weights that a file lacks at random and only warn. Files of a
+    variant (``model.fp16.safetensors``) are read where there are no others.
 
     Args:
         kind: Class of diffusers or transformers with ``from_pretrained``.
@@ -91,12 +92,20 @@ def load_whole(kind: Any, path: Path, part: str = "", **options: Any) -> Any:
     """
     if not (path / part / "config.json").is_file():  # transformers would build a model of its default size
         raise FileNotFoundError(f"{part or path.name} holds no config.json")
+    variant = _variant(path / part)
     with only_errors():
-        model, info = kind.from_pretrained(path, subfolder=part, output_loading_info=True, **options)
+        model, info = kind.from_pretrained(path, subfolder=part, variant=variant, output_loading_info=True, **options)
     own = {name for name, _ in model.named_parameters()}  # a constant buffer may be missing
     if lacking := sorted(own & set(info["missing_keys"])):
         raise ValueError(f"{part or path.name} lacks {len(lacking)} of {len(own)} weights, first {lacking[0]}")
     return model
+
+
+def _variant(folder: Path) -> str | None:
+    """The variant of the weights in ``folder``, the part of their names that diffusers calls so; None if some have none."""
+    names = [file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")]
+    variants = {found[1] if (found := re.search(r"model\.(fp16|bf16)[.-]", name)) else "" for name in names}
+    return min(variants, default="") or None
 
 
 def first_line(error: BaseException) -> str:

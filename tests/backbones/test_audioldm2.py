@@ -13,9 +13,10 @@ from transformers import GPT2LMHeadModel
 
 from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import save_random_backbone
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.backbones.audioldm2 import PARTS, AudioLDM2Backbone
 from apa_lightning.backbones.vocoding import sound_of
 from apa_lightning.errors import InputError
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
 
 
 def test_sizes_are_read_from_the_parts(backbone):
@@ -99,6 +100,28 @@ def test_epsilon_prediction_and_a_noise_schedule_are_required(tmp_path, schedule
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scheduler": ["diffusers", type(scheduler).__name__]}))
     with pytest.raises(InputError, match=message):
         AudioLDM2Backbone.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"variant": "fp16"}, {"variant": "fp16", "max_shard_size": "100KB"}])
+def test_folders_in_half_precision_are_read(tmp_path, dtype, options):
+    """As diffusers saves them: its own parts and transformers' come out in the precision that is asked for."""
+    pipeline = AudioLDM2Backbone.from_pretrained(tiny_backbone(64), dtype).pipeline
+    pipeline.save_pretrained(tmp_path / "half", **options)
+    assert bool(options) == (not (tmp_path / "half/vae/diffusion_pytorch_model.safetensors").exists())
+    backbone = AudioLDM2Backbone.from_pretrained(tmp_path / "half")
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    for mine, original in zip(backbone.parameters(), pipeline_parameters(pipeline), strict=True):
+        assert torch.equal(mine, original.float())
+    text = backbone.encode_text(["jazz"])
+    latents = backbone.encode_audio(torch.randn(1, backbone.window_samples, generator=torch.Generator().manual_seed(0)))
+    assert backbone.predict(latents, torch.tensor(5), text).dtype == backbone.decode(latents).dtype == torch.float32
+    assert ClapEmbedder.from_pretrained(tmp_path / "half").text(["jazz"]).isfinite().all()
+
+
+def pipeline_parameters(pipeline) -> list[torch.nn.Parameter]:
+    """Those of the parts in the backbone's order."""
+    return [parameter for part in PARTS for parameter in getattr(pipeline, part).parameters()]
 
 
 def test_a_prompt_does_not_depend_on_its_neighbours(backbone):

@@ -14,7 +14,15 @@ from tunes import RATE, melody
 
 from apa_lightning.audio import resample
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import ChromaSimilarity, ClapScore, chroma, chroma_cosine, edited_clips
+from apa_lightning.metrics import (
+    ChromaSimilarity,
+    ClapScore,
+    Clip,
+    chroma,
+    chroma_cosine,
+    chroma_similarity,
+    edited_clips,
+)
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 
 
@@ -53,8 +61,10 @@ def test_chroma_equals_a_computation_frame_by_frame():
     pairs = [(melody(1), melody(2)), (melody(3), melody(4, seconds=2.0))]
     expected = []
     for first, second in pairs:
+        tuning = librosa.estimate_tuning(y=second.numpy(), sr=RATE, bins_per_octave=36)  # the source's, for both
         a, b = (
-            librosa.feature.chroma_cqt(y=wave.numpy(), sr=RATE, hop_length=512).T.tolist() for wave in (first, second)
+            librosa.feature.chroma_cqt(y=wave.numpy(), sr=RATE, hop_length=512, tuning=tuning).T.tolist()
+            for wave in (first, second)
         )
         cosines = [
             sum(x * y for x, y in zip(u, v, strict=True))
@@ -66,6 +76,22 @@ def test_chroma_equals_a_computation_frame_by_frame():
     metric = ChromaSimilarity()
     metric.update(edited_clips([first for first, _ in pairs], [second for _, second in pairs], RATE))
     assert metric.compute() == pytest.approx(sum(expected) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("cents", [0, 17, 33, 50, 83])
+def test_chroma_is_compared_on_one_tuning(cents):
+    """At a quarter tone the tunings of equal notes are estimated on two sides of a bin's border, and the notes a bin apart."""
+    source = Clip(melody(1, cents / 100), RATE)
+    for detuned in (-2, -0.5, 0.5, 2):
+        assert chroma_similarity(Clip(melody(1, (cents + detuned) / 100), RATE), source) > 0.95
+
+
+def test_rests_have_no_harmony():
+    """Noise 90 dB below the notes does not count as any."""
+    rest, noise = torch.zeros(2 * RATE), 1e-5 * torch.randn(5 * RATE, generator=torch.Generator().manual_seed(0))
+    music = torch.cat([melody(1), rest])
+    assert chroma_similarity(Clip(music + noise, RATE), Clip(music, RATE)) > 0.99
+    assert not chroma(music + noise, RATE)[:, -20:].any()
 
 
 def test_chroma_frames_without_energy():

@@ -1,7 +1,9 @@
 """Scores and distances in CLAP's space: closed forms, the model's own stages, golden values with the pocket's CLAP."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -39,6 +41,24 @@ def pocket() -> ClapEmbedder:
 
 def unit(*values: float) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.tensor(values), dim=0)
+
+
+def test_a_fusion_checkpoint_marks_no_clip_as_long(tiny):
+    """Of a batch of short clips, its feature extractor declares one long, drawn at random from numpy's own state."""
+    config = copy.deepcopy(tiny.model.config)
+    config.audio_config.enable_fusion = True
+    torch.manual_seed(0)
+    fusion = ClapEmbedder(transformers.ClapModel(config), tiny.feature_extractor, tiny.tokenizer)
+    clips = [melody(seed, seconds=25.0) for seed in (1, 2)]  # several windows each
+    np.random.seed(0)
+    state = np.random.get_state()[1].copy()
+    first = [fusion.audio(clip, RATE) for clip in clips]
+    assert (np.random.get_state()[1] == state).all()
+    np.random.seed(1)
+    assert all(torch.equal(fusion.audio(clip, RATE), known) for clip, known in zip(clips, first, strict=True))
+    windows = fusion.audio_windows(clips[0], RATE, hop_s=5.0)
+    alone = fusion.audio_windows(clips[0][: 11 * RATE], RATE, hop_s=5.0)
+    torch.testing.assert_close(windows[:1], alone, atol=1e-5, rtol=1e-4)
 
 
 # --- scores on embeddings -------------------------------------------------------------------------------------------

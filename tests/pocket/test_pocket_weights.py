@@ -109,10 +109,13 @@ def test_both_loaders_read_the_package():
     """This project's and diffusers': the same U-Net, the same streams of a prompt, and prompts that differ in them."""
     prompts = ["a recording of a violin solo", "jazz style music"]
     backbone = AudioLDM2Backbone.from_pretrained()
-    pipeline = AudioLDM2Pipeline.from_pretrained(packaged()).to(dtype=torch.float32)
+    pipeline = AudioLDM2Pipeline.from_pretrained(packaged())
     violin, jazz = backbone.encode_text(prompts).generated
     assert not torch.allclose(violin, jazz, atol=0.1)
     theirs = pipeline.encode_prompt(prompts[0], "cpu", 1, do_classifier_free_guidance=False)[2]
     torch.testing.assert_close(backbone.encode_text(prompts[:1]).generated, theirs)
     state = pipeline.unet.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in backbone.unet.state_dict().items())
+    pipeline.set_progress_bar_config(disable=True)
+    sound = pipeline("jazz", num_inference_steps=1, audio_length_in_s=1.28, generator=torch.Generator().manual_seed(0))
+    assert sound.audios.shape == (1, 20_480) and torch.from_numpy(sound.audios).isfinite().all()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from apa_lightning.audio import resample
 from apa_lightning.editing.editor import AudioEditor
@@ -23,9 +24,14 @@ from apa_lightning.utils.pretrained import (
 )
 from apa_lightning.utils.rng import generator_for
 
+QUIET = 1e-4  # of the peak: 80 dB below it
+
 
 class MusicGenMelody(System):
     """MusicGen-Melody with its own defaults (guidance 3, top-k 250 sampling) on the task's prompt and the source.
+
+    Its chroma names the loudest pitch class of every frame, however quiet. What lies 80 dB or more below the peak is therefore
+    silenced before: frames of zeros read as C, which is also the model's condition for no melody.
 
     Args:
         source: folder or hub id (``facebook/musicgen-melody``).
@@ -70,21 +76,24 @@ class MusicGenMelody(System):
         """One after the other, so that a result depends on its own seed alone."""
         return [self._one(editor, request) for request in requests]
 
+    def inputs(self, source: Recording, prompt: str) -> dict[str, Tensor]:
+        """What the model is given: the tokens of the prompt and the source's loudest pitch class in each frame (1, T, 12)."""
+        processor = self._parts[1]
+        rate = processor.feature_extractor.sampling_rate
+        audio = resample(source.waveform, source.sample_rate, rate)
+        audio = audio.where(audio.abs() > QUIET * audio.abs().max(), 0)
+        # The processor as a whole would cut the audio to the tokenizer's `max_length`, taken as samples, where it has one.
+        features = processor.feature_extractor(audio.numpy(), sampling_rate=rate, return_tensors="pt")
+        return {**processor.tokenizer([prompt], return_tensors="pt"), **features}
+
     def _one(self, editor: AudioEditor, request: EditRequest) -> EditResult:
-        model, processor = self._parts
+        model = self._parts[0]
         device = editor.backbone.device
         model.to(device)
         source = Recording.load(request.audio, request.region)
         codec = model.config.audio_encoder
         wanted = len(source.waveform) / source.sample_rate * codec.frame_rate
-        rate = processor.feature_extractor.sampling_rate
-        inputs = processor(
-            audio=resample(source.waveform, source.sample_rate, rate).numpy(),
-            sampling_rate=rate,
-            text=[request.prompt],
-            padding=True,
-            return_tensors="pt",
-        ).to(device)
+        inputs = {name: value.to(device) for name, value in self.inputs(source, request.prompt).items()}
         cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(generator_for(request.seed, "musicgen").initial_seed())

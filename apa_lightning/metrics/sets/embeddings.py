@@ -82,7 +82,7 @@ class VggishEmbedding:
             raise InputError(
                 f"vggish: {path} holds the weights of another network. Give the file {VGGISH_FILE} from {VGGISH_PAGE}."
             ) from None
-        frozen(self.model)
+        frozen(self.model).float()  # a file may hold half precision
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apa_lightning.audio.griffin_lim import griffin_lim
-from apa_lightning.metrics import chroma, chroma_cosine
+from apa_lightning.metrics import Clip, chroma_similarity
 from apa_lightning.pocket.loading import load_frozen, untrained
 from apa_lightning.pocket.parts.vae import MEL, l1_per_clip, levelled_log_mel
 from apa_lightning.pocket.report.clips import Clips
@@ -88,14 +88,14 @@ def chroma_score(of: str, vaes: Sequence[Any], clips: Clips, seed: int, target: 
     """
     clips = clips.draw(CHROMA_CLIPS, seed + 1)
     trained, random = reconstruct(vaes[0], clips), reconstruct(vaes[1], clips, UNTRAINED_CLIPS)
-    sources = [chroma(waveform, clips.sample_rate) for waveform in clips.waveform]
+    sources = [Clip(waveform, clips.sample_rate) for waveform in clips.waveform]
     made, true, other = (
-        [chroma(waveform, MEL.sample_rate) for waveform in griffin_lim(mel, MEL, seed=seed)]
+        [Clip(waveform, MEL.sample_rate) for waveform in griffin_lim(mel, MEL, seed=seed)]
         for mel in (trained.made, trained.source, random.made)
     )
     compared = {"Griffin-Lim on true mels": float(np.mean(_similarities(true, sources)))}
     if pairs := shuffled_pairs(clips):
-        compared["shuffled pairs"] = float(np.mean([chroma_cosine(made[i], sources[j]) for i, j in pairs]))
+        compared["shuffled pairs"] = float(np.mean([chroma_similarity(made[i], sources[j]) for i, j in pairs]))
     name = f"chroma similarity{of} through VAE and Griffin-Lim"
     same, without = _similarities(made, sources), _similarities(other, sources)
     return Score.of("vae", name, same, seed, without, compared=compared, target=target)
@@ -120,9 +120,9 @@ def scale_score(vae: Any, clips: Clips, seed: int) -> Score:
     return Score.of("vae", "deviation of the scaled latents", each, seed)
 
 
-def _similarities(first: list[np.ndarray], second: list[np.ndarray]) -> list[float]:
+def _similarities(first: list[Clip], second: list[Clip]) -> list[float]:
     """Chroma similarity of pairs, as many as ``first`` has."""
-    return [chroma_cosine(one, other) for one, other in zip(first, second, strict=False)]
+    return [chroma_similarity(one, other) for one, other in zip(first, second, strict=False)]
 
 
 def _draw(path: Path, vae: Any, shown: list[Clips]) -> None:

@@ -14,7 +14,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.vocoding import REFINEMENTS
-from apa_lightning.metrics import chroma, chroma_cosine
+from apa_lightning.metrics import Clip, chroma_similarity
 from apa_lightning.pocket.loading import load_frozen
 from apa_lightning.pocket.measures.vae import through_vae
 from apa_lightning.pocket.parts.vocoder import MEL_MEAN, MEL_SCALE, initialize, vocode
@@ -67,14 +67,14 @@ def untrained_like(folder: Path, seed: int) -> Any:
 
 
 class Sources:
-    """Clips that the vocoder should reproduce: waveforms (N, S) with a peak of 0.5, their mels (N, T, F) and chroma."""
+    """Clips that the vocoder should reproduce: waveforms (N, S) with a peak of 0.5, and their mels (N, T, F)."""
 
     def __init__(self, clips: Clips):
         self.keys = clips.keys
         waveforms = normalize_level(clips.waveform.float(), PEAK)
         self.mels = log_mel(waveforms, SPEC)[:, 0]
         self.waveforms = waveforms[:, : self.mels.shape[1] * SPEC.hop_length]
-        self.chroma = [chroma(waveform, SPEC.sample_rate) for waveform in self.waveforms]
+        self.clips = [Clip(waveform, SPEC.sample_rate) for waveform in self.waveforms]
 
     def scores(
         self, of: str, mels: Tensor, trained: Any, untrained: Any, seed: int, targets: bool = False
@@ -117,8 +117,8 @@ class Sources:
 
     def similarities(self, waveforms: Tensor) -> list[float]:
         """Chroma similarity of the first clips to as many waveforms; 0 for a waveform without any tone."""
-        made = [chroma(waveform, SPEC.sample_rate) for waveform in waveforms]
-        return [float(np.nan_to_num(chroma_cosine(*pair))) for pair in zip(made, self.chroma, strict=False)]
+        made = [Clip(waveform, SPEC.sample_rate) for waveform in waveforms]
+        return [float(np.nan_to_num(chroma_similarity(*pair))) for pair in zip(made, self.clips, strict=False)]
 
 
 @torch.no_grad()

@@ -147,6 +147,11 @@ def decayed(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float)
 
 
 def save_half(part: Any, folder: Path, **options: Any) -> None:
-    """Save a half-precision copy of a diffusers or transformers model by ``save_pretrained(folder, **options)``."""
+    """Save a half-precision copy of a diffusers or transformers model by ``save_pretrained(folder, **options)``.
+
+    Its configuration asks for single precision, which transformers would otherwise not give without being told.
+    """
     with no_progress_bars():
         copy.deepcopy(part).cpu().half().save_pretrained(folder, **options)
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('\n  "dtype": "float16"', '\n  "dtype": "float32"'))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, Sizes
 from apa_lightning.errors import InputError
-from apa_lightning.metrics import chroma, chroma_cosine, unmeasurable
+from apa_lightning.metrics import Clip, chroma_similarity
 from apa_lightning.pocket.loading import load_part
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, save_half
 from apa_lightning.pocket.stft_loss import PEAK, log_spectral_distance, stft_loss
@@ -150,9 +150,10 @@ class PocketVocoder(PocketPart):
 
     def _log_audio(self, made: Tensor, clips: Tensor, keys: Sequence[str]) -> None:
         rate = self.spec.sample_rate
-        pairs = [pair for pair in zip(made[:8], clips[:8], strict=True) if not any(unmeasurable(w, rate) for w in pair)]
+        pairs = [[Clip(waveform, rate) for waveform in pair] for pair in zip(made[:8], clips[:8], strict=True)]
+        pairs = [pair for pair in pairs if not any(clip.problem for clip in pair)]
         if pairs:
-            kept = sum(chroma_cosine(chroma(one, rate), chroma(other, rate)) for one, other in pairs) / len(pairs)
+            kept = sum(chroma_similarity(*pair) for pair in pairs) / len(pairs)
             self.log("val/chroma_similarity", kept, batch_size=len(pairs), rank_zero_only=True)
         writer: Any = getattr(self.logger, "experiment", None)
         if hasattr(writer, "add_audio"):

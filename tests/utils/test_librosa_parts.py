@@ -1,0 +1,41 @@
+"""librosa's modules are imported under a lock."""
+
+import re
+from pathlib import Path
+
+import librosa
+
+from apa_lightning.utils import librosa_parts
+from apa_lightning.utils.atomic_files import file_lock
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_one_process_at_a_time_imports(tmp_path, monkeypatch):
+    """While it does, no other process can hold the lock next to numba's cache; afterwards any can."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    held = []
+
+    def imported(name):
+        with file_lock(tmp_path / "librosa-compilation.lock", wait=False) as free:
+            held.append((name, not free))
+        return name
+
+    monkeypatch.setattr(librosa_parts.importlib, "import_module", imported)
+    for name in ("onset", "onset", "beat"):
+        assert librosa_parts.librosa_part.__wrapped__(name) == f"librosa.{name}"
+    assert {"librosa.util.utils", "librosa.core.pitch", "librosa.onset", "librosa.beat"} <= {name for name, _ in held}
+    assert all(locked for _, locked in held)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "to be made"))
+    assert librosa_parts.librosa_part.__wrapped__("core").resample is librosa.resample
+
+
+def test_nothing_imports_librosa_past_the_lock():
+    for folder in ("apa_lightning", "datamodules", "callbacks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name != "librosa_parts.py":
+                assert not re.search(r"^\s*(import|from) librosa\b", path.read_text(), re.MULTILINE), path
