@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-import librosa
 import torch
 import torchaudio
 from torch import Tensor
+
+from apa_lightning.utils.librosa_parts import librosa_part
 
 
 def to_mono(waveform: Tensor) -> Tensor:
@@ -22,7 +23,9 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     common = math.gcd(from_rate, to_rate)
     if from_rate // common * (to_rate // common) <= 1_000_000:
         return torchaudio.functional.resample(waveform, from_rate, to_rate)
-    samples = librosa.resample(waveform.cpu().numpy(), orig_sr=from_rate, target_sr=to_rate, res_type="soxr_hq")
+    samples = librosa_part("core").resample(
+        waveform.cpu().numpy(), orig_sr=from_rate, target_sr=to_rate, res_type="soxr_hq"
+    )
     return torch.from_numpy(samples).to(waveform)
 
 
