@@ -66,7 +66,7 @@ def make_shards(
 
     Args:
         segments: AudioSet's `*_segments.csv`.
-        clips: Folder of clips.
+        clips: Folder of clips, named by the id of their video and, optionally, the start and end (docs/data.md lists forms).
         out: Folder for the shards.
         class_labels: AudioSet's `class_labels_indices.csv`, for the labels' names. Without it the ontology names them.
         ontology: AudioSet's `ontology.json`; if it is given, only segments with a label in `branch` are taken.

@@ -16,6 +16,22 @@ from apa_lightning.errors import InputError
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 _MOST = 1_000_000
+_COMMANDS = {
+    "s3": "aws s3 cp s3://{place} -",
+    "gs": "gcloud storage cat gs://{place}",
+    "az": "az storage blob download -c {container} -n {path} -f /dev/stdout --max-connections 1 --no-progress --output none",
+    "hf": 'curl -sfL -H "Authorization: Bearer $(hf auth token)" {hub}',
+    "ais": "ais get ais://{place} -",
+    "hdfs": "hdfs dfs -cat hdfs://{place}",
+    "scp": "ssh {host} cat /{path}",
+    **dict.fromkeys(("ftp", "ftps", "sftp"), "curl -sf {scheme}://{place}"),
+}
+_OTHER_SCHEMES = {
+    **dict.fromkeys(("s3a", "s3n"), "s3"),
+    **dict.fromkeys(("gcs", "htgs"), "gs"),
+    **dict.fromkeys(("azure", "abfs", "abfss", "wasb", "wasbs"), "az"),
+    "ssh": "scp",
+}
 
 
 def expand_shards(setting: str, shards: str | Sequence[str], allow_pipe: bool, split: str) -> list[str]:
@@ -93,6 +109,7 @@ def _expand(setting: str, name: str, allow_pipe: bool) -> list[str]:
         raise InputError(
             f"{setting}: '{name}' cannot be opened directly. Local paths and http(s) URLs can, and commands if "
             f"`allow_pipe` is true, such as 'pipe:{_command(scheme, name)}'."
+            + (f" A public repository needs no command: {_hub_address(name)}" if scheme == "hf" else "")
         )
     path = os.path.abspath(os.path.expanduser(name))
     if os.path.exists(path) or not glob.has_magic(path):
@@ -107,33 +124,15 @@ def _command(scheme: str, url: str) -> str:
     """A command of the store's own tool that writes an object to standard output."""
     place = url.partition("://")[2]
     host, _, path = place.partition("/")
-    match scheme:
-        case "s3" | "s3a" | "s3n":
-            return f"aws s3 cp s3://{place} -"
-        case "gs" | "gcs" | "htgs":
-            return f"gcloud storage cat gs://{place}"
-        case (
-            "az" | "azure" | "abfs" | "abfss" | "wasb" | "wasbs"
-        ):  # az://CONTAINER/..., abfs://CONTAINER@ACCOUNT.../...
-            options = "--max-connections 1 --no-progress --output none"
-            return f"az storage blob download -c {host.partition('@')[0]} -n {path} -f /dev/stdout {options}"
-        case "hf":  # hf://datasets/USER/NAME@REVISION/PATH
-            kind, *parts = place.split("/") if place.startswith(("datasets/", "spaces/")) else ("", *place.split("/"))
-            repository, _, revision = "/".join(parts[:2]).partition("@")
-            file = "/".join([kind, repository, "resolve", revision or "main", *parts[2:]]).lstrip("/")
-            return f'curl -sfL -H "Authorization: Bearer $(hf auth token)" https://huggingface.co/{file}'
-        case "ais":
-            return f"ais get {url} -"
-        case "hdfs" | "viewfs":
-            return f"hdfs dfs -cat {url}"
-        case "ssh" | "scp" | "rsync":
-            return f"ssh {host} cat /{path}"
-        case "oss":
-            return f"ossutil cat {url}"
-        case "b2":
-            return f"b2 file cat {url}"
-        case "dbfs":
-            return f"databricks fs cat {url}"
-        case "ftp" | "ftps" | "sftp":
-            return f"curl -sf {url}"
-    return f"rclone cat {scheme}:{place}"
+    template = _COMMANDS.get(_OTHER_SCHEMES.get(scheme, scheme), "rclone cat {scheme}:{place}")
+    container = host.partition("@")[0]  # az://CONTAINER/..., abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/...
+    return template.format(scheme=scheme, place=place, host=host, path=path, container=container, hub=_hub_address(url))
+
+
+def _hub_address(url: str) -> str:
+    """The https address of `hf://datasets/USER/NAME@REVISION/PATH`."""
+    place = url.partition("://")[2]
+    kind, *parts = place.split("/") if place.startswith(("datasets/", "spaces/")) else ("", *place.split("/"))
+    repository, _, revision = "/".join(parts[:2]).partition("@")
+    file = "/".join([kind, repository, "resolve", revision or "main", *parts[2:]]).lstrip("/")
+    return f"https://huggingface.co/{file}"

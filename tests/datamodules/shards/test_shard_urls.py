@@ -44,7 +44,7 @@ def test_names_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("abfs://box@account.dfs.core.windows.net/x/a.tar", "'pipe:az storage blob download -c box -n x/a.tar"),
         (
             "hf://datasets/user/name@v1/x/a.tar",
-            r"hf auth token\)\" https://huggingface.co/datasets/user/name/resolve/v1/x/a.tar'",
+            r"hf auth token\)\" https://huggingface.co/datasets/user/name/resolve/v1/x/a.tar'.* public .* https://hugging",
         ),
         ("hf://user/name/a.tar", "https://huggingface.co/user/name/resolve/main/a.tar'"),
         ("hf://user", "https://huggingface.co/user"),
