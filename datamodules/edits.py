@@ -14,7 +14,7 @@ from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
 from apa_lightning.edit_jobs.results import EditResults
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.editing.settings import EditSettings
+from apa_lightning.editing.settings import EditSettings, Text
 from apa_lightning.errors import InputError
 
 
@@ -49,7 +49,7 @@ class EditsDataModule(LightningDataModule):
         recursive: bool = False,
         output: str = "edits",
         overwrite: bool = False,
-        prompt: str | None = None,
+        prompt: Text | None = None,
         batch_size: int = 1,
         tasks: list[dict[str, Any]] | None = None,
         **settings: Any,

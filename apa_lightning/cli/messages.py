@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from apa_lightning.cli.plain_text import load
 from apa_lightning.errors import InputError
 
 USER_ERRORS = (
@@ -36,7 +37,10 @@ def mistakes_told() -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
-        fail(f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation ${...}'})")
+        fail(
+            f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation'}). In a configuration ${{NAME}} means "
+            "another setting; a manifest takes such text as it is."
+        )
     except (*USER_ERRORS, ValueError) as error:
         if (message := root_message(error)) is None:
             raise
@@ -97,7 +101,7 @@ def check_config_files(args: Sequence[str]) -> None:
         if name not in ("-c", "--config") or not (path := Path(joined or value)).is_file():
             continue
         try:
-            content = yaml.safe_load(path.read_text())
+            content = load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"config: {path} is not plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
@@ -123,6 +127,12 @@ def shortened(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines()]
     short = " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))
     short = re.sub(r"^Parser key \"([\w.]+)\"", lambda key: f"--{key[1]}" if "." in key[1] else key[1], short)
+    short = re.sub(
+        r"^argument (\S+): expected one argument",
+        r"\1: the value is missing; write one that starts with a dash as "
+        "--option=VALUE",
+        short,
+    )
     return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from apa_lightning.cli.messages import check_config_files, fail, remember_typed_flags, root_message, shortened
 from apa_lightning.cli.packaged_configs import with_packaged_configs
+from apa_lightning.cli.plain_text import read_plain_text
 from apa_lightning.errors import InputError
 
 # An overlay's values must reach the ${...} of the base file: with this mode, interpolations are resolved after merging.
@@ -23,6 +24,7 @@ set_parsing_settings(
     import_path_denylist=[],
     docstring_parse_attribute_docstrings=True,
 )
+read_plain_text()
 
 
 class Parser(LightningArgumentParser):

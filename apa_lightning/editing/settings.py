@@ -8,10 +8,14 @@ it is its help. From these fields come the flags of ``predict`` (``--data.ap_sca
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from apa_lightning.conditioning.pooling import POOLING_RATES
 from apa_lightning.errors import InputError
+
+
+#: Text that a setting may lack, but that may also be the word ``null``: a prompt, unlike a path.
+Text = Annotated[str, "any text"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse._optionals import omegaconf_absolute_to_relative_paths as relative_interpolations  # noqa: F401
+from jsonargparse._typehints import ActionTypeHint
+from jsonargparse._util import NestedArg
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -183,3 +186,34 @@ def no_settings_files(parser: Any) -> None:
     for action in parser._actions:
         if action.dest == "model":
             action.sub_add_kwargs["sub_configs"] = False
+
+
+def read_values_with(as_typed: Callable[[Any, Any], tuple[Any, bool]]) -> None:
+    """Let the type of a setting decide how its text is read.
+
+    jsonargparse reads every string as YAML before it looks at the type, which it tells no loader.
+
+    Args:
+        as_typed: Takes a value and a type; returns the value, and whether it is not to be read as YAML.
+    """
+    check_type = ActionTypeHint._check_type
+
+    def read(self: Any, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
+        kind = self._typehint
+        if isinstance(value, NestedArg) and isinstance(value.val, str) and self.is_subclass_typehint(kind, False):
+            if value.key not in ("class_path", "init_args", "dict_kwargs"):
+                value = NestedArg(value.key, _Unread(value.val))  # the class's own parser knows the type
+        else:
+            value, is_final = as_typed(str(value) if isinstance(value, _Unread) else value, kind)
+            value = _Unread(value) if is_final and isinstance(value, str) else value
+        found = check_type(self, value, append, cfg, mode)
+        return str(found) if isinstance(found, _Unread) else found
+
+    if check_type.__name__ != read.__name__:
+        ActionTypeHint._check_type = read
+
+
+class _Unread(str):
+    """Text that jsonargparse does not read as YAML, because it does so for plain strings only."""
+
+    __slots__ = ()
