@@ -127,11 +127,14 @@ class PredictionWriter(BasePredictionWriter):
 def summary(queue: EditQueue, seconds: float, files: str) -> str:
     """A small table of how many edits were made, skipped, failed or left, of the time it took, and of the files."""
     made, skipped, failed = len(queue.made()), len(queue.skipped), len(queue.failures())
+    entries = (queue.results.entries.get(edit_id) for edit_id in queue.edits)
+    cut = sum(entry is not None and entry.is_cut for entry in entries)
     left = len(queue.edits) - made - skipped - failed
     rows = [
         ("made", made, f"({seconds / made:.1f} s per edit)" if made else ""),
         ("skipped", skipped, "(done before)" if skipped else ""),
         ("failed", failed, ""),
+        *([("cut", cut, "(prompts longer than a text encoder reads; lost_text in the results)")] if cut else []),
         *([("left", left, "(start the same command again)")] if left else []),
         ("audio", queue.results.folder, ""),
         ("results", files, ""),

@@ -220,6 +220,10 @@ class AudioLDM2Backbone(Backbone):
         """
         return self._prompt_encoder(prompts, self.device)
 
+    def lost_text(self, prompt: str) -> dict[str, str]:
+        """The end of ``prompt`` that CLAP or T5 does not read; their limits differ."""
+        return self._prompt_encoder.lost_text(prompt)
+
     # --- audio ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()

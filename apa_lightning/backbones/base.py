@@ -117,6 +117,10 @@ class Backbone(nn.Module, ABC):
         """The CLAP that prompts are read with, to score edits by; ``None`` where the backbone has none."""
         return None
 
+    def lost_text(self, prompt: str) -> dict[str, str]:
+        """The end of ``prompt`` that is behind a text encoder's limit, by the encoder's name; by default nothing is cut."""
+        return {}
+
     def identity(self) -> dict[str, Any]:
         """What decides the sound of an edit besides weights and settings, for the key of a finished edit."""
         return {}

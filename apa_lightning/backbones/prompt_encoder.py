@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.errors import InputError
+from apa_lightning.utils.pretrained import only_errors
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,10 @@ class PromptEncoder:
 
     def __init__(self, pipeline: Any):  # a diffusers AudioLDM2Pipeline
         self.pipeline = pipeline
+        self.tokenizers = {"CLAP": pipeline.tokenizer, "T5": pipeline.tokenizer_2}
+        for tokenizer in self.tokenizers.values():
+            # Text beyond the limit is cut here and in diffusers, so the "indexing errors" that transformers foresees never come.
+            tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         self._kept: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
         self._warned: set[str] = set()
 
@@ -48,7 +53,10 @@ class PromptEncoder:
             tokens = self._count_tokens(prompt)
             groups.setdefault(prompt if device.type == "cpu" else tokens, []).append(prompt)
         for group in groups.values():
-            encoded, mask, generated = self.pipeline.encode_prompt(group, device, 1, do_classifier_free_guidance=False)
+            with only_errors():  # diffusers names the tokens that are cut, and not in the words of the prompt
+                encoded, mask, generated = self.pipeline.encode_prompt(
+                    group, device, 1, do_classifier_free_guidance=False
+                )
             for i, prompt in enumerate(group):
                 self._kept[prompt] = tuple(t[i].detach().cpu().clone() for t in (generated, encoded, mask))
         rows: list[Any] = []
@@ -59,19 +67,32 @@ class PromptEncoder:
             self._kept.popitem(last=False)
         return TextStreams.stack(rows)
 
+    def lost_text(self, prompt: str) -> dict[str, str]:
+        """The end of ``prompt`` that is behind an encoder's limit, by the encoder's name; empty where all of it is read."""
+        lost = {name: _behind_limit(tokenizer, prompt) for name, tokenizer in self.tokenizers.items()}
+        return {name: text for name, text in lost.items() if text}
+
     def _count_tokens(self, prompt: str) -> int:
-        """T5 tokens of ``prompt`` after truncation; warns once per prompt when text is lost."""
-        counts = [
-            (len(t(prompt, verbose=False).input_ids), t.model_max_length)
-            for t in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
-        ]
-        for tokens, limit in counts:
-            if tokens > limit and prompt not in self._warned:
-                self._warned.add(prompt)
-                log.warning(
-                    "prompt: %d tokens, the text encoder reads %d; the end is cut: %r",
-                    tokens,
-                    limit,
-                    prompt[:60] + "...",
-                )
-        return min(counts[1])
+        """T5 tokens of ``prompt`` after truncation; warns once per prompt of text that is lost."""
+        for name, text in self.lost_text(prompt).items() if prompt not in self._warned else ():
+            log.warning(
+                "prompt: %s reads %d tokens and not the end of %r: %r is lost.",
+                name,
+                self.tokenizers[name].model_max_length,
+                _shortened(prompt),
+                _shortened(text),
+            )
+        self._warned.add(prompt)
+        return len(self.tokenizers["T5"](prompt, truncation=True).input_ids)
+
+
+def _behind_limit(tokenizer: Any, text: str) -> str:
+    """What of ``text`` a tokenizer's limit cuts off."""
+    read = tokenizer(text, truncation=True, return_offsets_mapping=True, return_overflowing_tokens=True)
+    if len(read["input_ids"]) == 1:
+        return ""
+    return text[max(end for _, end in read["offset_mapping"][0]) :].strip()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"

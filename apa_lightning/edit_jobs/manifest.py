@@ -3,10 +3,13 @@
 Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id` (default: the audio's stem), `output`
 (default: `<id>.wav`), and one for each knob of :class:`EditSettings`. A knob that is a pair of numbers has two columns in CSV
 (`region_start`, `region_end`); JSONL also takes `region: [start, end]`. Only `audio` is needed, and `prompt` unless the
-command sets one for all rows. A missing column or key and an empty CSV cell mean the command's setting; an empty `prompt`
-without one means unconditional. An `ap_scale` for single layers or blocks is JSON in both formats.
+command sets one for all rows. A missing column or key, an empty CSV cell and `null` mean the command's setting; an empty
+`prompt` without one means unconditional. An `ap_scale` for single layers or blocks is JSON in both formats.
+
+Files of pandas and Excel are read as they are: a column that numbers the rows, 2.0 for 2, NaN, a first line `sep=;`, UTF-16.
 """
 
+import codecs
 import csv
 import difflib
 import io
@@ -22,6 +25,8 @@ from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 DELIMITERS = ",;\t"
+#: Excel's own first line.
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*(\r\n?|\n|$)')
 CSV_SUFFIXES, JSONL_SUFFIXES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson", ".json")
 MAX_LISTED = 100
 _DEFAULTS = {"prompt": " (`prompt` of the command would set one for all)"}
@@ -75,7 +80,7 @@ def read_manifest(path: str | PathLike, required: Collection[str], problems: Pro
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InputError: If the file is neither CSV nor JSONL, is not UTF-8, or has no rows.
+        InputError: If the file is neither CSV nor JSONL, is neither UTF-8 nor UTF-16, or has no rows.
     """
     path = Path(path)
     if not path.exists():
@@ -83,9 +88,9 @@ def read_manifest(path: str | PathLike, required: Collection[str], problems: Pro
     suffix = path.suffix.lower()
     if not path.is_file() or suffix not in CSV_SUFFIXES + JSONL_SUFFIXES:
         raise InputError(f"manifest: {path} is neither .csv nor .jsonl. For a folder of recordings use `folder`.")
-    text = _read_text(path)
     found = len(problems.messages)
-    rows = list((_jsonl_rows if suffix in JSONL_SUFFIXES else _csv_rows)(path, text, required, problems))
+    read_rows = _jsonl_rows if suffix in JSONL_SUFFIXES else _csv_rows
+    rows = list(read_rows(path, _read_text(path), required, problems))
     if not rows and len(problems.messages) == found:
         raise InputError(f"manifest: {path} holds no edit. Write one per line; audio and prompt are enough.")
     return rows
@@ -93,8 +98,9 @@ def read_manifest(path: str | PathLike, required: Collection[str], problems: Pro
 
 def _read_text(path: Path) -> str:
     data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         way_out = "Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
@@ -109,50 +115,49 @@ def _read_text(path: Path) -> str:
 
 
 def _csv_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[ManifestRow]:
-    first = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max(DELIMITERS, key=first.count)
+    if separator := SEPARATOR_LINE.match(text):
+        delimiter, text = separator[1], "\n" + text[separator.end() :]
+    else:
+        delimiter = max(DELIMITERS, key=(text.lstrip().splitlines() or [""])[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    start = 1
+    quote_it = f"Put text that holds {delimiter!r} in double quotes."
+    header: list[str] = []
     while True:
+        where = f"{path}:{reader.line_num + 1}"
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             problems.add(
-                f"{path}:{start}",
+                where,
                 f"broken CSV ({error}). Put text that holds {delimiter!r}, a quote or a line "
                 "break in double quotes, and double the quotes inside. The lines after it were not read.",
             )
             return
-        where, start = f"{path}:{start}", reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
-        if header is None:
-            # Spreadsheets leave nameless columns at the end.
-            header = ",".join(cell.strip() for cell in cells).rstrip(",").split(",")
+        if not header:
+            header = [cell.strip() for cell in cells]
+            while not header[-1]:  # spreadsheets leave nameless columns at the end
+                header.pop()
             _check_header(header, required, where, problems)
             if not set(header).issuperset(required):
                 return  # reported once, not for every row
-        elif len(cells) > len(header) and any(cells[len(header) :]):
-            problems.add(
-                where,
-                f"has {len(cells)} cells, the first line names {len(header)} columns. "
-                f"Put text that holds {delimiter!r} in double quotes.",
-            )
+        elif any(cells[len(header) :]):
+            problems.add(where, f"has {len(cells)} cells, the first line names {len(header)} columns. {quote_it}")
         else:
-            named = dict(zip(header, cells, strict=False))
-            empty = frozenset(name for name in named if not named[name].strip())
+            named = {name: cell for name, cell in zip(header, cells, strict=False) if name in CSV_COLUMNS}
+            empty = frozenset(name for name, cell in named.items() if not cell.strip())
             yield ManifestRow(where, _typed_cells(named, where, problems), empty)
 
 
 def _check_header(header: list[str], required: Collection[str], where: str, problems: Problems) -> None:
-    for name in header:
-        if name not in CSV_COLUMNS:
+    for position, name in enumerate(header):
+        if name not in CSV_COLUMNS and not _numbers_rows(name or f"Unnamed: {position}"):
             problems.add(where, unknown_column(name, CSV_COLUMNS))
-    for name in sorted({name for name in header if header.count(name) > 1}):
-        problems.add(where, f"column {name!r} appears twice. Keep one.")
+        if header.index(name) < position:
+            problems.add(where, f"column {name!r} appears twice. Keep one.")
     for name in required:
         if name not in header:
             problems.add(
@@ -162,16 +167,20 @@ def _check_header(header: list[str], required: Collection[str], where: str, prob
             )
 
 
+def _numbers_rows(name: str) -> bool:
+    """Whether a column is the index that pandas writes in front, under whatever name it is read again."""
+    return re.fullmatch(r"index|level_0|Unnamed: 0(\.\d+)*", name) is not None
+
+
 def _typed_cells(cells: dict[str, str], where: str, problems: Problems) -> dict[str, Any]:
-    """Cells as values; empty ones and unknown columns are left out."""
+    """Cells as values; empty ones are left out."""
     values = {}
     for name, cell in cells.items():
-        if name not in CSV_COLUMNS or not cell.strip():
-            continue
-        try:
-            values[name] = CSV_COLUMNS[name](cell)
-        except ValueError as error:
-            problems.add(where, f"{name}: {cell!r} is {error}.")
+        if cell.strip():
+            try:
+                values[name] = CSV_COLUMNS[name](cell)
+            except ValueError as error:
+                problems.add(where, f"{name}: {cell!r} is {error}.")
     return values
 
 
@@ -190,7 +199,7 @@ def _integer(cell: str) -> int:
 
 
 def _boolean(cell: str) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    words = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
     if cell.strip().lower() not in words:
         raise ValueError("neither true nor false")
     return words[cell.strip().lower()]
@@ -233,7 +242,8 @@ COLUMNS = (*CSV_COLUMNS, *PAIRS)
 
 
 def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Problems) -> Iterator[ManifestRow]:
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would break at U+2028 inside a string
+    lines = re.split(r"\r\n?|\n", text)  # splitlines() would break at U+2028 inside a string
+    for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         if not line.strip():
             continue
@@ -249,12 +259,24 @@ def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Prob
             problems.add(where, 'is not a JSON object. Write one per line: {"audio": "a.wav", "prompt": "..."}.')
             continue
         for name in values.keys() - set(COLUMNS):
-            problems.add(where, unknown_column(name, COLUMNS))
+            if not _numbers_rows(name):
+                problems.add(where, unknown_column(name, COLUMNS))
+        # NaN and null are what a table of pandas has where a value is absent.
+        values = {name: _as_meant(name, one) for name, one in values.items() if one is not None and one == one}
         missing = [name for name in required if name not in values]
         for name in missing:
             problems.add(where, f"{name!r} is missing{_DEFAULTS.get(name, '')}.")
         if not missing:
             yield ManifestRow(where, {name: value for name, value in values.items() if name in COLUMNS})
+
+
+def _as_meant(name: str, value: Any) -> Any:
+    """Undo what pandas does to a column with gaps, whose numbers it makes floating-point: 2.0 for 2, 1.0 for true."""
+    reader = CSV_COLUMNS.get(name)
+    if reader is _boolean and value in (0, 1):
+        return bool(value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole and (reader is _integer or name == "id") else value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

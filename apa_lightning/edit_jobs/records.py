@@ -49,6 +49,7 @@ class Entry:
         key: Digest of the edit's settings.
         output: Name of the result.
         start: Byte of the file at which the line starts.
+        is_cut: Whether a prompt was longer than a text encoder reads.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Entry:
     key: str
     output: str
     start: int
+    is_cut: bool
 
 
 def done_record(
@@ -77,7 +79,9 @@ def read_entry(record: Mapping[str, Any], start: int) -> Entry:
     if record["status"] == "done":
         read_mark(record, "")
         read_mark(record, "audio_")
-    return Entry(record["id"], sys.intern(record["status"]), record["key"], record["output"], start)
+    return Entry(
+        record["id"], sys.intern(record["status"]), record["key"], record["output"], start, "lost_text" in record
+    )
 
 
 def read_mark(record: Mapping[str, Any], prefix: str) -> FileMark:

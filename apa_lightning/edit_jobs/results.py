@@ -79,7 +79,7 @@ class EditResults:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one line and sync it to the disk; on a full disk nothing of it is kept."""
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         with self._appending() as descriptor:
             end = os.fstat(descriptor).st_size
             try:
@@ -150,7 +150,7 @@ class EditResults:
             self._appending(),
             atomic_path(table, sole_writer=True) as temporary,
             open(
-                temporary, "w", encoding="utf-8-sig", newline=""
+                temporary, "w", encoding="utf-8-sig", errors="backslashreplace", newline=""
             ) as file,  # the byte-order mark tells spreadsheets that it is UTF-8
         ):
             writer = csv.DictWriter(file, columns)

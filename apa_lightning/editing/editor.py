@@ -203,9 +203,18 @@ class AudioEditor:
         timings = dict(zip(("encode", "denoise", "decode"), seconds, strict=True))
         digest = ",".join(one.digest() for one in self.adapters)
         return [
-            EditResult(request, *output, digest, backbone.name, timings)
+            EditResult(request, *output, digest, backbone.name, timings, self._lost_text(request))
             for request, output in zip(requests, outputs, strict=True)
         ]
+
+    def _lost_text(self, request: EditRequest) -> dict[str, str]:
+        """What the text encoders cut off the texts that this request uses."""
+        used = ("prompt", "negative_prompt") if request.guidance_scale > 1 else ("prompt",)
+        return {
+            f"{name}.{encoder}": text
+            for name in used
+            for encoder, text in self.backbone.lost_text(getattr(request, name)).items()
+        }
 
     def _now(self) -> float:
         """Seconds, after everything that was given to a GPU is done."""

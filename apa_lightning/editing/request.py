@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from apa_lightning.audio import save_audio
-from apa_lightning.editing.settings import EditSettings, differs, is_text, knob
+from apa_lightning.editing.settings import TEXT_CHOICE, EditSettings, differs, is_text, knob
 from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 
@@ -27,7 +27,7 @@ class EditRequest(EditSettings):
     """
 
     audio: str | PathLike | tuple[Tensor, int] | Recording
-    prompt: str = knob(is_text, "give a string ('' means unconditional)", batch=differs)
+    prompt: str = knob(is_text, TEXT_CHOICE, batch=differs)
     id: str | None = knob(is_text, "give a string, or leave it out for the file's stem", None, batch=differs)
 
     def __post_init__(self) -> None:
@@ -60,6 +60,8 @@ class EditResult:
         adapter: Digests of the adapters' weights, comma-separated.
         backbone: Name of the backbone.
         timings: Seconds of this edit's share: ``encode``, ``denoise``, ``decode``.
+        lost_text: Ends of the prompts that are behind a text encoder's limit, by prompt and encoder: ``prompt.T5``. They had no
+            influence.
     """
 
     request: EditRequest
@@ -68,6 +70,7 @@ class EditResult:
     adapter: str = ""
     backbone: str = ""
     timings: dict[str, float] = field(default_factory=dict)
+    lost_text: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: str | PathLike) -> Path:
         """Write the audio atomically and return the path; the suffix names the format."""
@@ -75,7 +78,7 @@ class EditResult:
         return Path(path)
 
     def record(self) -> dict[str, Any]:
-        """One line of a results file: all settings, adapter and backbone, length, level and timings."""
+        """One line of a results file: all settings, adapter and backbone, length, level, timings and text that was cut."""
         waveform = self.waveform.float()
         return {
             **self.request.settings(),
@@ -86,4 +89,5 @@ class EditResult:
             "rms": round(float(waveform.square().mean().sqrt()), 6),
             "peak": round(float(waveform.abs().max()), 6),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+            **({"lost_text": self.lost_text} if self.lost_text else {}),
         }

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from apa_lightning.conditioning.pooling import POOLING_RATES
 from apa_lightning.errors import InputError
 
-
 #: Text that a setting may lack, but that may also be the word ``null``: a prompt, unlike a path.
 Text = Annotated[str, "any text"]
 
@@ -43,8 +42,8 @@ def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **f
 
 
 def is_text(value: object) -> bool:
-    """Whether ``value`` is a string."""
-    return isinstance(value, str)
+    """Whether ``value`` is a string that can be written as UTF-8: one without lone surrogates, which JSON can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def is_number(value: object) -> bool:
@@ -80,6 +79,7 @@ def differs(value: object) -> object:
     return None
 
 
+TEXT_CHOICE = "give a string of whole characters ('' means unconditional)"
 POOLING_CHOICE = f"choose one of {', '.join(map(str, POOLING_RATES))}"
 
 
@@ -91,7 +91,7 @@ class EditSettings:
         InputError: If a value is out of its range.
     """
 
-    negative_prompt: str = knob(is_text, "give a string ('' means unconditional)", "", batch=differs)
+    negative_prompt: str = knob(is_text, TEXT_CHOICE, "", batch=differs)
     """Text that the recordings shall not become, c_y- of Eq. 12: "a recording of the piano solo"."""
     ap_scale: float | list[Any] | dict[str, Any] = knob(
         are_numbers,

@@ -146,13 +146,27 @@ def test_repeated_prompts_are_encoded_once(backbone, monkeypatch):
     assert sorted(calls) == ["a", "b", "c"]
 
 
-def test_long_prompts_warn_with_the_count_once(backbone, caplog):
-    with caplog.at_level(logging.WARNING, "apa_lightning"):
-        backbone.encode_text(["violin " * 40])
-        backbone.encode_text(["violin " * 40])
-    messages = [record.message for record in caplog.records if "prompt:" in record.message]
-    assert len(messages) == 1
-    assert "the text encoder reads 128" in messages[0]
+def test_long_prompts_warn_once_of_the_text_that_each_encoder_loses(backbone, caplog):
+    prompt = "violin " * 200 + "the end"
+    with caplog.at_level(logging.WARNING):  # of the libraries too
+        backbone.encode_text([prompt])
+        backbone.encode_text([prompt])
+    messages = [record.message for record in caplog.records]
+    assert [message.split()[1] for message in messages] == ["CLAP", "T5"]
+    assert all(message.endswith("the end' is lost.") for message in messages)
+    assert "reads 512 tokens" in messages[0] and "reads 128 tokens" in messages[1]
+
+
+@pytest.mark.parametrize(("words", "lost"), [(1, {}), (40, {"CLAP", "T5"})])
+def test_lost_text_is_what_the_encoder_did_not_read(backbone, words, lost):
+    prompt = "a solo of the violin, " * words + "piano"
+    found = backbone.lost_text(prompt)
+    assert set(found) == set(lost)
+    for encoder, text in found.items():
+        other = prompt.removesuffix(text) + "something else, and much of it"
+        tokenizer = backbone.pipeline.tokenizer if encoder == "CLAP" else backbone.pipeline.tokenizer_2
+        read, same = (tokenizer(one, truncation=True).input_ids for one in (prompt, other))
+        assert read == same
 
 
 @pytest.mark.parametrize("prompt", [None, 3, ["a"]])

@@ -95,13 +95,44 @@ def test_jsonl_says_every_knob(here):
     )
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize(
-    "text", ["audio,prompt\na.wav,flûte\n", "audio;prompt;\r\na.wav;flûte;\r\n", "prompt\taudio\nflûte\ta.wav"]
+    "text",
+    [
+        "audio,prompt\na.wav,flûte\n",
+        "audio;prompt;\r\na.wav;flûte;\r\n",
+        "prompt\taudio\nflûte\ta.wav",
+        "sep=;\r\naudio;prompt\r\na.wav;flûte\r\n\r\n;\r\n",  # Excel
+        '"sep=,",\raudio,prompt\ra.wav,flûte\r',  # Excel on a Mac
+        ",audio,prompt\n0,a.wav,flûte\n",  # pandas
+        "Unnamed: 0.1,Unnamed: 0,audio,prompt,seed\n0,0,a.wav,flûte,\n",  # the same, read and written again
+    ],
 )
 def test_dialects(here, text, encoding):
     (edit,) = read(text.encode(encoding))
     assert (edit.id, edit.request.prompt) == ("a", "flûte")
+
+
+def test_json_of_a_table_with_gaps(here):
+    """A column of pandas with a gap is floating-point, and the gap is null or NaN; each line ends as on its system."""
+    text = (
+        '{"index": 0, "id": 1.0, "audio": "a.wav", "prompt": "x", "seed": 0.0, "time_pooling": 2.0, "freq_pooling": NaN, '
+        '"match_level": 0.0, "region_start": null, "region_end": NaN, "region": null, "output": null}\r\n'
+        '{"index": 1, "id": 2.0, "audio": "a.wav", "prompt": null, "seed": null, "time_pooling": null, "match_level": null}\r\n'
+    )
+    first, second = read(text, "m.jsonl", prompt="harp", seed=7, freq_pooling=8)
+    assert (first.id, first.output, second.id) == ("1", "1.wav", "2")
+    assert [repr(getattr(first.request, name)) for name in ("seed", "time_pooling", "match_level", "region")] == [
+        "0",
+        "2",
+        "False",
+        "None",
+    ]
+    assert (first.request.freq_pooling, second.request.prompt, second.request.seed) == (8, "harp", 7)
+
+
+def test_lines_are_counted_behind_excels_own(here):
+    assert "m.csv:3: seed" in complaint("sep=;\naudio;prompt;seed\na.wav;x;y\n")
 
 
 def test_lines_are_counted_as_an_editor_does(here):
@@ -215,9 +246,19 @@ JSONL_MISTAKES = {
     "unknown": ('{"audio": "a.wav", "prompt": "x", "alpha": 1}', "m.jsonl:1: unknown column 'alpha'"),
     "no audio": ('{"prompt": "x"}', "m.jsonl:1: 'audio' is missing"),
     "no prompt": ('{"audio": "a.wav"}', "m.jsonl:1: 'prompt' is missing (`prompt` of the command"),
-    "null prompt": ('{"audio": "a.wav", "prompt": null}', "m.jsonl:1: prompt: None; give a string"),
+    "null prompt": ('{"audio": "a.wav", "prompt": null}', "m.jsonl:1: 'prompt' is missing (`prompt` of the command"),
     "number as prompt": ('{"audio": "a.wav", "prompt": 5}', "m.jsonl:1: prompt: 5; give a string"),
-    "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: audio: None is not a file name"),
+    "null audio": ('{"audio": null, "prompt": "x"}', "m.jsonl:1: 'audio' is missing"),
+    "half a character": (
+        '{"audio": "a.wav", "prompt": "\\ud800x"}',
+        r"prompt: '\ud800x'; give a string of whole characters",
+    ),
+    "half a name": ('{"audio": "a.wav", "prompt": "x", "id": "\\ud800"}', r"m.jsonl:1: id: '\ud800"),
+    "infinite": (
+        '{"audio": "a.wav", "prompt": "x", "ap_scale": Infinity}',
+        "m.jsonl:1: ap_scale: inf; give a finite number",
+    ),
+    "half a seed": ('{"audio": "a.wav", "prompt": "x", "seed": 0.5}', "m.jsonl:1: seed: 0.5; give a whole number"),
     "list as audio": ('{"audio": ["a.wav"], "prompt": "x"}', "is not a file name"),
     "list as rate": (
         '{"audio": "a.wav", "prompt": "x", "time_pooling": [2]}',
@@ -261,7 +302,8 @@ def test_jsonl_mistakes(here, line, expected):
         ("\n\n", "m.jsonl", "m.jsonl holds no edit"),
         ("x", "m.yaml", "neither .csv nor .jsonl"),
         ("audio,prompt\na.wav,flûte\n".encode("latin-1"), "m.csv", "m.csv:2 is not UTF-8"),
-        ("audio,prompt\na.wav,x\n".encode("utf-16"), "m.csv", "m.csv:1 is not UTF-8"),
+        ("audio,prompt\na.wav,x\n".encode("utf-16-le"), "m.csv", "m.csv:1 contains zero bytes"),
+        ("audio,,prompt\na.wav,5,x\n", "m.csv", "m.csv:1: unknown column ''"),
         (b"audio,prompt\na.wav,\0x\n", "m.csv", "m.csv:2 contains zero bytes"),
     ],
 )

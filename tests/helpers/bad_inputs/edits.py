@@ -58,11 +58,11 @@ CASES = [
     refused(18, "missing_column_of_csv-predict", "edits.csv:1|column 'audio' is missing",
             lambda r: r.predict("--data.manifest", r.manifest("prompt", "x", name="edits.csv"))),
     refused(18, "input_equals_output-predict", "good.wav|would overwrite the recording", over_itself),
-    refused(19, "null-predict", "edits.jsonl:1|prompt: None; give a string", lambda r: r.lines(A | {"prompt": None})),
+    refused(19, "null-predict", "edits.jsonl:1|'prompt' is missing", lambda r: r.lines(A | {"prompt": None})),
     refused(19, "no_string-predict", "edits.jsonl:1|prompt: 5; give a string", lambda r: r.lines(A | {"prompt": 5})),
     works(19, "empty_in_a_manifest-predict", "made     1", lambda r: r.lines(A | {"prompt": ""})),
     works(19, "empty-predict", "made     1", lambda r: one_edit(r, "--data.prompt", "")),
-    works(19, "long-predict", "made     1|tokens, the text encoder reads|the end is cut",
+    works(19, "long-predict", "made     1|cut      1|CLAP reads|T5 reads|is lost",
           lambda r: one_edit(r, "--data.prompt", WORDS)),
     *(
         refused(number, f"{name}-predict", words, lambda r, more=more: r.predict(*more))
