@@ -210,7 +210,7 @@ def read_values_with(as_typed: Callable[[Any, Any], tuple[Any, bool]]) -> None:
         return str(found) if isinstance(found, _Unread) else found
 
     if check_type.__name__ != read.__name__:
-        ActionTypeHint._check_type = read
+        ActionTypeHint._check_type = read  # type: ignore[method-assign]
 
 
 class _Unread(str):
