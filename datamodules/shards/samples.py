@@ -18,7 +18,8 @@ EXECUTABLE_EXTENSIONS = frozenset(
 
 Payload = TypeVar("Payload")
 
-_DOTS = (
+_DOT = "dot in a key"
+_DOT_DETAIL = (
     "'{}' belongs to '{}', because a key ends at its first dot: keys that differ only behind a dot are one sample. "
     "Write another character in place of the dot"
 )
@@ -89,15 +90,20 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
 
     Yields:
         A `Group` for each key with exactly one audio and one JSON member, and a `Fault` for everything else: links
-        and devices, unsafe names, keys that come again after another key, members that could run code.
+        and devices, unsafe names, keys that come again after another key, members that could run code. Audio that a dot
+        adds to a whole sample (`a.flac`, `a.remix.flac`) is not read; one last remark names it.
     """
     seen: set[str] = set()
+    unread: list[Fault] = []
     key, files = "", {}  # type: tuple[str, dict[str, Payload]]
     broken: Fault | None = None
 
     def finish() -> Iterator[Group[Payload] | Fault]:
         if key:
-            yield broken or _to_group(shard, key, files)
+            found = broken or _to_group(shard, key, files)
+            if isinstance(found, Group) and not unread and (dotted := _dotted_audio(files)):
+                unread.append(Fault(shard, key, _DOT, _DOT_DETAIL.format(f"{key}.{dotted}", key), kept=True))
+            yield found
 
     for member in members:
         if isinstance(member, Fault):
@@ -113,7 +119,9 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
             yield from finish()
             key, files, broken = new_key, {}, None
             if key in seen:
-                detail = _DOTS.format(name, key) if "." in extension else "it comes again after another key's members"
+                detail = (
+                    _DOT_DETAIL.format(name, key) if "." in extension else "it comes again after another key's members"
+                )
                 broken = Fault(shard, key, "duplicate key", detail)
             seen.add(key)
         if not regular:
@@ -125,17 +133,22 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
         else:
             files[extension] = payload
     yield from finish()
+    yield from unread
 
 
 def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload] | Fault:
     audio = [extension for extension in AUDIO_EXTENSIONS if extension in files]
     if not audio:
-        dotted = [extension for extension in files if extension.rpartition(".")[2] in AUDIO_EXTENSIONS]
-        if dotted:
-            return Fault(shard, key, "dot in a key", _DOTS.format(f"{key}.{dotted[0]}", key))
+        if dotted := _dotted_audio(files):
+            return Fault(shard, key, _DOT, _DOT_DETAIL.format(f"{key}.{dotted}", key))
         return Fault(shard, key, "sample without audio", f"it has {', '.join(sorted(files)) or 'nothing'}")
     if len(audio) > 1:
         return Fault(shard, key, "sample with several audio files", ", ".join(audio))
     if "json" not in files:
         return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand next to '{key}.{audio[0]}'")
     return Group(shard, key, audio[0], files[audio[0]], files["json"])
+
+
+def _dotted_audio(files: Iterable[str]) -> str:
+    """The first extension of audio that holds a dot, such as `remix.flac`; empty if there is none."""
+    return next((name for name in files if "." in name and name.rpartition(".")[2] in AUDIO_EXTENSIONS), "")

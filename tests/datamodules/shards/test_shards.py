@@ -215,6 +215,15 @@ def test_labels_as_one_text_and_captions_that_are_absent(
 
 
 @both
+def test_audio_that_a_dot_adds_to_a_sample_is_named_once(tmp_path: Path, read) -> None:
+    members = [*sample("a"), *sample("a.remix", 1), *sample("b"), *sample("b.remix", 2), *sample("c")]
+    examples, faults = read(plain_tar(tmp_path / "x.tar", members))
+    assert keys(examples) == ["a", "b", "c"]
+    assert [(f.key, f.reason, f.kept) for f in faults] == [("a", "dot in a key", True)]
+    assert "'a.remix.flac' belongs to 'a', because a key ends at its first dot" in faults[0].detail
+
+
+@both
 def test_keys_with_dots_are_named(tmp_path: Path, read) -> None:
     dotted = [("song_30.000", 0), ("song_30.500", 1), ("tune.v1", 2)]
     members = [member for key, number in dotted for member in sample(key, number)]
