@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import permutations
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -19,7 +18,7 @@ Pair = tuple[str, str]
 class PromptDataModule(LightningDataModule):
     """Batches of `prompt` and `plain` (lists of B texts), drawn from (seed, step) alone, without end.
 
-    `plain` says the same as the prompt, in one wording for each meaning. A third of the prompts are labels in one of the
+    `plain` has the meaning of the prompt, in one wording for each meaning. A third of the prompts are labels in one of the
     15 templates; the others are captions of solos, genres and duets as musicians write them. One caption in ten
     (`prompts.held_out`) is never trained on; validation reads these, each once.
 
@@ -74,10 +73,8 @@ class _Drawn:
 
 def held_out_captions() -> list[Pair]:
     """Every caption that is never trained on, with its plain wording, in a fixed random order."""
-    pairs = [pair for name in prompts.INSTRUMENTS for pair in _solos(name)]
-    pairs += [pair for name in prompts.GENRES for pair in _genres(name)]
-    pairs += [pair for names in permutations(prompts.INSTRUMENTS, 2) for pair in _duets(*names)]
-    chosen = sorted(pair for pair in set(pairs) if prompts.held_out(pair[0]))
+    pairs = {pair for meaning in prompts.MEANINGS for pair in meaning.plain_captions()}
+    chosen = sorted(pair for pair in pairs if prompts.held_out(pair[0]))
     random.Random(0).shuffle(chosen)
     return chosen
 
@@ -85,27 +82,11 @@ def held_out_captions() -> list[Pair]:
 def _drawn(rng: random.Random) -> Pair:
     if rng.random() < 0.01:
         return prompts.NEGATIVE_PROMPT, prompts.NEGATIVE_PROMPT
-    lead, accompaniment = rng.sample(list(prompts.INSTRUMENTS), 2)
-    rows = rng.choice([_solos(lead), _genres(rng.choice(list(prompts.GENRES))), _duets(lead, accompaniment)])
+    names = rng.sample(list(prompts.INSTRUMENTS), 2)
+    genre = prompts.Meaning(genre=rng.choice(list(prompts.GENRES)))
+    rows = rng.choice([prompts.Meaning(names[0]), genre, prompts.Meaning(*names)]).plain_captions()
     wordings, templates = rows[: -len(TEMPLATES)], rows[-len(TEMPLATES) :]
     return rng.choice([wordings[0], rng.choice(wordings[1:]), rng.choice(templates)])
-
-
-def _solos(name: str) -> list[Pair]:
-    texts = [*prompts.solo_captions(name), *prompts.label_captions([prompts.INSTRUMENTS[name]])]
-    return [(text, prompts.plain(name)) for text in texts]
-
-
-def _genres(name: str) -> list[Pair]:
-    texts = [*prompts.genre_captions(name), *prompts.label_captions([prompts.GENRES[name]])]
-    return [(text, prompts.plain(genre=name)) for text in texts]
-
-
-def _duets(lead: str, accompaniment: str) -> list[Pair]:
-    first, *others = prompts.duet_captions(lead, accompaniment)
-    texts = [*others, *prompts.label_captions([prompts.INSTRUMENTS[lead], prompts.INSTRUMENTS[accompaniment]])]
-    named = [(text, prompts.plain(lead, accompaniment)) for text in texts]
-    return [(first, prompts.plain(accompaniment=accompaniment)), *named]
 
 
 def _batch(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -49,43 +49,29 @@ class Architecture:
     def build_unet(self) -> Any:
         """The U-Net with the two text streams at the widths of GPT-2 and T5."""
         streams = [None, self.gpt2["n_embd"], self.t5["d_model"], None]
-        return AudioLDM2UNet2DConditionModel(
-            in_channels=8,
-            out_channels=8,
-            cross_attention_dim=[streams] * len(self.unet["block_out_channels"]),
-            **self.unet,
-        )
+        levels = len(self.unet["block_out_channels"])
+        return AudioLDM2UNet2DConditionModel(cross_attention_dim=[streams] * levels, **self.unet)
 
     def build_vae(self) -> Any:
         """The VAE on log-mels of one channel, with 8 latent channels; every level but the last halves both axes."""
         levels = len(self.vae["block_out_channels"])
-        return AutoencoderKL(
-            in_channels=1,
-            out_channels=1,
-            latent_channels=8,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            **{"scaling_factor": 0.4, **self.vae},
-        )
+        blocks = {f"{way}_block_types": (f"{kind}Block2D",) * levels for way, kind in _VAE_BLOCKS.items()}
+        return AutoencoderKL(**blocks, **self.vae)
 
     def build_clap(self, tokenizer: Any) -> transformers.ClapModel:
         """CLAP with the vocabulary of ``tokenizer``."""
         width = self.clap["projection_dim"]
         special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         text = {"vocab_size": len(tokenizer), "max_position_embeddings": 514, "projection_dim": width, **special}
-        return transformers.ClapModel(
-            transformers.ClapConfig(
-                text_config={**text, **self.clap["text_config"]},
-                audio_config={"projection_dim": width, **self.clap["audio_config"]},
-                projection_dim=width,
-            )
-        )
+        text |= self.clap["text_config"]
+        audio = {"projection_dim": width, **self.clap["audio_config"]}
+        config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=width)
+        return transformers.ClapModel(config)
 
     def t5_config(self, tokenizer: Any) -> transformers.T5Config:
         """T5's configuration with the vocabulary of ``tokenizer``."""
         return transformers.T5Config(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
-            feed_forward_proj="gated-gelu",
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             decoder_start_token_id=tokenizer.pad_token_id,
@@ -98,41 +84,30 @@ class Architecture:
 
     def build_gpt2(self) -> transformers.GPT2LMHeadModel:
         """The language model that generates eight LOA tokens."""
-        config = transformers.GPT2Config(max_new_tokens=8, bos_token_id=0, eos_token_id=0, **self.gpt2)  # type: ignore[call-arg]
-        return transformers.GPT2LMHeadModel(config)
+        return transformers.GPT2LMHeadModel(transformers.GPT2Config(**self.gpt2))
 
     def build_vocoder(self) -> transformers.SpeechT5HifiGan:
         """The vocoder from 64-bin log-mels to 16 kHz, 160 samples a frame."""
-        sizes = {
-            "model_in_dim": 64,
-            "sampling_rate": 16_000,
-            "upsample_rates": [5, 4, 2, 2, 2],
-            "upsample_kernel_sizes": [16, 16, 8, 4, 4],
-            "normalize_before": False,
-            **self.vocoder,
-        }
-        return transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**sizes))
+        return transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**self.vocoder))
 
     def build_audio_encoder(self) -> VisionTransformer:
         """The ViT on filter banks of 128 bins that are as long as the U-Net's window, in patches of 16 x 16."""
-        return VisionTransformer(**self.audio_encoder_sizes(), **_VIT)
+        layers = {"num_classes": 0, "global_pool": "", "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6)}
+        return VisionTransformer(**self.audio_encoder_sizes(), **layers, patch_size=16)  # type: ignore[arg-type]
 
     def audio_encoder_sizes(self) -> Sizes:
-        """What ``config.json`` says of the ViT in timm's layout."""
+        """Sizes of the ViT for ``config.json`` in timm's layout."""
         hop = 2 ** (len(self.vae["block_out_channels"]) - 1)
         return {"img_size": [self.unet["sample_size"] * hop, 128], "in_chans": 1, **self.audio_encoder}
 
 
-_VIT: Sizes = {
-    "patch_size": 16,
-    "num_classes": 0,
-    "global_pool": "",
-    "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6),
-}
-
-
 _SIZES = yaml.safe_load(files(__package__).joinpath("architectures.yaml").read_text())
-ARCHITECTURES = {name: Architecture(name, **sizes) for name, sizes in _SIZES.items()}
+_SHARED: dict[str, Sizes] = _SIZES.pop("shared")
+_VAE_BLOCKS = {"down": "DownEncoder", "up": "UpDecoder"}
+ARCHITECTURES = {
+    name: Architecture(name, **{part: {**_SHARED.get(part, {}), **own} for part, own in sizes.items()})
+    for name, sizes in _SIZES.items()
+}
 TINY, POCKET, AUDIOLDM2_LARGE = (ARCHITECTURES[name] for name in ("tiny", "pocket", "audioldm2-large"))
 
 
@@ -141,7 +116,7 @@ def adapted_unet(source: Architecture | Path) -> tuple[Any, dict[str, AttentionL
 
     Raises:
         FileNotFoundError: If the folder holds no U-Net's configuration.
-        InputError: If it does not say how wide the language-of-audio stream is.
+        InputError: If it does not contain the width of the language-of-audio stream.
     """
     if isinstance(source, Architecture):
         unet = source.build_unet()
@@ -193,24 +168,14 @@ def random_pipeline(architecture: Architecture) -> Any:
 
 def new_scheduler() -> DDIMScheduler:
     """AudioLDM2's noise schedule."""
-    return DDIMScheduler(
-        beta_start=0.0015,
-        beta_end=0.0195,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="epsilon",
-    )
+    return DDIMScheduler(**_SHARED["scheduler"])
 
 
 def _clap_tokenizer() -> transformers.RobertaTokenizer:
     """CLAP's tokenizer class over single bytes."""
     vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "<mask>"]
-    return transformers.RobertaTokenizer(
-        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=512
-    )
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    return transformers.RobertaTokenizer(vocab=ids, merges=[], model_max_length=512)
 
 
 def _t5_tokenizer() -> transformers.T5Tokenizer:
@@ -226,18 +191,8 @@ def save_audio_encoder(encoder: VisionTransformer, folder: Path, architecture: A
     folder.mkdir(parents=True)
     weights = {key: value.contiguous() for key, value in encoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "architecture": "vit_base_patch16_224",
-        "num_classes": 0,
-        "num_features": sizes["embed_dim"],
-        "model_args": sizes,
-        "pretrained_cfg": {
-            "tag": "audiomae",
-            "input_size": [1, *sizes["img_size"]],
-            "fixed_input_size": True,
-            "num_classes": 0,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
+    pretrained = {"tag": "audiomae", "input_size": [1, *sizes["img_size"]], "fixed_input_size": True, "num_classes": 0}
+    pretrained |= {"first_conv": "patch_embed.proj", "classifier": "head"}
+    config = {"architecture": "vit_base_patch16_224", "num_classes": 0, "num_features": sizes["embed_dim"]}
+    config |= {"model_args": sizes, "pretrained_cfg": pretrained}
     (folder / "config.json").write_text(json.dumps(config, indent=2))

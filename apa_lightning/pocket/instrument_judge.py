@@ -1,6 +1,6 @@
 """The instrument judge: a classifier of solos that takes no part in training or guiding the model it judges.
 
-CLAP and AudioMAE are parts of the pocket, so neither can say whether an edit came out right; this small ResNet can.
+CLAP and AudioMAE are parts of the pocket, so neither can judge their own edits; this small ResNet can.
 """
 
 from pathlib import Path

@@ -30,11 +30,8 @@ def convergence(power: Tensor, wanted: Tensor) -> Tensor:
 def log_distance(power: Tensor, wanted: Tensor, norm: int = 1) -> Tensor:
     """Distance of the logarithms of power spectra (B, N, K): (B,), in nepers.
 
-    Args:
-        power: Power spectra of the generated waveforms.
-        wanted: Power spectra of the true ones.
-        norm: 1: mean of ``| ln |X| - ln |Y| |``; 2: its root mean square over bins, averaged over frames, which is the
-            log-spectral distance.
+    Norm 1 is the mean of ``| ln |X| - ln |Y| |``; 2 its root mean square over bins, averaged over frames, which is the
+    log-spectral distance.
     """
     difference = 0.5 * (power.log() - wanted.log())
     if norm == 1:
@@ -45,15 +42,10 @@ def log_distance(power: Tensor, wanted: Tensor, norm: int = 1) -> Tensor:
 def stft_loss(
     made: Tensor, true: Tensor, fft_sizes: Sequence[int], weight: float = 1.0, log_norm: Literal[1, 2] = 1
 ) -> Tensor:
-    """Multi-resolution STFT loss of waveforms (B, S), blind to phase: mean over items and FFT sizes.
+    """Multi-resolution STFT loss of waveforms (B, S), blind to phase: mean over items and FFT sizes in samples.
 
-    Args:
-        made: Generated waveforms.
-        true: The waveforms that they should equal, with a peak of about :data:`PEAK`.
-        fft_sizes: FFT sizes in samples.
-        weight: Weight of the spectral convergence next to the logarithms. A convergence above 4 counts as 4, so that one
-            nearly silent segment cannot outweigh the batch.
-        log_norm: Norm of :func:`log_distance`.
+    The true ones have a peak of about :data:`PEAK`. ``weight`` is that of the spectral convergence next to the logarithms. A
+    convergence above 4 counts as 4, so that one nearly silent segment cannot outweigh the batch.
     """
     total = made.new_zeros(())
     for n_fft in fft_sizes:

@@ -21,7 +21,7 @@ class TargetRecognized(EditMetric):
     """
 
     name = "recognised"
-    title = "target recognised"
+    title = "target recognized"
     shuffle = "prompt"
     why_missing = "no task asks for an instrument (tasks.recognise)"
 

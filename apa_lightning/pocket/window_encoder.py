@@ -9,8 +9,7 @@ from torch import Tensor
 
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.conditioning.audio_mae import SAMPLE_RATE, AudioMAE
-from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.assembly import load_frozen, require
 
 READ = ("vae", "audio_encoder")
 
@@ -47,8 +46,8 @@ class WindowEncoder:
             level.
         """
         waveform = waveform.to(self.device)
-        levelled = normalize_level(waveform, lengths=lengths)
-        posterior = self.vae.encode(log_mel(levelled, MelSpec())).latent_dist
+        leveled = normalize_level(waveform, lengths=lengths)
+        posterior = self.vae.encode(log_mel(leveled, MelSpec())).latent_dist
         factor = self.vae.config.scaling_factor
         encoded = {
             "mean": posterior.mean * factor,

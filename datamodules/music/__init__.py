@@ -7,7 +7,7 @@ The stages of a clip, one module each; every arrow is a plain value::
                                            (events.Performance)                          and JSON
                                            -> soundfont, sampler, mix -> encode
 
-- `melody.write` composes a tune in quarters: key, metre, phrases, harmony. `line.compose_line` performs it in seconds.
+- `melody.write` composes a tune in quarters: key, meter, phrases, harmony. `line.compose_line` performs it in seconds.
   Neither knows instruments: the same `Line` goes through `instruments.play` for any of the eight (moved by octaves into
   range), so one performance on several instruments is ground truth for timbre transfer (`render --renditions 8`).
 - `accompany` adds a left hand or a second player; `genres` plays a band from the patterns in `grooves`.

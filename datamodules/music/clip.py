@@ -1,11 +1,11 @@
-"""Composes one clip from its number: its kind, its performance and its metadata."""
+"""Composition of one clip from its number: its kind, its performance and its metadata."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from apa_lightning.pocket.text import prompts
+from apa_lightning.pocket.text.prompts import Meaning
 from datamodules.music.composition.accompany import accompany
 from datamodules.music.composition.chance import weighted
 from datamodules.music.composition.events import Note, Performance, Track, trimmed
@@ -15,46 +15,31 @@ from datamodules.music.composition.instruments import INSTRUMENTS, Instrument, o
 from datamodules.music.composition.line import Line, compose_line
 
 KINDS = ("solo", "duet", "genre")
+_PLAYERS = list(INSTRUMENTS.values())
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a data set consists of; with `seed` it decides every clip.
-
-    Attributes:
-        seed: Any integer.
-        seconds: Length of the clips.
-        shares: Relative numbers of solos, duets and genre clips.
-        renditions: On how many instruments each solo melody and its performance is rendered.
-        variety: How much tape, equaliser, microphone, noise and tuning change the sound; 0: not at all.
-        captions: Share of the clips whose `caption` is in a musician's own words (duets always have one).
-    """
+    """What a data set consists of; nothing else decides its clips."""
 
     seed: int = 0
-    seconds: float = 10.24
-    shares: tuple[float, float, float] = (7.0, 1.0, 2.0)
-    renditions: int = 1
-    variety: float = 0.0
-    captions: float = 0.0
+    seconds: float = 10.24  # Length of the clips
+    shares: tuple[float, float, float] = (7.0, 1.0, 2.0)  # Relative numbers of solos, duets and genre clips
+    renditions: int = 1  # Number of instruments on which each solo melody and its performance is rendered
+    variety: float = 0.0  # How much tape, equalizer, microphone, noise and tuning change the sound; 0: not at all
+    captions: float = 0.0  # Share of clips with a `caption` in a musician's own words (duets always have one)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What clip number `index` of a split is.
-
-    Attributes:
-        kind: One of `KINDS`.
-        turn: How many of its kind came before, so that instruments and genres take turns.
-        melody: Name of the tune; clips of one name have one performance.
-        rendition: Counts them.
-    """
+    """What clip number `index` of a split is."""
 
     split: str
     index: int
-    kind: str
-    turn: int
-    melody: str
-    rendition: int = 0
+    kind: str  # One of `KINDS`
+    turn: int  # Number of clips of its kind before it, so that instruments and genres take turns
+    melody: str  # Name of the tune; clips of one name have one performance
+    rendition: int = 0  # Number of the rendition of the tune
 
 
 @dataclass(frozen=True)
@@ -71,49 +56,36 @@ def plan(recipe: Recipe, split: str, index: int) -> Plan:
     rounds, place = divmod(index, len(pattern))
     kind = pattern[place]
     turn = rounds * pattern.count(kind) + pattern[:place].count(kind)
-    if kind == "solo" and recipe.renditions > 1:
-        tune, rendition = divmod(turn, recipe.renditions)
-        return Plan(split, index, kind, turn, f"{split}-solo-{tune:07d}", rendition)
-    return Plan(split, index, kind, turn, f"{split}-{kind}-{turn:07d}")
+    tune, rendition = divmod(turn, recipe.renditions if kind == "solo" else 1)
+    return Plan(split, index, kind, turn, f"{split}-{kind}-{tune:07d}", rendition)
 
 
 def compose(recipe: Recipe, plan: Plan) -> Clip:
-    """Composes a clip. Nothing but the recipe and the plan decides the result."""
-    clip = _composed(recipe, plan)
-    rng = random.Random(f"{recipe.seed}/{plan.split}/{plan.index}/caption")
-    if rng.random() >= recipe.captions:
-        return clip
-    return replace(clip, metadata={**clip.metadata, "caption": _caption(rng, clip.metadata)})
-
-
-def _caption(rng: random.Random, metadata: dict[str, Any]) -> str:
-    """A musician's words for what a clip is."""
-    if metadata["kind"] == "genre":
-        return prompts.genre_caption(rng, metadata["genre"])
-    if metadata["kind"] == "duet":
-        return prompts.duet_caption(rng, metadata["instrument"], metadata["accompaniment"])
-    return prompts.solo_caption(rng, metadata["instrument"])
-
-
-def _composed(recipe: Recipe, plan: Plan) -> Clip:
+    """Compose a clip. Nothing but the recipe and the plan decides the result."""
     rng = random.Random(f"{recipe.seed}/{plan.melody}")  # A string seed goes through SHA-512: the same everywhere.
     if plan.kind == "genre":
-        return _genre(recipe, plan, rng)
-    line = compose_line(rng, recipe.seconds)
-    # The hand that plays must not depend on how many draws the tune took.
-    player = random.Random(f"{recipe.seed}/{plan.melody}/{plan.kind}/{plan.rendition}")
-    return _duet(recipe, plan, line, player) if plan.kind == "duet" else _solo(recipe, plan, line, player)
+        clip = _genre(recipe, plan, rng)
+    else:
+        line = compose_line(rng, recipe.seconds)
+        # The draws of the player must not depend on how many draws the tune took.
+        player = random.Random(f"{recipe.seed}/{plan.melody}/{plan.kind}/{plan.rendition}")
+        clip = (_duet if plan.kind == "duet" else _solo)(recipe, plan, line, player)
+    words = random.Random(f"{recipe.seed}/{plan.split}/{plan.index}/caption")
+    if words.random() < recipe.captions:
+        fields = {"lead": "instrument", "accompaniment": "accompaniment", "genre": "genre"}
+        meaning = Meaning(**{name: clip.metadata.get(field, "") for name, field in fields.items()})
+        clip.metadata["caption"] = meaning.caption(words)
+    return clip
 
 
 def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
-    names = list(INSTRUMENTS)
+    count = len(_PLAYERS)
     if recipe.renditions > 1:  # The first instrument goes round, the others follow in an order of the melody's own.
-        tune = plan.turn // recipe.renditions
-        order = random.Random(f"{recipe.seed}/{plan.melody}/order").sample(range(1, len(names)), len(names) - 1)
-        instrument = INSTRUMENTS[names[(tune + ([0, *order][plan.rendition % len(names)])) % len(names)]]
+        order = [0, *random.Random(f"{recipe.seed}/{plan.melody}/order").sample(range(1, count), count - 1)]
+        instrument = _PLAYERS[(plan.turn // recipe.renditions + order[plan.rendition % count]) % count]
         texture = "melody"  # One and the same performance on each: the pairs are ground truth for timbre transfer.
     else:
-        instrument = INSTRUMENTS[names[plan.turn % len(names)]]
+        instrument = _PLAYERS[plan.turn % count]
         texture = weighted(rng, instrument.textures)
     program = weighted(rng, instrument.programs)
     # Now and then another register; not the lower one where the left hand plays, and never where renditions are compared.
@@ -125,36 +97,31 @@ def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
         below = min(n.pitch for n in lead) + 4
         under = accompany(rng, line, instrument, recipe.seconds, below, soft=10 if instrument.sustained else 16)
         tracks.append(_track("accompaniment", program, under, rng, line, instrument, level=rng.uniform(-8, -4)))
-    performance = Performance(tuple(trimmed(t, recipe.seconds) for t in tracks), recipe.seconds, _room(rng))
-    return Clip(performance, _metadata(recipe, plan, line, [instrument.label], shift,
-                                       instrument=instrument.name, program=program, texture=texture))  # fmt: skip
+    about = {"instrument": instrument.name, "program": program, "texture": texture}
+    return Clip(_performance(recipe, tracks, rng), _metadata(recipe, plan, line, [instrument.label], shift, about))
 
 
 def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
-    names = list(INSTRUMENTS)
-    lead = INSTRUMENTS[names[plan.turn % len(names)]]
-    away = 1 + (plan.turn // len(names) + plan.turn) % (len(names) - 1)
-    second = INSTRUMENTS[names[(plan.turn + away) % len(names)]]
+    count = len(_PLAYERS)
+    lead = _PLAYERS[plan.turn % count]
+    second = _PLAYERS[(plan.turn + 1 + (plan.turn // count + plan.turn) % (count - 1)) % count]
     program, second_program = weighted(rng, lead.programs), weighted(rng, second.programs)
     melody = play(rng, line, lead, program)
     below = sorted(n.pitch for n in melody)[len(melody) // 2]
     under = accompany(rng, line, second, recipe.seconds, below)
-    tracks = (
-        _track("lead", program, melody, rng, line, lead),
-        _track("accompaniment", second_program, under, rng, line, second, level=rng.uniform(-7, -3)),
-    )
-    metadata = _metadata(recipe, plan, line, [lead.label, second.label], octave_shift(line, lead), instrument=lead.name,
-                         accompaniment=second.name, program=program, texture="duet")  # fmt: skip
-    metadata["caption"] = f"Duet, played with {second.name} accompaniment"
-    return Clip(Performance(tuple(trimmed(t, recipe.seconds) for t in tracks), recipe.seconds, _room(rng)), metadata)
+    tracks = [_track("lead", program, melody, rng, line, lead)]
+    tracks.append(_track("accompaniment", second_program, under, rng, line, second, level=rng.uniform(-7, -3)))
+    about = {"instrument": lead.name, "accompaniment": second.name, "program": program, "texture": "duet"}
+    metadata = _metadata(recipe, plan, line, [lead.label, second.label], octave_shift(line, lead), about)
+    metadata["caption"] = Meaning(lead.name, second.name).captions()[0]
+    return Clip(_performance(recipe, tracks, rng), metadata)
 
 
 def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
     genre = list(GENRES.values())[plan.turn % len(GENRES)]
     line, performance = compose_genre(rng, genre, recipe.seconds)
-    return Clip(
-        performance, _metadata(recipe, plan, line, [genre.label], 0, genre=genre.name, program=performance.lead.program)
-    )
+    about = {"genre": genre.name, "program": performance.lead.program}
+    return Clip(performance, _metadata(recipe, plan, line, [genre.label], 0, about))
 
 
 def _track(
@@ -167,33 +134,34 @@ def _track(
     level: float = 0.0,
 ) -> Track:
     """A track in order of time, with phrase-long swells where the instrument can make them."""
-    expression = []
+    expression, seconds = [], line.clock.seconds
     if instrument.sustained:
         depth = rng.uniform(0, 4)
         for phrase in line.melody.phrases:
-            begin, end = line.clock.seconds(phrase.start), line.clock.seconds(phrase.end)
-            expression += [(begin, -depth), (begin + 0.55 * (end - begin), 0.0)]
-        expression.append((line.clock.seconds(line.melody.length), -depth))
+            start, end = seconds(phrase.start), seconds(phrase.end)
+            expression += [(start, -depth), (start + 0.55 * (end - start), 0.0)]
+        expression.append((seconds(line.melody.length), -depth))
     ordered = sorted(notes, key=lambda n: (n.start, n.pitch))
     return Track(name, program, tuple(ordered), level=level, expression=tuple(expression))
 
 
-def _room(rng: random.Random) -> tuple[float, float]:
-    """Reverberation: decay in seconds, wet share."""
-    return (
-        (rng.uniform(0.2, 0.8), rng.uniform(0.02, 0.12))
-        if rng.random() < 0.7
-        else (rng.uniform(1.0, 2.2), rng.uniform(0.08, 0.22))
-    )
+def _performance(recipe: Recipe, tracks: list[Track], rng: random.Random) -> Performance:
+    """The tracks in a small or, less often, a large room."""
+    decay, wet = ((0.2, 0.8), (0.02, 0.12)) if rng.random() < 0.7 else ((1.0, 2.2), (0.08, 0.22))
+    room = rng.uniform(*decay), rng.uniform(*wet)
+    return Performance(tuple(trimmed(track, recipe.seconds) for track in tracks), recipe.seconds, room)
 
 
-def _metadata(recipe: Recipe, plan: Plan, line: Line, labels: list[str], shift: int, **more: Any) -> dict[str, Any]:
-    """The JSON beside a clip; `notes` are the melody's (start, end, key, velocity), ornaments left out."""
+def _metadata(
+    recipe: Recipe, plan: Plan, line: Line, labels: list[str], shift: int, about: dict[str, Any]
+) -> dict[str, Any]:
+    """The JSON next to a clip; `notes` are the melody's (start, end, key, velocity), ornaments left out."""
+    melody = line.melody
+    notes = [[round(n.start, 3), round(min(n.end, recipe.seconds), 3), n.pitch + shift, n.velocity] for n in line.notes]
     return {
-        "labels": labels, "kind": plan.kind, **more, "key": str(line.melody.key), "metre": line.melody.metre.name,
-        "tempo": round(line.clock.tempo, 2), "character": line.character, "melody": plan.melody, "rendition": plan.rendition,
-        "seed": recipe.seed,
-        "notes": [[round(n.start, 3), round(min(n.end, recipe.seconds), 3), n.pitch + shift, n.velocity] for n in line.notes],
+        "labels": labels, "kind": plan.kind, **about, "key": str(melody.key), "metre": melody.meter.name,
+        "tempo": round(line.clock.tempo, 2), "character": line.character, "melody": plan.melody,
+        "rendition": plan.rendition, "seed": recipe.seed, "notes": notes,
     }  # fmt: skip
 
 

@@ -6,15 +6,17 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.progress import progress
 from datamodules.music.clip import Plan, Recipe, compose, plan
 from datamodules.music.composition.instruments import INSTRUMENTS
-from datamodules.music.sound.encode import EXTENSIONS, MOST_BYTES, AudioFormat, encode
+from datamodules.music.sound.encode import CODINGS, AudioFormat, encode
 from datamodules.prepare.workers import in_order
 from datamodules.ranges import check_range
 from datamodules.shards.index import index_path
@@ -24,24 +26,12 @@ SETTINGS_FILE = "render.json"
 _METADATA_BYTES = 4_000  # Of JSON and tar headers per clip, to which a second of music adds at most 600.
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """One shard to write: its path and the numbers of its clips."""
+class _Shard(NamedTuple):
+    """One shard to write."""
 
     path: Path
     split: str
-    clips: range
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A clip to render, with all that a worker process needs."""
-
-    recipe: Recipe
-    split: str
-    index: int
-    soundfonts: tuple[Path, ...]
-    audio_format: AudioFormat
+    clips: range  # Numbers of its clips
 
 
 def render(
@@ -62,26 +52,26 @@ def render(
     max_shard_bytes: int = 500_000_000,
     workers: int = 0,
 ) -> None:
-    """Composes music and renders it into `train-*.tar` and `validation-*.tar` shards with AudioSet labels.
+    """Compose music and render it into `train-*.tar` and `validation-*.tar` shards with AudioSet labels.
 
     Melodies on eight instruments, duets, and bands in eight genres, 16 kHz mono. Every clip depends only on `seed`,
     its split and its number, never on `workers`; validation clips have melodies of their own. Run the same command again
-    to go on after a stop: finished shards (those with an index) are kept.
+    to resume after a stop: finished shards (those with an index) are kept.
 
     Args:
         out: Folder for the shards; made if missing.
         clips: Number of clips, training and validation together. 351,563 clips of 10.24 s are 1,000 hours.
         seconds: Length of a clip.
-        seed: Decides everything that is heard.
+        seed: Seed of every note and sound.
         validation: Share of the clips that goes into the validation shards.
         solo: Relative number of solo clips, the eight instruments in turn.
         duet: Relative number of duets: a melody with a second instrument's accompaniment.
         genre: Relative number of genre clips, the eight genres in turn.
         renditions: Instruments on which each solo melody is rendered, all from one performance (the JSON field
             `melody` groups them): ground truth for timbre transfer.
-        variety: How much tuning, tape, equalisers, microphones and noise change the sound: 0 clean, 1 as varied as
+        variety: How much tuning, tape, equalizers, microphones and noise change the sound: 0 clean, 1 as varied as
             recordings are.
-        captions: Share of the clips with a `caption` in a musician's words beside the labels; duets always have one.
+        captions: Share of the clips with a `caption` in a musician's words next to the labels; duets always have one.
         audio_format: Flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
         soundfonts: SoundFont 2 or 3 files with General MIDI programs; each clip takes one of them by chance.
             `pretty_midi` means the one that pretty_midi ships, the default.
@@ -90,8 +80,8 @@ def render(
         workers: Processes that render; 0 for one per core.
 
     Raises:
-        InputError: A setting is out of its range, the SoundFont is unusable, or `out` holds another recipe's shards.
-        FileNotFoundError: A SoundFont does not exist.
+        InputError: If a setting is out of range, a SoundFont is unusable, or `out` holds another recipe's shards.
+        FileNotFoundError: If a SoundFont does not exist.
     """
     recipe = Recipe(seed, seconds, (solo, duet, genre), renditions, variety, captions)
     _check(recipe, clips, validation, clips_per_shard, workers)
@@ -101,9 +91,10 @@ def render(
     missing = [shard for shard in shards if not index_path(shard.path).exists()]
     if len(missing) < len(shards):
         print(f"{len(shards) - len(missing)} of {len(shards)} shards are finished already and are kept.")
-    tasks = (_Task(recipe, s.split, i, fonts, audio_format) for s in missing for i in s.clips)
+    plans = (plan(recipe, shard.split, i) for shard in missing for i in shard.clips)
+    work = partial(render_clip, recipe, soundfonts=fonts, audio_format=audio_format)
     workers = workers or os.cpu_count() or 1
-    _write(missing, in_order(_work, tasks, 0 if workers == 1 else workers))
+    _write(missing, in_order(work, plans, 0 if workers == 1 else workers), CODINGS[audio_format].extension)
     total = sum(shard.path.stat().st_size for shard in shards)
     hours = clips * seconds / 3600
     print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
@@ -112,7 +103,7 @@ def render(
 def render_clip(
     recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat
 ) -> tuple[str, bytes, dict]:
-    """Composes, renders and encodes one clip.
+    """Compose, render and encode one clip.
 
     Returns:
         Its key, the audio file's bytes and its metadata.
@@ -121,13 +112,11 @@ def render_clip(
     from datamodules.music.sound.recording import Recording, draw_recording
     from datamodules.music.sound.soundfont import open_soundfont
 
-    clip = compose(recipe, planned)
-    rng = random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/sound")
+    clip, name = compose(recipe, planned), f"{recipe.seed}/{planned.split}/{planned.index}"
+    rng = random.Random(f"{name}/sound")
     path = rng.choice(soundfonts)
-    recording = draw_recording(
-        random.Random(f"{recipe.seed}/{planned.split}/{planned.index}/recording"), recipe.variety
-    )
-    audio = mix(clip.performance, open_soundfont(path), rng, recording if recipe.variety else Recording())
+    recording = draw_recording(random.Random(f"{name}/recording"), recipe.variety) if recipe.variety else Recording()
+    audio = mix(clip.performance, open_soundfont(path), rng, recording)
     name = clip.metadata.get("instrument") or clip.metadata["genre"]
     key = f"{planned.split}-{planned.index:07d}-{planned.kind}-{name.replace(' ', '-')}"
     data = encode(audio, SAMPLE_RATE, audio_format, serial=planned.index + 1)
@@ -150,7 +139,7 @@ def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int |
 
 
 def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
-    """Absolute paths of the SoundFonts, each opened once so that a bad one is refused before work starts."""
+    """Absolute paths of the SoundFonts; each is opened so that a bad one is refused before work starts."""
     from datamodules.music.sound.soundfont import default_soundfont, open_soundfont
 
     try:
@@ -160,17 +149,17 @@ def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
         raise InputError(f"rendering needs {error.name}. Run: pip install 'apa_lightning[render]'") from None
     shipped = Path("pretty_midi")
     fonts = tuple(default_soundfont() if path == shipped else Path(path).absolute() for path in paths or [shipped])
-    programs = sorted({program for i in INSTRUMENTS.values() for program in i.programs})
-    for font in fonts:
+    programs = sorted({program for instrument in INSTRUMENTS.values() for program in instrument.programs})
+    for font in map(open_soundfont, fonts):
         for program in programs:
-            open_soundfont(font).regions(program, 60, 100)
-        open_soundfont(font).regions(0, 38, 100, drums=True)
+            font.regions(program, 60, 100)
+        font.regions(0, 38, 100, drums=True)
     return fonts
 
 
 def _capacity(recipe: Recipe, audio_format: AudioFormat, clips_per_shard: int | None, max_shard_bytes: int) -> int:
-    """Clips that surely fit into a shard."""
-    most = recipe.seconds * (MOST_BYTES[audio_format] + 600) + _METADATA_BYTES
+    """Number of clips that surely fit into a shard."""
+    most = recipe.seconds * (CODINGS[audio_format].most_bytes + 600) + _METADATA_BYTES
     fitting = int(max_shard_bytes // most)
     if fitting < 1:
         raise InputError(
@@ -195,7 +184,7 @@ def _shards(out: Path, clips: int, validation: float, capacity: int) -> list[_Sh
 def _remember(
     out: Path, recipe: Recipe, clips: int, validation: float, audio_format: str, fonts: tuple[Path, ...], first: int
 ) -> None:
-    """Writes the settings beside the shards, or refuses a folder that was begun with other ones."""
+    """Write the settings next to the shards, or refuse a folder that was started with other ones."""
     settings = {
         **asdict(recipe), "shares": list(recipe.shares), "clips": clips, "validation": validation,
         "audio_format": audio_format, "clips_in_first_shard": first,
@@ -210,17 +199,17 @@ def _remember(
         other = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
         if other:
             raise InputError(
-                f"out: '{out}' was begun with another {', '.join(other)} (see {path}). Choose an empty folder, or the same settings."
+                f"out: '{out}' was started with another {', '.join(other)} (see {path}). Choose an empty folder, or the "
+                "same settings."
             )
         return
     if any(Path(out).glob("*.tar")):
         raise InputError(f"out: '{out}' holds shards that this command did not write. Choose an empty folder.")
-    with atomic_path(path, sole_writer=True) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_file(path, json.dumps(settings, indent=1, sort_keys=True) + "\n", sole_writer=True)
 
 
-def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]]) -> None:
-    """Writes rendered clips, which come in order, into their shards."""
+def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]], extension: str) -> None:
+    """Write rendered clips, which come in order, into their shards."""
     with progress(sum(len(shard.clips) for shard in shards), "rendering", "clip", shown=bool(shards)) as bar:
         for shard in shards:
             pattern = shard.path.with_name(f"{shard.split}-{{:06d}}.tar")
@@ -228,12 +217,5 @@ def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]]) ->
             with ShardWriter(pattern, max_bytes=2**62, max_samples=len(shard.clips), start=number) as writer:
                 for _ in shard.clips:
                     key, audio, metadata = next(rendered)
-                    writer.write(key, audio, EXTENSIONS[metadata.pop("audio_format")], metadata)
+                    writer.write(key, audio, extension, metadata)
                     bar.update()
-
-
-def _work(task: _Task) -> tuple[str, bytes, dict]:
-    key, data, metadata = render_clip(
-        task.recipe, plan(task.recipe, task.split, task.index), task.soundfonts, task.audio_format
-    )
-    return key, data, {**metadata, "audio_format": task.audio_format}

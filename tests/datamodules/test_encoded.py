@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from pocket_tools import pocket_folder, tone_shards
+from pocket_tools import pocket_folder, tone_shards, with_untrained_unet
 from shard_tools import plain_tar, sample
 from torch.utils.data import DataLoader
 
@@ -15,7 +15,6 @@ from apa_lightning.audio import load_audio
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.pocket import window_encoder
-from apa_lightning.pocket.assembly import with_untrained_unet
 from datamodules import encoded_windows
 from datamodules.encoded import EncodedDataModule
 from datamodules.loading.readers import collate

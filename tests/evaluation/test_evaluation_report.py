@@ -84,7 +84,7 @@ def test_the_listening_part_names_every_edit_once_with_the_audio_that_is_there(t
     assert edits[0]["audio"] == rows[0].audio and edits[0]["systems"][0]["audio"] == rows[0].output
     assert edits[0]["systems"][1]["audio"] == edits[1]["audio"] == ""
     assert ["CLAP", f"{rows[1].score('clap'):.3f}", True] in edits[1]["systems"][0]["scores"]
-    assert ["target recognised", "yes", True] in edits[1]["systems"][0]["scores"]
+    assert ["target recognized", "yes", True] in edits[1]["systems"][0]["scores"]
 
 
 def test_addresses_are_quoted_and_the_source_is_no_system(tmp_path):

@@ -195,7 +195,7 @@ def test_recognition_is_the_transfer_where_it_was_measured():
         row.scores["recognised"] = 0.8
     rows += rows_of("adapter", lambda i: {"clap": 0.1, "chroma": 0.7}, task="genre")
     found = {finding.letter: finding for finding in findings(rows)}
-    assert found["a"].evidence[0].what.startswith("change of target recognised") and found["a"].verdict == NOT_SHOWN
+    assert found["a"].evidence[0].what.startswith("change of target recognized") and found["a"].verdict == NOT_SHOWN
     assert "SDEdit 0.5" in found["e"].evidence[0].what  # recognised as often at the least strength
 
 

@@ -1,6 +1,7 @@
 """A pocket folder with random weights, and short clips of tones in the renderer's form."""
 
 import math
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from random_folders import scratch
 from shard_tools import encode
 
 from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
+from apa_lightning.pocket.assembly import complete, save_half
 from apa_lightning.pocket.parts.clap import feature_extractor
-from apa_lightning.pocket.parts.part import save_half
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer, t5_tokenizer
+from apa_lightning.utils.rng import seeded
 from datamodules.shards.writer import ShardWriter
 
 LABELS = ("Piano", "Violin, fiddle", "Flute", "Cello")
@@ -40,6 +42,14 @@ def pocket_folder() -> Path:
     tokenizer_2.save_pretrained(folder / "tokenizer_2")
     feature_extractor().save_pretrained(folder / "feature_extractor")
     return folder
+
+
+def with_untrained_unet(folder: Path, target: Path, seed: int = 0) -> None:
+    """Copy the parts of ``folder`` to ``target``, add an untrained U-Net of the pocket sizes, and complete the folder."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    with seeded(seed):
+        save_half(POCKET.build_unet(), target / "unet")
+    complete(target)
 
 
 def tones(count: int, seconds: float = 5.12) -> list[dict]:

@@ -5,11 +5,10 @@ import shutil
 import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
-from pocket_tools import pocket_folder
-from safetensors.torch import load_file
+from pocket_tools import pocket_folder, with_untrained_unet
 
 from apa_lightning import AudioEditor, AudioLDM2Backbone, InputError
-from apa_lightning.pocket.assembly import PARTS, complete, missing, require, sizes, with_untrained_unet
+from apa_lightning.pocket.assembly import PARTS, complete, missing, require, sizes
 from apa_lightning.utils.pretrained import packaged
 
 
@@ -44,27 +43,12 @@ def test_an_editor_edits_with_it(assembled):
     )
 
 
-def test_the_untrained_unet_depends_on_the_seed_alone(assembled, tmp_path):
-    state = torch.get_rng_state()
-    with_untrained_unet(pocket_folder(), tmp_path / "again", seed=3)
-    assert torch.equal(state, torch.get_rng_state())
-    with_untrained_unet(pocket_folder(), tmp_path / "other", seed=4)
-    first, again, other = (
-        load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
-        for folder in (assembled, tmp_path / "again", tmp_path / "other")
-    )
-    assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not torch.equal(first["conv_in.weight"], other["conv_in.weight"])
-    with pytest.raises(InputError, match="is a backbone already"):
-        with_untrained_unet(pocket_folder(), tmp_path / "again")
-
-
 @pytest.mark.parametrize("part", [*PARTS])
 def test_a_missing_part_is_named_with_its_recipe(part, tmp_path):
     for other in PARTS:
         if other != part and other != "unet":
             (tmp_path / other).symlink_to(pocket_folder() / other)
-    with pytest.raises(InputError, match=rf"{tmp_path} lacks .*{part}.*configs/pocket/{PARTS[part][3]}\.yaml"):
+    with pytest.raises(InputError, match=rf"{tmp_path} lacks .*{part}.*configs/pocket/{PARTS[part].recipe}\.yaml"):
         complete(tmp_path)
     require(tmp_path, [other for other in PARTS if other not in (part, "unet")])
     assert not (tmp_path / "model_index.json").exists()

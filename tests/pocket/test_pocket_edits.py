@@ -8,6 +8,7 @@ from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.measures.unet import gap_losses
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trials, recorded_trials
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.utils.pretrained import packaged
 from datamodules.audioset import AudioSetDataModule
 
@@ -46,7 +47,7 @@ def test_the_unet_listens(solos):
     from diffusers import AudioLDM2UNet2DConditionModel
 
     unet = AudioLDM2UNet2DConditionModel.from_pretrained(packaged() / "unet", torch_dtype=torch.float32).eval()
-    losses = gap_losses(packaged(), solos.take(range(16)), 0, unet)
+    losses = gap_losses(Subject(packaged(), solos), [solos.take(range(16))], unet)
     assert losses["shuffled_omega_1"].mean() > 1.5 * losses["matched_omega_1"].mean()
     assert losses["shuffled_omega_2"].mean() > 1.25 * losses["matched_omega_2"].mean()
     assert losses["wrong_text"].mean() > 1.02 * losses["right_text"].mean()
@@ -58,4 +59,4 @@ def test_an_edit_keeps_the_tune_and_text_alone_does_not(trials, editor):
     alone = trials.outcome(trials.edit(editor, **knobs, ap_scale=0.0))
     assert edited.pitch.mean() > 0.4 > 0.25 > alone.pitch.mean()
     assert edited.margin.mean() > 0.15 > alone.margin.mean()
-    assert torch.tensor(edited.recognised).sum() >= 2  # of six; the instrument that it was is none of them
+    assert torch.tensor(edited.recognized).sum() >= 2  # of six; the instrument that it was is none of them

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from pocket_tools import LABELS, batch, pocket_folder, tones
+from pocket_tools import LABELS, batch, pocket_folder, tones, with_untrained_unet
 
 from apa_lightning import InputError
 from apa_lightning.audio import normalize_level
-from apa_lightning.pocket.assembly import with_untrained_unet
 from apa_lightning.pocket.instrument_judge import InstrumentJudge
 from apa_lightning.pocket.measures import editing as measure_editing
 from apa_lightning.pocket.measures import judge as measure_judge
@@ -18,6 +17,7 @@ from apa_lightning.pocket.parts.judge import PocketJudge
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trial, Trials, mel_distance, recorded_trials, rendered_trials
 from apa_lightning.pocket.report.scores import Score, bootstrap_excess
+from apa_lightning.pocket.report.subject import Subject
 
 INSTRUMENTS = [label.split(",")[0].lower() for label in LABELS]
 
@@ -82,7 +82,7 @@ def test_trials_are_pairs_of_one_performance(clips):
 
 def test_doing_nothing_and_the_truth(trials):
     nothing, truth = trials.outcome(trials.sources()), trials.outcome(trials.truths())
-    assert not nothing.recognised.any() and truth.recognised.all()
+    assert not nothing.recognized.any() and truth.recognized.all()
     assert nothing.chroma == pytest.approx(np.ones(6)) and nothing.pitch.tolist() == [1] * 6
     assert (nothing.chroma_floor < 0.9).all() and (nothing.pitch_floor < 0.2).all()  # another tune
     assert not truth.mel_to_truth.any() and (nothing.mel_to_truth > 0.1).all()
@@ -97,7 +97,7 @@ def test_mel_distance_hears_timbre_and_not_level(clips):
 
 def test_editing_is_measured(folder, clips, tmp_path):
     recorded = Clips(clips.waveform[:2], ["piano_1-0", "unknown_0-0"])
-    figures = measure_editing.measure(folder, clips, 0, pictures=tmp_path, recordings=recorded)
+    figures = measure_editing.measure(Subject(folder, clips, 0, tmp_path, recorded))
     by_name = {figure.name: figure for figure in figures}
     ours = by_name["adapter: pitch accuracy to the source"]
     assert (ours.compared["no edit"], ours.clips, ours.target) == (1, 2, ">= 0.5")
@@ -109,31 +109,31 @@ def test_editing_is_measured(folder, clips, tmp_path):
     assert by_name["omega 2: chroma similarity above the shuffled floor"].value == pytest.approx(
         by_name["adapter: chroma similarity to the source above the shuffled floor"].value
     )
-    assert by_name["adapter, real recordings: target recognised by the judge"].clips == 1
+    assert by_name["adapter, real recordings: target recognized by the judge"].clips == 1
     kept = json.loads((tmp_path / "editing.json").read_text())
     assert kept["no edit"]["pitch"] == [1, 1, 1] and "real recordings: adapter" in kept
-    assert kept["adapter"]["recognised"][0] == pytest.approx(by_name["adapter: target recognised by the judge"].value)
+    assert kept["adapter"]["recognized"][0] == pytest.approx(by_name["adapter: target recognized by the judge"].value)
     assert (tmp_path / "trade_off.png").stat().st_size > 10_000
     assert len(list((tmp_path / "edits").glob("*.wav"))) == 10 and (tmp_path / "edits" / "edits.png").exists()
 
 
 def test_editing_without_renditions_says_so(folder, clips):
     with pytest.raises(ValueError, match="no melody was rendered on two instruments"):
-        measure_editing.measure(folder, clips.take([0, 5]), 0)
+        measure_editing.measure(Subject(folder, clips.take([0, 5])))
 
 
 def test_the_unet_is_asked(folder, clips):
-    figures = {figure.name: figure for figure in measure_unet.measure(folder, clips, 0)}
+    figures = {figure.name: figure for figure in measure_unet.measure(Subject(folder, clips))}
     matched = figures["excess of the loss with another clip's audio tokens over the clip's own omega 1"]
     assert matched.clips == 4 and matched.target == ">= 0.20" and not matched.reached
     assert matched.low <= matched.value <= matched.high
-    recognised = next(figure for name, figure in figures.items() if name.startswith("text alone"))
-    assert recognised.clips == 2 and set(recognised.compared) == set(measure_unet.NAMES[:2])
+    recognized = next(figure for name, figure in figures.items() if name.startswith("text alone"))
+    assert recognized.clips == 2 and set(recognized.compared) == set(measure_unet.NAMES[:2])
 
 
 def test_the_judge_is_judged(folder, clips):
     recorded = Clips(clips.waveform[:2], ["piano_1-0", "unknown_0-0"])
-    figures = {figure.name: figure for figure in measure_judge.measure(folder, clips, 0, recordings=recorded)}
+    figures = {figure.name: figure for figure in measure_judge.measure(Subject(folder, clips, recordings=recorded))}
     assert figures["instrument of true renders"].clips == 12
     assert figures["instrument of real recordings through VAE and vocoder"].clips == 1
     right = InstrumentJudge.from_pretrained(folder).names(clips.waveform)
@@ -146,7 +146,7 @@ def test_the_judge_is_judged(folder, clips):
 def test_without_a_judge_nothing_is_measured(clips, tmp_path):
     for part in (measure_editing, measure_judge):
         with pytest.raises(InputError, match="holds no judge"):
-            part.measure(tmp_path, clips, 0)
+            part.measure(Subject(tmp_path, clips))
 
 
 def test_excess_and_its_interval():

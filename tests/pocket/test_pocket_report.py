@@ -57,11 +57,11 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     heard = {}
 
     def stub(part):
-        def measure(folder, clips, seed, pictures=None, recordings=None):
-            heard[part] = (folder, clips, seed, pictures, recordings)
+        def measure(subject):
+            heard[part] = subject
             if part == "clap":
                 raise ValueError("Cannot have number of splits n_splits=5 greater than\nthe number of groups: 3.")
-            return [Score(part, f"{part} figure", 0.5, 0.4, 0.6, len(clips), 0.1, {"shuffled": 0.2}, ">= 0.3")]
+            return [Score(part, f"{part} score", 0.5, 0.4, 0.6, len(subject.clips), 0.1, {"shuffled": 0.2}, ">= 0.3")]
 
         return measure
 
@@ -71,8 +71,9 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     with pytest.warns(UserWarning, match="clap: not measured on these 40 clips"):
         run(folder, tmp_path, "--model.recordings", str(recordings(tmp_path / "recordings")))
     assert list(heard) == list(report.DEFAULT)
-    used, clips, seed, pictures, real = heard["loa"]
-    assert (used, seed, pictures, len(clips)) == (folder, 0, tmp_path / "report", 40)
+    loa = heard["loa"]
+    clips, real = loa.clips, loa.recordings
+    assert (loa.folder, loa.seed, loa.pictures, len(clips)) == (folder, 0, tmp_path / "report", 40)
     assert clips.waveform.shape == (40, 81_920) and len(set(clips.keys)) == 40
     assert {fields["kind"] for fields in clips.metadata} == {"solo", "duet", "genre"}
     assert all(len(column) == 40 for column in (clips.prompts, clips.labels))
@@ -88,7 +89,7 @@ def test_the_command_measures_every_part(tmp_path, capsys, monkeypatch):
     assert [figure["reached"] for figure in data["scores"]] == [True, True, None, True, True, True]
     assert data["scores"][2]["value"] is None
     events = EventAccumulator(str(next(tmp_path.rglob("events*")).parent)).Reload()
-    assert events.Scalars("report/loa/loa figure")[0].value == 0.5 and events.Tags()["tensors"] == [
+    assert events.Scalars("report/loa/loa score")[0].value == 0.5 and events.Tags()["tensors"] == [
         "report/text_summary"
     ]
 

@@ -13,8 +13,7 @@ from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.cli.main import main
-from apa_lightning.pocket.assembly import PARTS, missing, sizes
-from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.assembly import PARTS, load_frozen, missing, sizes
 from apa_lightning.pocket.measures.vocoder import Sources, refine, synthesize, untrained_like
 from apa_lightning.pocket.parts.vae import l1_per_clip
 from apa_lightning.pocket.report.clips import Clips

@@ -2,9 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,99 +14,100 @@ from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.parts.audio_mae import PICTURES, random_order
+from apa_lightning.pocket.parts.audio_mae import PICTURES, masked_patches, random_order
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches
-from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.linear_probe import probe
 from apa_lightning.pocket.report.pictures import draw_masked
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.utils.rng import seeded
 
 FOLDS = 5
 MOST_COLUMNS = 2000  # keeps a probe of 1,280 features at a few seconds
 INSIDE = 0.8  # share of a column that one note must fill
 MASK_SHARE, MOST_MASKED = 0.8, 64
-STRENGTH = 0.1  # of probes with many features and few columns
-#: Probes for pitch: name, pooling rate omega, whether the tokens of a column are averaged.
+
+
+class PitchProbe(NamedTuple):
+    """A probe for the pitch class of a column."""
+
+    name: str
+    rate: int = 1  # Pooling rate omega
+    mean: bool = False  # Whether the tokens of a column are averaged
+    strength: float = 0.1  # Inverse penalty: a strong one for many features and few columns
+    target: str = ""
+
+
 PITCH_PROBES = (
-    ("pitch class of a column, tokens side by side", 1, False),
-    ("pitch class of a column, mean token", 1, True),
-    ("pitch class of a column pooled by omega 2", 2, False),
-    ("pitch class of a column pooled by omega 4", 4, False),
+    PitchProbe("pitch class of a column, tokens side by side", target=">= 0.7"),
+    PitchProbe("pitch class of a column, mean token", mean=True, strength=1.0),
+    PitchProbe("pitch class of a column pooled by omega 2", 2),
+    PitchProbe("pitch class of a column pooled by omega 4", 4),
 )
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Single columns of the grids of some clips.
+class Columns(NamedTuple):
+    """Single columns of the grids of some clips."""
 
-    Attributes:
-        clip: Numbers (N,) of the clips.
-        place: Numbers (N,) of the columns.
-        pitch: Pitch classes (N,).
-        melody: N names.
-    """
-
-    clip: np.ndarray
-    place: np.ndarray
-    pitch: np.ndarray
-    melody: list[str]
+    clip: np.ndarray  # Numbers (N,) of the clips
+    place: np.ndarray  # Numbers (N,) of the columns
+    pitch: np.ndarray  # Pitch classes (N,)
+    melody: list[str]  # N names
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure the probes, and the decoder if it was written too; picture: ``audio_mae.png``. Recordings are not used.
 
     Raises:
         InputError: If there are too few melodies played alone for the probes.
     """
-    trained = AudioMAE.from_pretrained(folder / "audio_encoder")
-    solos = clips.where(lambda fields: fields["kind"] == "solo")
+    trained, random = AudioMAE.from_pretrained(subject.folder / "audio_encoder"), untrained(subject.seed)
+    solos = subject.clips.where(lambda fields: fields["kind"] == "solo")
     banks = fbank(solos.waveform, *trained.input_size)
     size = trained.encoder.patch_embed.patch_size[0]
     grids = {
         "trained": encode(trained, banks),
-        "untrained": encode(untrained(seed), banks),
+        "untrained": encode(random, banks),
         "filter-bank patches": patches(banks, size).unflatten(1, trained.grid_size),
     }
-    scores = [_instrument(solos, grids, seed)]
-    for name, rate, mean in PITCH_PROBES:
-        columns = sounding_columns(solos.metadata, trained.grid_size[0] // rate, trained.window_seconds, seed)
-        scores.append(_pitch(name, columns, grids, rate, mean, seed))
-    if (folder / "audio_encoder" / DECODER).is_file():
-        scores.append(_masked(folder, trained, clips, seed, pictures))
+    melodies, labels = ([fields[name] for fields in solos.metadata] for name in ("melody", "instrument"))
+    _require_melodies(melodies)
+    right = {name: probe(grid.mean(dim=(1, 2)).numpy(), labels, melodies, FOLDS) for name, grid in grids.items()}
+    scores = [_score(subject, "instrument of a solo, mean token", right, ">= 0.95")]
+    for kind in PITCH_PROBES:
+        count = trained.grid_size[0] // kind.rate
+        columns = sounding_columns(solos.metadata, count, trained.window_seconds, subject.seed)
+        scores.append(_pitch(subject, kind, columns, grids))
+    if (subject.folder / "audio_encoder" / DECODER).is_file():
+        scores.append(_masked(subject, trained, random))
     return scores
 
 
 @torch.no_grad()
-def _masked(folder: Path, trained: AudioMAE, clips: Clips, seed: int, pictures: Path | None) -> Score:
+def _masked(subject: Subject, trained: AudioMAE, random: AudioMAE) -> Score:
     """Share of the hidden patches' variance that the decoder does not predict, and pictures of one clip of each kind.
 
     Compared with the decoder on the tokens of an untrained encoder.
     """
-    decoder = PatchDecoder.load(folder / "audio_encoder" / DECODER)
+    clips, decoder = subject.clips, PatchDecoder.load(subject.folder / "audio_encoder" / DECODER)
     first = {fields["kind"]: i for i, fields in reversed(list(enumerate(clips.metadata)))}
     chosen = clips.take([*first.values(), *(i for i in range(len(clips)) if i not in first.values())][:MOST_MASKED])
     banks = fbank(chosen.waveform, *trained.input_size)
-    generator = torch.Generator().manual_seed(seed)
-    order = random_order(banks, trained.grid_size, generator)
-    seen = order[:, : round(order.shape[1] * (1 - MASK_SHARE))]
-    hidden = torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
+    order = random_order(banks, trained.grid_size, torch.Generator().manual_seed(subject.seed))
+    seen, hidden = masked_patches(order, MASK_SHARE)
     target = patches(banks, trained.encoder.patch_embed.patch_size[0])
-    encoders = (trained.encoder, untrained(seed).encoder)
-    predicted, without = (decoder(encode_visible(encoder, banks, seen), seen) for encoder in encoders)
     mean = target.mean(dim=(0, 1))
+    predicted, without = (decoder(encode_visible(model.encoder, banks, seen), seen) for model in (trained, random))
 
     def unexplained(values: Tensor) -> Tensor:
         errors, deviations = (values - target).square().mean(dim=2), (mean - target).square().mean(dim=2)
         return (errors * hidden).sum(dim=1) / (deviations * hidden).sum(dim=1)
 
-    if pictures is not None:
+    if subject.pictures is not None:
         few = slice(PICTURES)
-        draw_masked(pictures / "audio_mae.png", banks[few], predicted[few], hidden[few], chosen.keys)
-    name = f"share of the variance of hidden patches ({MASK_SHARE:.0%} are hidden) that is not told"
-    return Score.of("audio_mae", name, unexplained(predicted), seed, unexplained(without))
+        draw_masked(subject.pictures / "audio_mae.png", banks[few], predicted[few], hidden[few], chosen.keys)
+    name = f"share of the variance of hidden patches ({MASK_SHARE:.0%} are hidden) that is not predicted"
+    return subject.score("audio_mae", name, unexplained(predicted), unexplained(without))
 
 
 def untrained(seed: int) -> AudioMAE:
@@ -127,11 +127,7 @@ def encode(model: AudioMAE, banks: Tensor, batch_size: int = 16) -> Tensor:
 def sounding_columns(metadata: Sequence[dict[str, Any]], count: int, seconds: float, seed: int) -> Columns:
     """The columns in which one note of a solo melody sounds, at most :data:`MOST_COLUMNS`, drawn by the seed.
 
-    Args:
-        metadata: Metadata of the clips; ``notes`` are [start, end, midi key, velocity] in seconds.
-        count: Columns of a grid.
-        seconds: Duration of a grid.
-        seed: Seed of the draw.
+    A grid has ``count`` columns in so many seconds. ``notes`` of the metadata are [start, end, midi key, velocity] in seconds.
     """
     width = seconds / count
     rows = [
@@ -152,25 +148,17 @@ def _sounding(notes: Sequence[Sequence[float]], start: float, end: float) -> int
     return key if inside >= INSIDE * (end - start) else None
 
 
-def _instrument(solos: Clips, grids: dict[str, Tensor], seed: int) -> Score:
-    melodies = [fields["melody"] for fields in solos.metadata]
-    _require_melodies(melodies)
-    labels = [fields["instrument"] for fields in solos.metadata]
-    right = {name: probe(grid.mean(dim=(1, 2)).numpy(), labels, melodies, FOLDS) for name, grid in grids.items()}
-    return _score("instrument of a solo, mean token", right, seed, ">= 0.95")
-
-
-def _pitch(name: str, columns: Columns, grids: dict[str, Tensor], rate: int, mean: bool, seed: int) -> Score:
+def _pitch(subject: Subject, kind: PitchProbe, columns: Columns, grids: dict[str, Tensor]) -> Score:
     """Mean over clips of the share of columns whose pitch class the probe predicts."""
     _require_melodies(columns.melody)
     right = {}
-    for kind, grid in grids.items():
-        pooled = pool_tokens(grid, rate).unflatten(1, (grid.shape[1] // rate, -1))
+    for name, grid in grids.items():
+        pooled = pool_tokens(grid, kind.rate).unflatten(1, (grid.shape[1] // kind.rate, -1))
         rows = pooled[columns.clip, columns.place]
-        rows = rows.mean(dim=1) if mean else rows.flatten(1)
-        hits = probe(rows.numpy(), columns.pitch.tolist(), columns.melody, FOLDS, 1.0 if mean else STRENGTH)
-        right[kind] = np.array([hits[columns.clip == clip].mean() for clip in np.unique(columns.clip)])
-    return _score(name, right, seed, "" if rate > 1 or mean else ">= 0.7")
+        rows = rows.mean(dim=1) if kind.mean else rows.flatten(1)
+        hits = probe(rows.numpy(), columns.pitch.tolist(), columns.melody, FOLDS, kind.strength)
+        right[name] = np.array([hits[columns.clip == clip].mean() for clip in np.unique(columns.clip)])
+    return _score(subject, kind.name, right, kind.target)
 
 
 def _require_melodies(melodies: Sequence[str]) -> None:
@@ -180,7 +168,7 @@ def _require_melodies(melodies: Sequence[str]) -> None:
         )
 
 
-def _score(name: str, right: dict[str, np.ndarray], seed: int, target: str) -> Score:
-    values = {kind: right.pop(kind) for kind in ("trained", "untrained")}
+def _score(subject: Subject, name: str, right: dict[str, np.ndarray], target: str) -> Score:
+    trained, random = right.pop("trained"), right.pop("untrained")
     compared = {kind: float(rows.mean()) for kind, rows in right.items()}
-    return Score.of("audio_mae", name, values["trained"], seed, values["untrained"], compared=compared, target=target)
+    return subject.score("audio_mae", name, trained, random, compared, target)

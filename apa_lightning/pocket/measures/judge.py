@@ -1,7 +1,5 @@
 """Accuracy of the instrument judge on true renders and recordings, directly and through VAE and vocoder."""
 
-from pathlib import Path
-
 import torch
 
 from apa_lightning.audio import normalize_level
@@ -10,27 +8,25 @@ from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.utils.rng import seeded
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure accuracy on held-out solos, and on real recordings whose key starts with an instrument's name.
 
     Raises:
-        InputError: If ``folder`` lacks the judge or a part of the backbone.
+        InputError: If the folder lacks the judge or a part of the backbone.
     """
-    trained = InstrumentJudge.from_pretrained(folder)
-    with seeded(seed):
+    trained, backbone = InstrumentJudge.from_pretrained(subject.folder), load_backbone(subject.folder)
+    with seeded(subject.seed):
         untrained = InstrumentJudge().eval()
-    backbone = load_backbone(folder)
-    solos = clips.where(lambda fields: fields.get("kind") == "solo" and fields.get("instrument") in NAMES)
-    sets = [("true renders", solos, [fields["instrument"] for fields in solos.metadata])]
-    if recordings is not None and (named := of_known_instrument(recordings)):
-        sets.append(("real recordings", recordings.take(list(named)), list(named.values())))
+    solos = subject.clips.where(lambda fields: fields.get("kind") == "solo" and fields.get("instrument") in NAMES)
+    sets = {"true renders": (solos, [fields["instrument"] for fields in solos.metadata])}
+    if subject.recordings and (named := of_known_instrument(subject.recordings)):
+        sets["real recordings"] = subject.recordings.take(list(named)), list(named.values())
     scores = []
-    for name, chosen, true in sets:
+    for name, (chosen, true) in sets.items():
         if not true:
             continue
         again = round_trip(backbone, chosen.waveform)
@@ -39,8 +35,7 @@ def measure(
                 [float(answer == one) for answer, one in zip(judge.names(waveforms), true, strict=True)]
                 for judge in (trained, untrained)
             )
-            compared = {"chance": 1 / len(NAMES)}
-            scores.append(Score.of("judge", f"instrument of {of}", right, seed, random, compared=compared))
+            scores.append(subject.score("judge", f"instrument of {of}", right, random, {"chance": 1 / len(NAMES)}))
     return scores
 
 
@@ -53,5 +48,6 @@ def of_known_instrument(recordings: Clips) -> dict[int, str]:
 @torch.no_grad()
 def round_trip(backbone: Backbone, waveforms: torch.Tensor) -> torch.Tensor:
     """Waveforms (N, S) encoded and decoded: the upper limit of an edit's quality."""
-    parts = [backbone.decode(backbone.encode_audio(normalize_level(part))) for part in waveforms.split(8)]
-    return torch.cat(parts)
+    return torch.cat(
+        [backbone.decode(backbone.encode_audio(normalize_level(part))) for part in waveforms.split(8)]
+    )  # fmt: skip

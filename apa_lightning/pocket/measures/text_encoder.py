@@ -1,29 +1,25 @@
 """Linear probes on the mean state of the text encoder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
 
-from apa_lightning.pocket.loading import load_frozen, untrained
+from apa_lightning.pocket.assembly import load_frozen, load_processor, untrained
 from apa_lightning.pocket.parts.text_encoder import mean_state
-from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.report.text_probe import text_scores
-from apa_lightning.utils.pretrained import frozen, no_progress_bars
+from apa_lightning.utils.pretrained import frozen
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure whether a probe reads instrument, genre and task of captions; clips and recordings are not used."""
-    model = load_frozen(folder, "text_encoder_2")
-    with no_progress_bars():
-        tokenizer = transformers.T5Tokenizer.from_pretrained(folder / "tokenizer_2")
-    other = untrained(folder, "text_encoder_2", seed)
-    return text_scores("text_encoder", MeanState(tokenizer, model), MeanState(tokenizer, other), seed)
+    tokenizer = load_processor(subject.folder, "tokenizer_2")
+    trained = MeanState(tokenizer, load_frozen(subject.folder, "text_encoder_2"))
+    random = MeanState(tokenizer, untrained(subject.folder, "text_encoder_2", subject.seed))
+    return text_scores("text_encoder", trained, random, subject.seed)
 
 
 class MeanState:

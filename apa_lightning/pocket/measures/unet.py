@@ -1,6 +1,5 @@
 """Gaps of the U-Net's loss between own and foreign conditions, and instruments recognized in text-to-music."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,11 @@ import torch
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.pocket.assembly import require
+from apa_lightning.pocket.assembly import load_frozen, require
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.loading import load_frozen
 from apa_lightning.pocket.parts.conditioning_gap import QUOTIENTS, conditioning_losses
-from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.scores import Score, bootstrap_excess
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.pocket.window_encoder import WindowEncoder
 from apa_lightning.utils.pretrained import frozen
@@ -28,21 +26,19 @@ WORDS = {
 }
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure the gaps (timesteps 350 to 950), and text-to-music at guidance 7.5 without a negative prompt.
 
     Raises:
-        InputError: If ``folder`` lacks a part.
+        InputError: If the folder lacks a part.
     """
-    require(folder)
-    with seeded(seed):
+    require(subject.folder)
+    with seeded(subject.seed):
         untrained = frozen(POCKET.build_unet())
-    chosen = clips.draw(MOST_CLIPS, seed)  # neighbors share melodies
-    few = chosen.take(range(min(BATCH, len(chosen))))
-    losses = gap_losses(folder, chosen, seed, load_frozen(folder, "unet"))
-    random = gap_losses(folder, few, seed, untrained)
+    chosen = subject.clips.draw(MOST_CLIPS, subject.seed)  # neighbors share melodies
+    batches = [chosen.take(range(i, min(i + BATCH, len(chosen)))) for i in range(0, len(chosen), BATCH)]
+    losses = gap_losses(subject, batches, load_frozen(subject.folder, "unet"))
+    random = gap_losses(subject, batches[:1], untrained)
     scores = []
     for name, more, less in QUOTIENTS:
         if more not in losses:
@@ -50,40 +46,36 @@ def measure(
         plain = float(random[more].mean() / random[less].mean() - 1)
         kind = next(kind for kind in WORDS if name.startswith(kind))
         words = WORDS[kind] + name.removeprefix(kind).removesuffix("_excess").replace("_", " ")
-        excess = bootstrap_excess(losses[more].numpy(), losses[less].numpy(), seed)
+        excess = bootstrap_excess(losses[more].numpy(), losses[less].numpy(), subject.seed)
         scores.append(Score("unet", words, *excess, len(losses[more]), plain, {}, TARGETS.get(name, "")))
-    return [*scores, recognized(folder, clips, seed, GENERATIONS)]
+    return [*scores, recognized(subject, GENERATIONS)]
 
 
 @torch.no_grad()
-def gap_losses(folder: Path, clips: Clips, seed: int, unet: Any) -> dict[str, torch.Tensor]:
-    """The losses of :func:`conditioning_losses` of all clips."""
-    encoder, streams, scheduler = WindowEncoder(folder), PromptStreams(folder), new_scheduler()
+def gap_losses(subject: Subject, batches: list, unet: Any) -> dict[str, torch.Tensor]:
+    """The losses of :func:`conditioning_losses` of all clips of the batches."""
+    encoder, streams, scheduler = WindowEncoder(subject.folder), PromptStreams(subject.folder), new_scheduler()
     found: dict[str, list[torch.Tensor]] = {}
-    for number, start in enumerate(range(0, len(clips), BATCH)):
-        part = clips.take(range(start, min(start + BATCH, len(clips))))
-        batch = {**encoder(part.waveform), "prompt": part.prompts, "labels": part.labels}
-        for name, values in conditioning_losses(unet, scheduler, streams, batch, (seed, "measure", number)).items():
+    for number, clips in enumerate(batches):
+        batch = {**encoder(clips.waveform), "prompt": clips.prompts, "labels": clips.labels}
+        key = (subject.seed, "measure", number)
+        for name, values in conditioning_losses(unet, scheduler, streams, batch, key).items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
 
 
-def recognized(folder: Path, clips: Clips, seed: int, count: int) -> Score:
+def recognized(subject: Subject, count: int) -> Score:
     """The share of text-to-music outputs in which the judge names the instrument of the prompt."""
-    editor = AudioEditor.from_pretrained(folder, None, folder / "audio_encoder")
-    judge = InstrumentJudge.from_pretrained(folder)
-    # With ap_scale 0 only the length of the recording counts.
+    editor = AudioEditor.from_pretrained(subject.folder, None, subject.folder / "audio_encoder")
+    judge = InstrumentJudge.from_pretrained(subject.folder)
+    asked = [NAMES[i % len(NAMES)] for i in range(count)]
+    audio = subject.clips.waveform[0], subject.clips.sample_rate  # With ap_scale 0 only its length counts.
     requests = [
-        EditRequest(
-            audio=(clips.waveform[0], clips.sample_rate),
-            prompt=f"a recording of a {NAMES[i % len(NAMES)]} solo",
-            ap_scale=0.0,
-            seed=seed * count + i,
-        )
-        for i in range(count)
+        EditRequest(audio=audio, prompt=f"a recording of a {name} solo", ap_scale=0.0, seed=subject.seed * count + i)
+        for i, name in enumerate(asked)
     ]
     waveforms = torch.stack([made.waveform for made in editor.edit(requests, batch_size=8, progress=False)])
-    right = [float(answer == NAMES[i % len(NAMES)]) for i, answer in enumerate(judge.names(waveforms))]
+    right = [float(answer == name) for answer, name in zip(judge.names(waveforms), asked, strict=True)]
     each = {name: float(np.mean(right[i :: len(NAMES)])) for i, name in enumerate(NAMES[:count])}
-    name = "text alone: asked instrument recognised (guidance 7.5, no negative prompt)"
-    return Score.of("unet", name, right, seed, 1 / len(NAMES), compared=each, target=">= 0.75")
+    name = "text alone: asked instrument recognized (guidance 7.5, no negative prompt)"
+    return subject.score("unet", name, right, 1 / len(NAMES), each, ">= 0.75")

@@ -1,7 +1,6 @@
 """Reconstruction by the VAE: log-mel L1, chroma similarity after Griffin-Lim, and the scale of the latents."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +9,49 @@ import torch
 from torch import Tensor
 
 from apa_lightning.audio.griffin_lim import griffin_lim
-from apa_lightning.metrics import Clip, chroma_similarity
-from apa_lightning.pocket.loading import load_frozen, untrained
-from apa_lightning.pocket.parts.vae import MEL, l1_per_clip, levelled_log_mel
+from apa_lightning.metrics import Clip, chroma_similarity, following_others
+from apa_lightning.pocket.assembly import load_frozen, untrained
+from apa_lightning.pocket.parts.vae import MEL, l1_per_clip, leveled_log_mel
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.pictures import draw_mels
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 
 L1_CLIPS, CHROMA_CLIPS, UNTRAINED_CLIPS = 128, 40, 16
-#: Kinds of clips, and the L1 that is to be reached.
-KINDS: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
-    "solo": (lambda fields: fields.get("kind") == "solo", "<= 0.35"),
-    "with backing": (lambda fields: fields.get("kind") in ("duet", "genre"), "<= 0.25"),
-}
+#: Kinds of clips: a name, the renderer's kinds, and the L1 that is to be reached.
+KINDS = (("solo", ("solo",), "<= 0.35"), ("with backing", ("duet", "genre"), "<= 0.25"))
+#: The trained VAE and the untrained one.
+Both = Sequence[Any]
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure the VAE on clips of 5.12 s; pictures: ``vae.png``, ``vae_recordings.png``. Recordings have no targets."""
-    vaes = load_frozen(folder, "vae"), untrained(folder, "vae", seed)
-    drawn = clips.draw(L1_CLIPS, seed)
-    kinds = {kind: (drawn.where(wanted), target) for kind, (wanted, target) in KINDS.items()}
-    kinds = {kind: (chosen, target) for kind, (chosen, target) in kinds.items() if len(chosen)}
-    scores = [l1_score(kind, vaes, chosen, seed, target) for kind, (chosen, target) in kinds.items()]
-    scores += [chroma_score("", vaes, drawn, seed, ">= 0.80"), scale_score(vaes[0], drawn, seed)]
-    if recordings is not None and len(recordings):
-        scores.append(l1_score("real recordings", vaes, recordings, seed))
-        scores.append(chroma_score(" of real recordings", vaes, recordings, seed))
-    if pictures is not None:
-        shown = [chosen.take([i]) for i in range(3) for chosen, _ in kinds.values() if i < len(chosen)]
-        _draw(pictures / "vae.png", vaes[0], shown[:3])
-        if recordings is not None and len(recordings):
-            few = recordings.draw(3, seed)
-            _draw(pictures / "vae_recordings.png", vaes[0], [few.take([i]) for i in range(len(few))])
+    vaes = load_frozen(subject.folder, "vae"), untrained(subject.folder, "vae", subject.seed)
+    drawn, recordings = subject.clips.draw(L1_CLIPS, subject.seed), subject.recordings
+    scores, shown = [], []
+    for name, kinds, target in KINDS:
+        if chosen := drawn.where(lambda fields, kinds=kinds: fields.get("kind") in kinds):  # type: ignore[misc]
+            scores.append(l1_score(subject, name, vaes, chosen, target))
+            shown.append(chosen)
+    scores += [chroma_score(subject, "", vaes, drawn, ">= 0.80"), scale_score(subject, vaes[0], drawn)]
+    if recordings:
+        scores.append(l1_score(subject, "real recordings", vaes, recordings))
+        scores.append(chroma_score(subject, " of real recordings", vaes, recordings))
+    if subject.pictures is not None:
+        clips = [chosen.take([i]) for i in range(3) for chosen in shown if i < len(chosen)]
+        _draw(subject.pictures / "vae.png", vaes[0], clips[:3])
+        if recordings:
+            few = recordings.draw(3, subject.seed)
+            _draw(subject.pictures / "vae_recordings.png", vaes[0], [few.take([i]) for i in range(len(few))])
     return scores
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """Log-mels (N, T, F) before and after the VAE."""
-
-    source: Tensor
-    made: Tensor
-
-    @property
-    def l1(self) -> Tensor:
-        """L1 (N,) between both."""
-        return l1_per_clip(self.made[:, None], self.source[:, None])
-
-
 @torch.no_grad()
-def reconstruct(vae: Any, clips: Clips, most: int | None = None) -> Reconstruction:
-    """The clips, or the first ``most`` of them, encoded and decoded by the mean of the posterior."""
-    mels = torch.cat([levelled_log_mel({"waveform": part}) for part in clips.waveform[:most].split(8)])
-    return Reconstruction(mels[:, 0], through_vae(vae, mels[:, 0]))
+def reconstruct(vae: Any, clips: Clips, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Log-mels (N, T, F) of the clips, or the first ``most`` of them, before and after the VAE."""
+    parts = [leveled_log_mel({"waveform": part}) for part in clips.waveform[:most].split(8)]
+    source = torch.cat(parts)[:, 0]
+    return source, through_vae(vae, source)
 
 
 @torch.no_grad()
@@ -73,51 +60,49 @@ def through_vae(vae: Any, mels: Tensor) -> Tensor:
     return torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in mels[:, None].split(8)])[:, 0]
 
 
-def l1_score(kind: str, vaes: Sequence[Any], clips: Clips, seed: int, target: str = "") -> Score:
+def l1_score(subject: Subject, kind: str, vaes: Both, clips: Clips, target: str = "") -> Score:
     """Log-mel L1, compared with one spectrum for all: the mean of the clips, bin by bin."""
-    trained, random = reconstruct(vaes[0], clips), reconstruct(vaes[1], clips, UNTRAINED_CLIPS)
-    flat = (trained.source - trained.source.mean(dim=(0, 1))).abs().mean()
-    compared = {"mean spectrum of the clips": float(flat)}
-    return Score.of("vae", f"log-mel L1, {kind}", trained.l1, seed, random.l1, compared=compared, target=target)
+    source, made = reconstruct(vaes[0], clips)
+    random = l1_per_clip(*reconstruct(vaes[1], clips, UNTRAINED_CLIPS))
+    compared = {"mean spectrum of the clips": float((source - source.mean(dim=(0, 1))).abs().mean())}
+    return subject.score("vae", f"log-mel L1, {kind}", l1_per_clip(made, source), random, compared, target)
 
 
-def chroma_score(of: str, vaes: Sequence[Any], clips: Clips, seed: int, target: str = "") -> Score:
+def chroma_score(subject: Subject, of: str, vaes: Both, clips: Clips, target: str = "") -> Score:
     """Chroma similarity to the source after the VAE and 32 iterations of Griffin-Lim.
 
     Compared with shuffled pairs and with Griffin-Lim on true mels.
     """
-    clips = clips.draw(CHROMA_CLIPS, seed + 1)
-    trained, random = reconstruct(vaes[0], clips), reconstruct(vaes[1], clips, UNTRAINED_CLIPS)
+    clips = clips.draw(CHROMA_CLIPS, subject.seed + 1)
+    source, made = reconstruct(vaes[0], clips)
+    _, random = reconstruct(vaes[1], clips, UNTRAINED_CLIPS)
     sources = [Clip(waveform, clips.sample_rate) for waveform in clips.waveform]
-    made, true, other = (
-        [Clip(waveform, MEL.sample_rate) for waveform in griffin_lim(mel, MEL, seed=seed)]
-        for mel in (trained.made, trained.source, random.made)
+    ours, true, other = (
+        [Clip(waveform, MEL.sample_rate) for waveform in griffin_lim(mel, MEL, seed=subject.seed)]
+        for mel in (made, source, random)
     )
     compared = {"Griffin-Lim on true mels": float(np.mean(_similarities(true, sources)))}
     if pairs := shuffled_pairs(clips):
-        compared["shuffled pairs"] = float(np.mean([chroma_similarity(made[i], sources[j]) for i, j in pairs]))
+        compared["shuffled pairs"] = float(np.mean([chroma_similarity(ours[i], sources[j]) for i, j in pairs]))
     name = f"chroma similarity{of} through VAE and Griffin-Lim"
-    same, without = _similarities(made, sources), _similarities(other, sources)
-    return Score.of("vae", name, same, seed, without, compared=compared, target=target)
+    return subject.score("vae", name, _similarities(ours, sources), _similarities(other, sources), compared, target)
 
 
 def shuffled_pairs(clips: Clips) -> list[tuple[int, int]]:
     """Each clip with the next one that has another melody."""
     fields = clips.metadata or [{}] * len(clips)
     melodies = [row.get("melody", key) for row, key in zip(fields, clips.keys, strict=True)]
-    count = len(clips)
-    following = ([(i + step) % count for step in range(1, count)] for i in range(count))
-    others = (next((j for j in turn if melodies[j] != melodies[i]), None) for i, turn in enumerate(following))
+    others = following_others(range(len(clips)), melodies.__getitem__)
     return [(i, j) for i, j in enumerate(others) if j is not None]
 
 
 @torch.no_grad()
-def scale_score(vae: Any, clips: Clips, seed: int) -> Score:
+def scale_score(subject: Subject, vae: Any, clips: Clips) -> Score:
     """Deviation of the scaled latents: each clip's own about the mean of all, as a root mean square."""
-    latents = vae.encode(levelled_log_mel({"waveform": clips.waveform[:UNTRAINED_CLIPS]})).latent_dist.mean
+    latents = vae.encode(leveled_log_mel({"waveform": clips.waveform[:UNTRAINED_CLIPS]})).latent_dist.mean
     latents = latents * vae.config.scaling_factor
     each = (latents - latents.mean()).square().mean(dim=(1, 2, 3)).sqrt()
-    return Score.of("vae", "deviation of the scaled latents", each, seed)
+    return subject.score("vae", "deviation of the scaled latents", each)
 
 
 def _similarities(first: list[Clip], second: list[Clip]) -> list[float]:
@@ -127,9 +112,6 @@ def _similarities(first: list[Clip], second: list[Clip]) -> list[float]:
 
 def _draw(path: Path, vae: Any, shown: list[Clips]) -> None:
     """Draw source and reconstruction of single clips."""
-    pairs = [reconstruct(vae, clip) for clip in shown]
-    rows: dict[str, Sequence[Tensor]] = {
-        "source": [pair.source[0] for pair in pairs],
-        "reconstruction": [pair.made[0] for pair in pairs],
-    }
+    sources, made = zip(*(reconstruct(vae, clip) for clip in shown), strict=True)
+    rows = {"source": [mel[0] for mel in sources], "reconstruction": [mel[0] for mel in made]}
     draw_mels(path, rows, [clip.keys[0] for clip in shown])

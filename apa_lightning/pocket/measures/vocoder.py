@@ -15,12 +15,13 @@ from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.audio.griffin_lim import griffin_lim
 from apa_lightning.backbones.vocoding import REFINEMENTS
 from apa_lightning.metrics import Clip, chroma_similarity
-from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.assembly import load_frozen
 from apa_lightning.pocket.measures.vae import through_vae
 from apa_lightning.pocket.parts.vocoder import MEL_MEAN, MEL_SCALE, initialize, vocode
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.pictures import draw_mels
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.stft_loss import PEAK, log_spectral_distance, multi_resolution_distance
 from apa_lightning.utils.pretrained import frozen
 from apa_lightning.utils.rng import seeded
@@ -31,30 +32,29 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log-spectral distance in dB": log_spectral_distance,
 }
 SPEC = MelSpec()
-Synthesis = Callable[[Tensor], Tensor]
+#: The trained vocoder and the one with the weights that training starts from.
+Both = tuple[Any, Any]
 
 
-def measure(
-    folder: Path, clips: Clips, seed: int, pictures: Path | None = None, recordings: Clips | None = None
-) -> list[Score]:
+def measure(subject: Subject) -> list[Score]:
     """Measure distances, chroma similarity and the time for 10 s; pictures: ``vocoder.png``, ``vocoder_recordings.png``.
 
-    The chain of VAE and vocoder is measured too where ``folder`` holds the VAE. Recordings have no targets.
+    The chain of VAE and vocoder is measured too where the folder holds the VAE. Recordings have no targets.
     """
-    trained, untrained = load_frozen(folder, "vocoder"), untrained_like(folder, seed)
-    scores = seconds_scores(trained, untrained, seed)
+    folder, seed = subject.folder, subject.seed
+    both = load_frozen(folder, "vocoder"), untrained_like(folder, seed)
     vae = load_frozen(folder, "vae") if (folder / "vae").is_dir() else None
-    parts = [("", clips.draw(MOST_CLIPS, seed))]
-    if recordings is not None and len(recordings):
-        parts.append((", real recordings", recordings.draw(MOST_RECORDINGS, seed)))
+    scores = seconds_scores(subject, both)
+    parts = [("", subject.clips.draw(MOST_CLIPS, seed))]
+    if subject.recordings:
+        parts.append((", real recordings", subject.recordings.draw(MOST_RECORDINGS, seed)))
     for of, chosen in parts:
         sources = Sources(chosen)
-        scores += sources.scores(of, sources.mels, trained, untrained, seed, targets=not of)
+        scores += sources.scores(subject, of, sources.mels, both, targets=not of)
         if vae is not None:
-            again = through_vae(vae, sources.mels)
-            scores += sources.scores(f", VAE and vocoder{of}", again, trained, untrained, seed)
-        if pictures is not None:
-            _draw(pictures / f"vocoder{'_recordings' if of else ''}.png", sources, trained, seed)
+            scores += sources.scores(subject, f", VAE and vocoder{of}", through_vae(vae, sources.mels), both)
+        if subject.pictures is not None:
+            _draw(subject.pictures / f"vocoder{'_recordings' if of else ''}.png", sources, both[0], seed)
     return scores
 
 
@@ -76,27 +76,19 @@ class Sources:
         self.waveforms = waveforms[:, : self.mels.shape[1] * SPEC.hop_length]
         self.clips = [Clip(waveform, SPEC.sample_rate) for waveform in self.waveforms]
 
-    def scores(
-        self, of: str, mels: Tensor, trained: Any, untrained: Any, seed: int, targets: bool = False
-    ) -> list[Score]:
-        """Both distances and the chroma similarity of waveforms from ``mels``, by the vocoder alone and refined.
+    def scores(self, subject: Subject, of: str, mels: Tensor, both: Both, targets: bool = False) -> list[Score]:
+        """Both distances and the chroma similarity of waveforms from ``mels`` (N, T, F), by the vocoder alone and refined.
 
-        Args:
-            of: Added to the names.
-            mels: Log-mels (N, T, F) of the clips, true or reconstructed.
-            trained: The vocoder.
-            untrained: The vocoder with the weights that training starts from.
-            seed: Seed of Griffin-Lim and the intervals.
-            targets: Set targets: for the distances Griffin-Lim's from the same mels.
+        The mels are those of the clips, true or reconstructed. The target of a distance is Griffin-Lim's from the same mels.
         """
-        made, random = synthesize(trained, mels), synthesize(untrained, mels[:UNTRAINED_CLIPS])
-        classical = griffin_lim(mels, SPEC, seed=seed)
-        scores = self._compared(of, made, random, classical, seed, targets)
+        made, random = synthesize(both[0], mels), synthesize(both[1], mels[:UNTRAINED_CLIPS])
+        classical = griffin_lim(mels, SPEC, seed=subject.seed)
+        scores = self._compared(subject, of, made, random, classical, targets)
         made, random = (refine(waveforms, mels[: len(waveforms)]) for waveforms in (made, random))
-        return scores + self._compared(f", refined{of}", made, random, classical, seed, targets)
+        return scores + self._compared(subject, f", refined{of}", made, random, classical, targets)
 
     def _compared(
-        self, of: str, made: Tensor, random: Tensor, classical: Tensor, seed: int, targets: bool
+        self, subject: Subject, of: str, made: Tensor, random: Tensor, classical: Tensor, targets: bool
     ) -> list[Score]:
         scores = []
         for name, distance in DISTANCES.items():
@@ -107,13 +99,13 @@ class Sources:
                 "share of clips nearer than Griffin-Lim's": float((ours < theirs).float().mean()),
             }
             target = f"<= {theirs.mean():.3f}" if targets else ""
-            scores.append(Score.of("vocoder", name + of, ours, seed, without, compared=compared, target=target))
-        same, theirs_, without_ = (self.similarities(waveforms) for waveforms in (made, classical, random))
-        compared = {"Griffin-Lim": float(np.mean(theirs_))}
+            scores.append(subject.score("vocoder", name + of, ours, without, compared, target))
+        same, classic, plain = (self.similarities(waveforms) for waveforms in (made, classical, random))
+        compared = {"Griffin-Lim": float(np.mean(classic))}
         if len(made) > 1:
             compared["shuffled pairs"] = float(np.mean(self.similarities(made.roll(1, 0))))
         name, target = f"chroma similarity to the source{of}", ">= 0.87" if targets else ""
-        return [*scores, Score.of("vocoder", name, same, seed, without_, compared=compared, target=target)]
+        return [*scores, subject.score("vocoder", name, same, plain, compared, target)]
 
     def similarities(self, waveforms: Tensor) -> list[float]:
         """Chroma similarity of the first clips to as many waveforms; 0 for a waveform without any tone."""
@@ -132,19 +124,19 @@ def refine(waveforms: Tensor, mels: Tensor) -> Tensor:
     return griffin_lim(mels, SPEC, REFINEMENTS, start=waveforms)
 
 
-def seconds_scores(trained: Any, untrained: Any, seed: int) -> list[Score]:
+def seconds_scores(subject: Subject, both: Both) -> list[Score]:
     """Processor time of one thread for 10 s of audio, of the vocoder alone and refined."""
     mels = torch.full((1, 10 * SPEC.sample_rate // SPEC.hop_length, SPEC.num_mels), MEL_MEAN)
     compared = {"Griffin-Lim": float(np.mean(_seconds(partial(griffin_lim, spec=SPEC), mels, runs=1)))}
     scores = []
     for of, synthesis in (("", synthesize), (", refined", lambda vocoder, mel: refine(synthesize(vocoder, mel), mel))):
-        ours, without = (_seconds(partial(synthesis, vocoder), mels) for vocoder in (trained, untrained))
+        ours, without = (_seconds(partial(synthesis, vocoder), mels) for vocoder in both)
         name = f"seconds of one core for 10 s of sound{of}"
-        scores.append(Score.of("vocoder", name, ours, seed, without, compared=compared, target="<= 0.5"))
+        scores.append(subject.score("vocoder", name, ours, without, compared, "<= 0.5"))
     return scores
 
 
-def _seconds(synthesis: Synthesis, mels: Tensor, runs: int = TIMED_RUNS) -> list[float]:
+def _seconds(synthesis: Callable[[Tensor], Tensor], mels: Tensor, runs: int = TIMED_RUNS) -> list[float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

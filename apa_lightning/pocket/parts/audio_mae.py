@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from apa_lightning.audio import fbank
 from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, position_embedding
 from apa_lightning.pocket.report.pictures import draw_masked
 from apa_lightning.utils.rng import generator_for, seeded
 
 PICTURES = 3
-_FLAT = 1e-2  # deviation of a patch without any sound, below which normalizing would only magnify rounding
 
 
 class PocketAudioMAE(PocketPart):
@@ -36,7 +35,6 @@ class PocketAudioMAE(PocketPart):
             need not keep the detail of its own patch, and with that the pitch.
         label_weight: Weight of predicting the AudioSet labels of a clip from the mean of its visible tokens; 0: patches
             alone. With it, a probe for the instrument measures what was taught; pitch is never taught.
-        normalized_targets: Predict each patch with its own mean and deviation taken out.
         decoder_width: Width of the decoder's blocks.
         decoder_depth: Number of the decoder's blocks.
         decoder_heads: Attention heads of the decoder's blocks.
@@ -51,21 +49,19 @@ class PocketAudioMAE(PocketPart):
         mask_share: float = 0.8,
         visible_weight: float = 1.0,
         label_weight: float = 0.0,
-        normalized_targets: bool = False,
         decoder_width: int = 96,
         decoder_depth: int = 1,
         decoder_heads: int = 3,
         **schedule: Any,
     ):
         super().__init__(folder, **schedule)
-        check(0 < mask_share < 1, "mask_share", mask_share, "it must be above 0 and below 1, such as 0.8.")
-        check_not_negative("visible_weight", visible_weight)
-        check_not_negative("label_weight", label_weight)
+        rule = "it must be above 0 and below 1, such as 0.8."
+        self.mask_share = check("mask_share", mask_share, 0 < mask_share < 1, rule)
+        self.visible_weight = not_negative("visible_weight", visible_weight)
+        self.label_weight = not_negative("label_weight", label_weight)
         least = 4 * decoder_heads
         rule = f"it must be a multiple of 4 * decoder_heads = {least}."
-        check(decoder_width % least == 0, "decoder_width", decoder_width, rule)
-        self.mask_share, self.normalized_targets = mask_share, normalized_targets
-        self.visible_weight, self.label_weight = visible_weight, label_weight
+        check("decoder_width", decoder_width, decoder_width % least == 0, rule)
         with seeded(self.seed):
             self.encoder: Any = POCKET.build_audio_encoder()
             with torch.no_grad():
@@ -96,12 +92,10 @@ class PocketAudioMAE(PocketPart):
             Predicted and true values (B, N, P) of the patches, masked (B, N), whether a patch was hidden, and the logits
             (B, L) of :data:`LABELS`.
         """
-        seen = order[:, : max(1, round(order.shape[1] * (1 - self.mask_share)))]
-        masked = torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
+        seen, masked = masked_patches(order, self.mask_share)
         tokens = encode_visible(self.encoder, banks, seen)
-        target = patches(banks, self.patch)
-        target = normalized(target) if self.normalized_targets else target
-        return self.decoder(tokens, seen), target, masked, self.label_head(tokens[:, 1:].mean(dim=1))
+        labels = self.label_head(tokens[:, 1:].mean(dim=1))
+        return self.decoder(tokens, seen), patches(banks, self.patch), masked, labels
 
     def _losses(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of the outputs of :meth:`forward`; ``loss`` is their weighted sum."""
@@ -113,10 +107,8 @@ class PocketAudioMAE(PocketPart):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         banks = self.banks(batch)
         losses = self._losses(self(banks, random_order(banks, self.grid, self.draws("masks"))), batch)
-        loss = losses.pop("loss")
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(banks))
-        self.log_dict({f"train/{name}": value for name, value in losses.items()}, batch_size=len(banks))
-        return loss
+        self.log_scores("train", losses, len(banks))
+        return losses["loss"]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         banks = self.banks(batch)
@@ -126,7 +118,7 @@ class PocketAudioMAE(PocketPart):
         mean, _ = reconstruction_losses(target.mean(dim=(0, 1), keepdim=True).expand_as(target), target, masked)
         losses = self._losses(outputs, batch)
         losses["unexplained"] = losses["hidden"] / mean
-        self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=len(banks), sync_dist=True)
+        self.log_scores("val", losses, len(banks))
         if batch_idx == 0 and self.writing:
             self._draw(banks, predicted, masked, batch["key"])
 
@@ -134,9 +126,6 @@ class PocketAudioMAE(PocketPart):
         """Write pictures of a few clips into the run's log folder and its TensorBoard."""
         from matplotlib.image import imread
 
-        if self.normalized_targets:
-            target = patches(banks, self.patch)
-            predicted = predicted * deviation(target) + target.mean(dim=-1, keepdim=True)
         path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / f"masked_{self.global_step:07d}.png"
         draw_masked(path, banks[:PICTURES], predicted[:PICTURES], masked[:PICTURES], keys)
         if isinstance(self.logger, TensorBoardLogger):
@@ -153,17 +142,13 @@ def random_order(banks: Tensor, grid: tuple[int, int], generator: torch.Generato
     return torch.rand(len(banks), grid[0] * grid[1], generator=generator).argsort(dim=1).to(banks.device)
 
 
+def masked_patches(order: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Split the patches of each ``order`` (B, N): the seen ones (B, V), and whether a patch is hidden (B, N)."""
+    seen = order[:, : max(1, round(order.shape[1] * (1 - share)))]
+    return seen, torch.ones_like(order, dtype=torch.bool).scatter(1, seen, False)
+
+
 def reconstruction_losses(predicted: Tensor, target: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     """Mean squared error of patches (B, N, P) that were hidden, and of those that were seen; ``masked`` is (B, N)."""
     errors = F.mse_loss(predicted, target, reduction="none").mean(dim=-1)
     return errors[masked].mean(), errors[~masked].mean()
-
-
-def deviation(values: Tensor) -> Tensor:
-    """Standard deviation (B, N, 1) of each patch (B, N, P)."""
-    return (values.var(dim=-1, keepdim=True, correction=0) + _FLAT**2).sqrt()
-
-
-def normalized(values: Tensor) -> Tensor:
-    """Patches (B, N, P) with their own mean and deviation taken out."""
-    return (values - values.mean(dim=-1, keepdim=True)) / deviation(values)

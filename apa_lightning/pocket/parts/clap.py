@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.loading import load_part
+from apa_lightning.pocket.assembly import load_part, save_half
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, check_share, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative, share
 from apa_lightning.pocket.text.prompts import ASKED, described, description, label_captions
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer
 from apa_lightning.utils.rng import generator_for, seeded
@@ -26,14 +26,14 @@ class PocketClap(PocketPart):
 
     Args:
         folder: Folder of the pocket backbone.
-        level: Lowest and highest gain in dB of a training clip: the level of a recording says nothing about its content.
+        level: Lowest and highest gain in dB of a training clip: the level of a recording has no meaning.
         labelled: Share of training prompts that are replaced by the clip's labels in one of the 15 templates, which rendered
             music does not have.
-        described: Share of training prompts with added words of description, about which the audio says nothing.
+        described: Share of training prompts with added words of description, which the audio does not show.
         label_weight: Weight of predicting a clip's AudioSet labels from its audio and from its prompt, next to the
             contrastive loss; 0: none. LAION's CLAP starts from an audio tower that has learned AudioSet's labels (arXiv
             2211.06687, Sec. 3.1); this one learns both at once, and without the labels it stays at chance for hundreds of
-            steps, and the text tower loses what the audio hardly tells, such as whether one instrument or two are asked for.
+            steps, and the text tower loses what the audio hardly shows, such as whether one instrument or two are asked for.
         start: Folder whose CLAP replaces random weights; the heads that predict labels start anew.
         **schedule: Settings of :class:`PocketPart`.
     """
@@ -51,11 +51,9 @@ class PocketClap(PocketPart):
         **schedule: Any,
     ):
         super().__init__(folder, **schedule)
-        check(level[0] <= level[1], "level", level, "give the lowest gain first, in dB.")
-        check_share("labelled", labelled)
-        check_share("described", described)
-        check_not_negative("label_weight", label_weight)
-        self.level, self.labelled, self.described, self.label_weight = tuple(level), labelled, described, label_weight
+        self.level = check("level", level, level[0] <= level[1], "give the lowest gain first, in dB.")
+        self.labelled, self.described = share("labelled", labelled), share("described", described)
+        self.label_weight = not_negative("label_weight", label_weight)
         self.tokenizer, self.feature_extractor = clap_tokenizer(), feature_extractor()
         with seeded(self.seed):
             self.model = POCKET.build_clap(self.tokenizer)
@@ -63,9 +61,8 @@ class PocketClap(PocketPart):
                 self.model = load_part(Path(start), "text_encoder")
             self.model.train()
             widths = {"audio": self.model.audio_model.config.hidden_size, "text": self.model.config.projection_dim}
-            self.label_heads = nn.ModuleDict(
-                {name: nn.Linear(width, len(LABELS) + 1) for name, width in widths.items()}
-            )
+            heads = {name: nn.Linear(width, len(LABELS) + 1) for name, width in widths.items()}
+            self.label_heads = nn.ModuleDict(heads)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         rng = random.Random(self.draws("prompts").initial_seed())
@@ -81,10 +78,9 @@ class PocketClap(PocketPart):
         contrast = contrastive_loss(by_audio, by_text, same)
         labels = {name: label_loss(self.label_heads[name](state), batch["labels"]) for name, state in states.items()}
         loss = contrast + self.label_weight * sum(labels.values())
-        scores = {"contrast": contrast, "scale": self.model.logit_scale_a.exp()}
+        scores = {"loss": loss, "contrast": contrast, "scale": self.model.logit_scale_a.exp()}
         scores |= {f"labels_from_{name}": value for name, value in labels.items()}
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
-        self.log_dict({f"train/{name}": value for name, value in scores.items()}, batch_size=len(prompts))
+        self.log_scores("train", scores, len(prompts))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -95,34 +91,26 @@ class PocketClap(PocketPart):
         count = len(batch["prompt"])
         waveform = self._cut(batch["waveform"], generator_for(self.seed, "validation", batch_idx))
         same = same_meaning(batch["labels"], batch["prompt"]).to(self.device)
-        by_audio, by_text = self._logits(waveform, batch["prompt"])
+        by_audio, by_text, _ = self._encode(waveform, batch["prompt"])
         found = same[torch.arange(count, device=same.device), by_audio.argmax(-1)].float().mean()
-        scores = {"val/loss": contrastive_loss(by_audio, by_text, same), "val/found": found}
-        self.log_dict(scores, batch_size=count, sync_dist=True)
+        self.log_scores("val", {"loss": contrastive_loss(by_audio, by_text, same), "found": found}, count)
         for name in ("instrument", "genre"):
             asked = ASKED[name]
             chosen = [i for i, labels in enumerate(batch["labels"]) if len(labels) == 1 and labels[0] in asked]
             if chosen:
-                answers, _ = self._logits(waveform[chosen], list(asked.values()))
+                answers = self._encode(waveform[chosen], list(asked.values()))[0].argmax(-1)
                 true = torch.tensor([list(asked).index(batch["labels"][i][0]) for i in chosen], device=self.device)
-                right = (answers.argmax(-1) == true).float().mean()
-                self.log(f"val/{name}", right, batch_size=len(chosen), sync_dist=True)
-
-    def _logits(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Scaled cosines of B clips (B, S) and N prompts: (B, N) and (N, B)."""
-        return self._encode(waveform, prompts)[:2]
+                self.log_scores("val", {name: (answers == true).float().mean()}, len(chosen))
 
     def _encode(self, waveform: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """:meth:`_logits`, and the inputs (B, D) of the label heads.
+        """Scaled cosines of B clips (B, S) and N prompts, (B, N) and (N, B), and the inputs (B, D) of the label heads.
 
         Of ``audio`` it is the tower's output before its projection, as in LAION's CLAP; of ``text`` the embedding itself,
         which the other parts read.
         """
         tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(self.device)
         features = clap_features(waveform, self.feature_extractor)
-        output = self.model(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, input_features=features
-        )  # fmt: skip
+        output = self.model(**tokens, input_features=features)
         with torch.autocast(self.device.type, enabled=False):  # a cosine times up to 100 needs more than bf16's 8 bits
             cosines = output.audio_embeds.float() @ output.text_embeds.float().T
             by_audio, by_text = self.model.logit_scale_a.exp() * cosines, self.model.logit_scale_t.exp() * cosines.T
@@ -199,5 +187,4 @@ def contrastive_loss(by_audio: Tensor, by_text: Tensor, same: Tensor) -> Tensor:
     """
     targets = same.to(by_audio)
     targets = targets / targets.sum(-1, keepdim=True)
-    each = [torch.nn.functional.cross_entropy(logits, targets) for logits in (by_audio, by_text)]
-    return torch.stack(each).mean()
+    return torch.stack([nn.functional.cross_entropy(logits, targets) for logits in (by_audio, by_text)]).mean()

@@ -13,12 +13,13 @@ from torch import Tensor
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.pooling import POOLING_RATES, pool_tokens
 from apa_lightning.diffusion.losses import mean_squared_error
+from apa_lightning.metrics import following_others
 from apa_lightning.pocket.parts.phases import TIMESTEPS
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.utils.rng import generator_for, randn
 
 GATE = (350, 950)
-"""Range of the timesteps of the gaps; below it, the noisy latent itself tells all."""
+"""Range of the timesteps of the gaps; below it, the noisy latent itself determines the rest."""
 MIDDLE = 650
 
 GAPS = (*((f"omega_{rate}", "text", rate) for rate in POOLING_RATES), ("no_text", "nothing", 1))
@@ -37,14 +38,8 @@ def conditioning_losses(
 ) -> dict[str, Tensor]:
     """Losses of a batch of different clips, one per item, by the names of :data:`LOSSES`.
 
-    Losses that this batch cannot give are absent.
-
-    Args:
-        unet: The U-Net.
-        scheduler: The noise schedule.
-        streams: Encoder of prompts.
-        batch: A batch of ``datamodules.EncodedDataModule``, on the device of ``unet``.
-        key: Seed of every draw, so that the losses of two U-Nets can be compared.
+    Losses that this batch cannot give are absent. The batch is one of ``datamodules.EncodedDataModule``, on the device of
+    ``unet``; ``key`` seeds every draw, so that the losses of two U-Nets can be compared.
     """
     latents = sample(batch, generator_for(*key, "latents"))
     size, grid, device = len(latents), batch["grid"].float(), latents.device
@@ -73,13 +68,7 @@ def conditioning_losses(
 
 
 def denoising_loss(
-    unet: Any,
-    scheduler: Any,
-    latents: Tensor,
-    timesteps: Tensor,
-    text: TextStreams,
-    loa: Tensor,
-    draw: torch.Generator,
+    unet: Any, scheduler: Any, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator
 ) -> Tensor:
     """Mean squared error of the predicted noise of each item (B,), Eq. 10."""
     noise, timesteps = randn(tuple(latents.shape), draw, latents), timesteps.to(latents.device)
@@ -109,9 +98,5 @@ def spread(limits: tuple[int, int], count: int, draw: torch.Generator) -> Tensor
 
 def other_labels(labels: Sequence[Sequence[str]]) -> list[int] | None:
     """For each item the next one with other labels; None where some item has none."""
-    count = len(labels)
-    found = [
-        next((j % count for j in range(i + 1, i + count) if list(labels[j % count]) != list(labels[i])), None)
-        for i in range(count)
-    ]
-    return None if None in found else [j for j in found if j is not None]
+    others = following_others(range(len(labels)), lambda i: tuple(labels[i]))
+    return None if None in others else [i for i in others if i is not None]

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from apa_lightning.pocket.assembly import load_frozen
 from apa_lightning.pocket.instrument_judge import JUDGE_FILE, NAMES, InstrumentJudge, judged_mel
-from apa_lightning.pocket.loading import load_frozen
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart
 from apa_lightning.utils.rng import generator_for, randn, seeded
 
@@ -45,19 +45,18 @@ class PocketJudge(PocketPart):
         with self.dropout_draws():
             logits = self.judge(disguised(mel, draw))
         loss = F.cross_entropy(logits, answers, label_smoothing=0.05)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(mel))
+        self.log_scores("train", {"loss": loss}, len(mel))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         mel, answers = solos(batch)
         if not len(mel):
             return
-        logits = self.judge(mel)
-        self.log("val/loss", F.cross_entropy(logits, answers), batch_size=len(mel), sync_dist=True)
-        through_vae = self.judge(self._through_vae(mel))
+        logits, through_vae = self.judge(mel), self.judge(self._through_vae(mel))
+        scores = {"loss": F.cross_entropy(logits, answers)}
         for name, values in (("accuracy", logits), ("accuracy_through_vae", through_vae)):
-            right = (values.argmax(-1) == answers).float().mean()
-            self.log(f"val/{name}", right, batch_size=len(mel), prog_bar=True, sync_dist=True)
+            scores[name] = (values.argmax(-1) == answers).float().mean()
+        self.log_scores("val", scores, len(mel), bar="accuracy")
 
     @torch.no_grad()
     def _through_vae(self, mel: Tensor) -> Tensor:
@@ -70,17 +69,13 @@ class PocketJudge(PocketPart):
 
 def solos(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Log-mels (N, 1, T, 64) and instrument numbers (N,) of those items of a batch that are solos of the eight."""
-    numbers = [
-        NAMES.index(fields["instrument"]) if fields.get("kind") == "solo" and fields.get("instrument") in NAMES else -1
-        for fields in batch["metadata"]
-    ]
-    chosen = [i for i, number in enumerate(numbers) if number >= 0]
-    lengths = batch.get("num_samples")
-    waveforms = batch["waveform"][chosen]
-    if not chosen:
+    played = {i: fields.get("instrument") for i, fields in enumerate(batch["metadata"]) if fields.get("kind") == "solo"}
+    numbers = {i: NAMES.index(name) for i, name in played.items() if name in NAMES}
+    lengths, waveforms = batch.get("num_samples"), batch["waveform"][list(numbers)]
+    if not numbers:
         return waveforms.new_zeros(0, 1, 1, 64), torch.zeros(0, dtype=torch.long)
-    mel = judged_mel(waveforms, [lengths[i] for i in chosen] if lengths is not None else None)
-    return mel, torch.tensor([numbers[i] for i in chosen], device=mel.device)
+    mel = judged_mel(waveforms, [lengths[i] for i in numbers] if lengths is not None else None)
+    return mel, torch.tensor(list(numbers.values()), device=mel.device)
 
 
 def disguised(mel: Tensor, draw: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ def label_loss(logits: Tensor, labels: Sequence[Sequence[str]]) -> Tensor:
     """Binary cross-entropy of the logits of :data:`LABELS`; clips that have none of them do not count.
 
     Args:
-        logits: (B, L), or (B, L + 1), whose last says whether a clip has more than one label.
+        logits: (B, L), or (B, L + 1), whose last is whether a clip has more than one label.
         labels: Labels of each clip.
     """
     target = logits.new_tensor([[float(name in names) for name in LABELS] for names in labels])

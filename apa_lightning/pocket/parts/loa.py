@@ -10,10 +10,9 @@ from torch.nn import functional as F
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
-from apa_lightning.pocket.assembly import require
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check_share, save_half
-from apa_lightning.pocket.text.prompt_encoder import EncodedPrompts, PromptEncoder
-from apa_lightning.pocket.text.prompt_streams import TOKENS, generate
+from apa_lightning.pocket.assembly import require, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, share
+from apa_lightning.pocket.text.prompt_streams import TOKENS, EncodedPrompts, PromptEncoder, generate
 from apa_lightning.utils.rng import seeded
 
 FROZEN = "audio_encoder."
@@ -38,8 +37,7 @@ class PocketLOA(PocketPart):
 
     def __init__(self, folder: Path = FOLDER, padded: float = 0.25, **schedule: Any):
         super().__init__(folder, **schedule)
-        check_share("padded", padded)
-        self.padded = padded
+        self.padded = share("padded", padded)
         require(self.folder, ("audio_encoder",))
         self.prompts = PromptEncoder(self.folder)
         self.audio_encoder = AudioMAE.from_pretrained(self.folder / "audio_encoder")
@@ -61,13 +59,13 @@ class PocketLOA(PocketPart):
             match_moments(self.language_model.transformer.ln_f, gathered)
         gap = torch.rand(len(target), generator=self.draws("gap")) < self.padded
         loss = F.mse_loss(generate(self.projection, self.language_model, prompts, gap), target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+        self.log_scores("train", {"loss": loss}, len(target))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         prompts, target = self._encoded(batch)
         generated = generate(self.projection, self.language_model, prompts)
-        self.log("val/loss", F.mse_loss(generated, target), prog_bar=True, batch_size=len(target), sync_dist=True)
+        self.log_scores("val", {"loss": F.mse_loss(generated, target)}, len(target))
         self._pairs.append((generated.cpu(), target.cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -75,8 +73,7 @@ class PocketLOA(PocketPart):
         self._pairs.clear()
         for name, mean in (("cosine", torch.zeros(())), ("cosine_centred", target.mean(dim=0))):
             own, others = own_and_others(token_cosine(target - mean, generated - mean))
-            self.log(f"val/{name}", own.mean(), sync_dist=True)
-            self.log(f"val/{name}_shuffled", others.mean(), sync_dist=True)
+            self.log_scores("val", {name: own.mean(), f"{name}_shuffled": others.mean()}, 1)
 
     def write(self, folder: Path) -> None:
         save_half(self.projection, folder / "projection_model")

@@ -1,26 +1,26 @@
 """The base of all trained parts of the pocket backbone: settings, schedule, random draws, and writing the folder."""
 
-import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.pretrained import no_progress_bars
 from apa_lightning.utils.rng import generator_for, seeded
 
 FOLDER = Path("runs/pocket/model")
+Setting = TypeVar("Setting")
 
 
-class PocketPart(L.LightningModule):
+class PocketPart(L.LightningModule, ABC):
     """One part of the pocket backbone in training.
 
     A subclass builds the part in ``__init__``, returns a loss from ``training_step``, logs ``val/loss`` in
@@ -53,11 +53,10 @@ class PocketPart(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        check(0 < learning_rate < 1, "learning_rate", learning_rate, "it must be above 0 and below 1.")
-        check(warmup_steps >= 0, "warmup_steps", warmup_steps, "it must not be negative.")
-        self.folder, self.seed = Path(folder), seed
-        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.weight_decay, self.betas = weight_decay, (betas[0], betas[1])
+        rule = "it must be above 0 and below 1."
+        self.learning_rate = check("learning_rate", learning_rate, 0 < learning_rate < 1, rule)
+        self.warmup_steps = not_negative("warmup_steps", warmup_steps)
+        self.folder, self.seed, self.weight_decay, self.betas = Path(folder), seed, weight_decay, betas
 
     def draws(self, purpose: str) -> torch.Generator:
         """The generator of one training step and process."""
@@ -79,7 +78,11 @@ class PocketPart(L.LightningModule):
             raise InputError(
                 "trainer.max_steps: the learning rate falls to 0 at the last step; give a number of steps."
             )
-        groups = decayed(self.named_parameters(), self.weight_decay)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [  # matrices and kernels with weight decay; biases, norms and other vectors without
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
         # In mixed precision Lightning refuses to clip the gradients of a fused optimizer.
         fused = "mixed" not in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=fused)
@@ -91,9 +94,15 @@ class PocketPart(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def log_scores(self, split: str, scores: Mapping[str, Tensor], count: int, bar: str = "loss") -> None:
+        """Log the means of ``count`` items as ``split/name``; the one called ``bar`` goes to the progress bar too."""
+        for name, value in scores.items():
+            prog_bar = name in ("loss", bar)
+            self.log(f"{split}/{name}", value, prog_bar=prog_bar, batch_size=count, sync_dist=split == "val")
+
+    @abstractmethod
     def write(self, folder: Path) -> None:
         """Write every subfolder of :attr:`writes` below ``folder``, weights in half precision."""
-        raise NotImplementedError
 
     @property
     def writing(self) -> bool:
@@ -121,37 +130,22 @@ class PocketPart(L.LightningModule):
         self.export()
 
 
-def check(holds: bool, field: str, value: object, rule: str) -> None:
-    """Raise :class:`InputError` with the setting, its value and the rule, unless the rule ``holds``."""
+def check(field: str, value: Setting, holds: bool, rule: str) -> Setting:
+    """The value of a setting, if it is good.
+
+    Raises:
+        InputError: If it does not hold; the message has the setting, its value and the rule.
+    """
     if not holds:
         raise InputError(f"model.{field}: {value}; {rule}")
+    return value
 
 
-def check_share(field: str, value: float) -> None:
-    """Raise :class:`InputError` unless a setting is between 0 and 1."""
-    check(0 <= value <= 1, field, value, "it must be between 0 and 1.")
+def share(field: str, value: float) -> float:
+    """:func:`check` that a setting is between 0 and 1."""
+    return check(field, value, 0 <= value <= 1, "it must be between 0 and 1.")
 
 
-def check_not_negative(field: str, value: float) -> None:
-    """Raise :class:`InputError` if a setting is negative."""
-    check(value >= 0, field, value, "it must not be negative.")
-
-
-def decayed(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups: matrices and kernels with weight decay; biases, norms and other vectors without."""
-    trained = [parameter for _, parameter in parameters if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def save_half(part: Any, folder: Path, **options: Any) -> None:
-    """Save a half-precision copy of a diffusers or transformers model by ``save_pretrained(folder, **options)``.
-
-    Its configuration asks for single precision, which transformers would otherwise not give without being told.
-    """
-    with no_progress_bars():
-        copy.deepcopy(part).cpu().half().save_pretrained(folder, **options)
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace('\n  "dtype": "float16"', '\n  "dtype": "float32"'))
+def not_negative(field: str, value: Any) -> Any:
+    """:func:`check` that a number is not negative."""
+    return check(field, value, value >= 0, "it must not be negative.")

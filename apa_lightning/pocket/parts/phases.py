@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apa_lightning.conditioning.pooling import POOLING_RATES, check_pooling_rate
-from apa_lightning.pocket.parts.part import check, check_share
+from apa_lightning.pocket.parts.part import check, share
 
 TIMESTEPS = 1000
 
@@ -32,25 +32,25 @@ class Phase:
 
     def __post_init__(self) -> None:
         rule = "give the first step after the phase, or null."
-        check(self.until is None or self.until >= 1, "phases.until", self.until, rule)
+        check("phases.until", self.until, self.until is None or self.until >= 1, rule)
         for name in ("true_audio", "text", "audio"):
-            check_share(f"phases.{name}", getattr(self, name))
-        check(bool(self.rates), "phases.rates", "empty", "give one or more of 1, 2, 4, 8.")
+            share(f"phases.{name}", getattr(self, name))
+        check("phases.rates", "empty", bool(self.rates), "give one or more of 1, 2, 4, 8.")
         for rate in self.rates:
             check_pooling_rate(rate, "model.phases.rates")
         low, high = self.timesteps
         rule = f"give the lowest and the highest of 0 to {TIMESTEPS - 1}."
-        check(0 <= low <= high < TIMESTEPS, "phases.timesteps", list(self.timesteps), rule)
+        check("phases.timesteps", list(self.timesteps), 0 <= low <= high < TIMESTEPS, rule)
 
 
 def ordered(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """The phases, checked to follow each other."""
-    check(bool(phases), "phases", "empty", "give at least one phase.")
+    check("phases", "empty", bool(phases), "give at least one phase.")
     ends = [phase.until for phase in phases]
     known = [end for end in ends if end is not None]
     rule = "give the step at which the next phase starts."
-    check(None not in ends[:-1], "phases.until", "null before the last phase", rule)
-    check(known == sorted(set(known)), "phases.until", known, "each phase must end later than the one before.")
+    check("phases.until", "null before the last phase", None not in ends[:-1], rule)
+    check("phases.until", known, known == sorted(set(known)), "each phase must end later than the one before.")
     return tuple(phases)
 
 

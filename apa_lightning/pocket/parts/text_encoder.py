@@ -9,7 +9,8 @@ import transformers
 from torch import Tensor
 
 from apa_lightning.backbones.architectures import POCKET
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_share, save_half
+from apa_lightning.pocket.assembly import save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, share
 from apa_lightning.pocket.text.span_corruption import span_corruption
 from apa_lightning.pocket.text.tokenizers import SENTINELS, t5_tokenizer
 from apa_lightning.utils.rng import generator_for, seeded
@@ -22,7 +23,7 @@ class PocketTextEncoder(PocketPart):
 
     Some captions lose spans that the decoder fills in; the others are restated in one plain wording of their meaning, for
     which the decoder reads only the mean of the encoder's states (as in Sentence-T5, arXiv 2108.08877): so captions of the
-    same meaning become alike. Spans alone are not enough: no context tells an instrument's name, so the encoder soon
+    same meaning become alike. Spans alone are not enough: no context determines an instrument's name, so the encoder soon
     forgets the names that it reads. Batches need ``prompt`` and ``plain``.
 
     Args:
@@ -44,10 +45,9 @@ class PocketTextEncoder(PocketPart):
         **schedule: Any,
     ):
         super().__init__(folder, **schedule)
-        check_share("restated", restated)
-        check(0 < noise_density < 1, "noise_density", noise_density, "it must be above 0 and below 1.")
-        check(mean_span >= 1, "mean_span", mean_span, "it must be at least 1 token.")
-        self.restated, self.noise_density, self.mean_span = restated, noise_density, mean_span
+        self.restated, rule = share("restated", restated), "it must be above 0 and below 1."
+        self.noise_density = check("noise_density", noise_density, 0 < noise_density < 1, rule)
+        self.mean_span = check("mean_span", mean_span, mean_span >= 1, "it must be at least 1 token.")
         self.tokenizer = t5_tokenizer()
         self.sentinels = [cast(int, self.tokenizer.convert_tokens_to_ids(f"<extra_id_{i}>")) for i in range(SENTINELS)]
         with seeded(self.seed):
@@ -59,7 +59,7 @@ class PocketTextEncoder(PocketPart):
         inputs = self.tasks(batch["prompt"], batch["plain"], restated.tolist(), generator)
         with self.dropout_draws():
             loss = self.answer(inputs, restated).loss
-        self.log("train/loss", loss, batch_size=len(restated), prog_bar=True)
+        self.log_scores("train", {"loss": loss}, len(restated))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -72,12 +72,12 @@ class PocketTextEncoder(PocketPart):
         output = self.answer(inputs, whole)
         right = (output.logits.argmax(-1) == inputs["labels"]) | (inputs["labels"] == IGNORED)
         scores = {
-            "val/loss": self.restated * output.loss + (1 - self.restated) * filled.loss,
-            "val/loss_spans": filled.loss,
-            "val/loss_restated": output.loss,
-            "val/restated": right.all(-1).float().mean(),
+            "loss": self.restated * output.loss + (1 - self.restated) * filled.loss,
+            "loss_spans": filled.loss,
+            "loss_restated": output.loss,
+            "restated": right.all(-1).float().mean(),
         }
-        self.log_dict(scores, batch_size=count, sync_dist=True)
+        self.log_scores("val", scores, count)
 
     def answer(self, inputs: dict[str, Tensor], restated: Tensor) -> Any:
         """The decoder's output for :meth:`tasks`; of the ``restated`` captions (B,) it reads the mean state alone."""
@@ -96,12 +96,12 @@ class PocketTextEncoder(PocketPart):
             corrupted = span_corruption(row, self.sentinels, self.noise_density, self.mean_span, generator)
             pairs.append((row, wording) if whole else corrupted)
         end = [self.tokenizer.eos_token_id]
-        read, said = zip(*((torch.tensor(a + end), torch.tensor(b + end)) for a, b in pairs), strict=True)
-        ids = torch.nn.utils.rnn.pad_sequence(list(read), True, self.tokenizer.pad_token_id)
-        labels = torch.nn.utils.rnn.pad_sequence(list(said), True, IGNORED)
+        inputs, targets = zip(*((torch.tensor(a + end), torch.tensor(b + end)) for a, b in pairs), strict=True)
+        ids = torch.nn.utils.rnn.pad_sequence(list(inputs), True, self.tokenizer.pad_token_id)
+        labels = torch.nn.utils.rnn.pad_sequence(list(targets), True, IGNORED)
         mask = (ids != self.tokenizer.pad_token_id).long()
-        inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=96).input_ids

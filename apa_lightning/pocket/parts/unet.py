@@ -18,10 +18,9 @@ from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.dropout import PoolingRates, audio_tokens
 from apa_lightning.diffusion.losses import inverse_snr
-from apa_lightning.pocket.assembly import complete, missing
-from apa_lightning.pocket.loading import load_part
+from apa_lightning.pocket.assembly import complete, load_part, missing, save_half
 from apa_lightning.pocket.parts.conditioning_gap import LOSSES, QUOTIENTS, conditioning_losses, denoising_loss, sample
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check
 from apa_lightning.pocket.parts.phases import Phase, ordered, phase_at
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.utils.pretrained import frozen
@@ -62,8 +61,8 @@ class PocketUNet(PocketPart):
         **schedule: Any,
     ):
         super().__init__(folder, **schedule)
-        check(0 <= ema_decay < 1, "ema_decay", ema_decay, "give 0 (no average) to below 1, for example 0.999.")
-        check(max_loss_weight >= 1, "max_loss_weight", max_loss_weight, "give 1 (no weights) or more.")
+        check("ema_decay", ema_decay, 0 <= ema_decay < 1, "give 0 (no average) to below 1, for example 0.999.")
+        check("max_loss_weight", max_loss_weight, max_loss_weight >= 1, "give 1 (no weights) or more.")
         self.phases = ordered(phases)
         self.streams = PromptStreams(self.folder)
         self.scheduler: Any = new_scheduler()
@@ -91,7 +90,7 @@ class PocketUNet(PocketPart):
         losses = denoising_loss(self.unet, self.scheduler, latents, timesteps, text, loa, draw)
         weights = self.loss_weights[timesteps] / self.loss_weights[low : high + 1].mean()
         loss = (weights.to(losses) * losses).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(latents))
+        self.log_scores("train", {"loss": loss}, len(latents))
         return loss
 
     def conditions(self, batch: dict[str, Any], phase: Phase, draw: torch.Generator) -> tuple[TextStreams, Tensor]:
@@ -122,12 +121,9 @@ class PocketUNet(PocketPart):
         values = {name: metric.compute() for name, metric in self.losses.items()}  # type: ignore[operator]
         for metric in self.losses.values():
             metric.reset()  # type: ignore[operator]
-        self.log("val/loss", values["loss"], prog_bar=True, sync_dist=True)
-        for name, more, less in QUOTIENTS:
-            if not values[less].isnan():  # nothing to compare with
-                self.log(f"val/{name}", values[more] / values[less] - 1, sync_dist=True)
-        if not values["matched_omega_1"].isnan():
-            self.log("val/loss_matched_omega_1", values["matched_omega_1"], sync_dist=True)
+        scores = {"loss": values["loss"], "loss_matched_omega_1": values["matched_omega_1"]}
+        scores |= {name: values[more] / values[less] - 1 for name, more, less in QUOTIENTS}
+        self.log_scores("val", {name: value for name, value in scores.items() if not value.isnan()}, 1)
 
     def write(self, folder: Path) -> None:
         """The moving average, in two files: one would be larger than a file of the pocket may be."""

@@ -11,8 +11,9 @@ from torchmetrics import MeanMetric
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET
 from apa_lightning.errors import InputError
+from apa_lightning.pocket.assembly import save_half
 from apa_lightning.pocket.instrument_judge import LOG_MEL_MEAN, LOG_MEL_STD
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative
 from apa_lightning.utils.rng import randn, seeded
 
 FIRST_LOGVAR = -6.0
@@ -41,43 +42,37 @@ class PocketVAE(PocketPart):
     def __init__(self, folder: Path = FOLDER, crop_frames: int = 128, kl_weight: float = 1e-5, **schedule: Any):
         super().__init__(folder, **schedule)
         fits = crop_frames >= COMPRESSION and crop_frames % COMPRESSION == 0
-        check(fits, "crop_frames", crop_frames, f"it must be a positive multiple of {COMPRESSION}.")
-        check_not_negative("kl_weight", kl_weight)
-        self.crop_frames, self.kl_weight = crop_frames, kl_weight
+        self.crop_frames = check("crop_frames", crop_frames, fits, f"it must be a positive multiple of {COMPRESSION}.")
+        self.kl_weight = not_negative("kl_weight", kl_weight)
         with seeded(self.seed):
             self.vae = initialize(POCKET.build_vae())
         self.register_buffer("latent_std", torch.ones(()))
         self._mean, self._square = MeanMetric(), MeanMetric()  # of the latents, over one validation
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        mel = random_crops(levelled_log_mel(batch), self.crop_frames, self.draws("crops"))
+        mel = random_crops(leveled_log_mel(batch), self.crop_frames, self.draws("crops"))
         posterior = self.vae.encode(mel).latent_dist
         latents = posterior.mean + posterior.std * randn(posterior.mean.shape, self.draws("posterior"), mel)
         l1 = l1_per_clip(self.vae.decode(latents).sample, mel).mean()
         kl = kl_per_number(posterior.mean, posterior.logvar)
         loss = l1 + self.kl_weight * kl
-        self.log_dict({"train/l1": l1, "train/kl": kl}, batch_size=len(mel))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(mel))
+        self.log_scores("train", {"l1": l1, "kl": kl, "loss": loss}, len(mel))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        mel = levelled_log_mel(batch)
+        mel = leveled_log_mel(batch)
         posterior = self.vae.encode(mel).latent_dist
         reconstruction = self.vae.decode(posterior.mean).sample
         l1 = l1_per_clip(reconstruction, mel)
-        self._log_mean("loss", l1, prog_bar=True)
+        self.log_scores("val", {"loss": l1.mean(), "posterior_std": posterior.std.mean()}, len(mel))
         backing = torch.tensor([fields.get("kind") != "solo" for fields in batch.get("metadata", [])], device=l1.device)
         for name, chosen in (("l1_solo", ~backing), ("l1_backing", backing)):
             if chosen.any():
-                self._log_mean(name, l1[chosen])
-        self._log_mean("posterior_std", posterior.std)
+                self.log_scores("val", {name: l1[chosen].mean()}, int(chosen.sum()))
         self._mean.update(posterior.mean, len(mel))
         self._square.update(posterior.mean**2 + posterior.var, len(mel))
         if batch_idx == 0:
             self._show(mel[:3], reconstruction[:3])
-
-    def _log_mean(self, name: str, values: Tensor, **options: Any) -> None:
-        self.log(f"val/{name}", values.mean(), batch_size=len(values), sync_dist=True, **options)
 
     def on_validation_epoch_end(self) -> None:
         mean, square = self._mean.compute(), self._square.compute()
@@ -111,7 +106,7 @@ def initialize(vae: Any) -> Any:
     return vae
 
 
-def levelled_log_mel(batch: dict[str, Any]) -> Tensor:
+def leveled_log_mel(batch: dict[str, Any]) -> Tensor:
     """Log-mel (B, 1, T, F) of a batch's waveforms, as the backbone encodes them."""
     return log_mel(normalize_level(batch["waveform"], lengths=batch.get("num_samples")), MEL)
 
@@ -132,8 +127,8 @@ def random_crops(mel: Tensor, frames: int, generator: torch.Generator) -> Tensor
 
 
 def l1_per_clip(reconstruction: Tensor, mel: Tensor) -> Tensor:
-    """Mean absolute difference of two log-mels (B, 1, T, F), in nats: (B,)."""
-    return (reconstruction - mel).abs().mean(dim=(1, 2, 3))
+    """Mean absolute difference of two log-mels (B, ..., T, F), in nats: (B,)."""
+    return (reconstruction - mel).abs().flatten(1).mean(dim=1)
 
 
 def kl_per_number(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, Sizes
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import Clip, chroma_similarity
-from apa_lightning.pocket.loading import load_part
-from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, check_not_negative, save_half
+from apa_lightning.pocket.assembly import load_part, save_half
+from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative
 from apa_lightning.pocket.stft_loss import PEAK, log_spectral_distance, stft_loss
 from apa_lightning.utils.rng import generator_for, randn, seeded
 
@@ -36,8 +36,6 @@ class PocketVocoder(PocketPart):
         folder: Folder of the pocket backbone.
         sizes: Sizes that replace those of :data:`apa_lightning.backbones.architectures.POCKET`; null: none.
         segment_frames: Frames of 10 ms in a segment; it must hold the largest FFT.
-        margin_frames: Frames at each end of a segment that are generated but do not count: the network could tell the place
-            in a segment by its ends, and long clips have none.
         segments_per_clip: Segments drawn from each clip of a batch, at random places.
         fft_sizes: Resolutions of the loss, in samples. The large ones teach pitch, the small ones attacks.
         convergence: Weight of the spectral convergence next to the logarithms.
@@ -57,7 +55,6 @@ class PocketVocoder(PocketPart):
         folder: Path = FOLDER,
         sizes: Sizes | None = None,
         segment_frames: int = 48,
-        margin_frames: int = 0,
         segments_per_clip: int = 4,
         fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128),
         convergence: float = 1.0,
@@ -68,30 +65,21 @@ class PocketVocoder(PocketPart):
     ):
         super().__init__(folder, **schedule)
         self.spec = MelSpec()
-        fft_sizes, hop = tuple(fft_sizes), self.spec.hop_length
-        check(
-            bool(fft_sizes) and min(fft_sizes) >= 16,
-            "fft_sizes",
-            list(fft_sizes),
-            "give at least one size of 16 samples or more.",
-        )
+        hop, rule = self.spec.hop_length, "give at least one size of 16 samples or more."
+        self.fft_sizes = check("fft_sizes", list(fft_sizes), len(fft_sizes) > 0 and min(fft_sizes) >= 16, rule)
         if segment_frames * hop < max(fft_sizes):
             raise InputError(
                 f"model.segment_frames: {segment_frames} frames are {segment_frames * hop} samples, less than the largest "
                 f"of model.fft_sizes, {max(fft_sizes)}. Give {math.ceil(max(fft_sizes) / hop)} or more."
             )
-        check(segments_per_clip >= 1, "segments_per_clip", segments_per_clip, "give at least 1.")
-        for name, value in (("margin_frames", margin_frames), ("convergence", convergence), ("mel_noise", mel_noise)):
-            check_not_negative(name, value)
-        self.segment_frames, self.margin_frames = segment_frames, margin_frames
-        self.segments_per_clip = segments_per_clip
-        self.fft_sizes, self.convergence, self.mel_noise = fft_sizes, convergence, mel_noise
+        self.segment_frames, rule = segment_frames, "give at least 1."
+        self.segments_per_clip = check("segments_per_clip", segments_per_clip, segments_per_clip >= 1, rule)
+        self.convergence = not_negative("convergence", convergence)
+        self.mel_noise = not_negative("mel_noise", mel_noise)
         self.log_norm: Literal[1, 2] = log_norm
         if start is not None:
-            if sizes:
-                raise InputError(
-                    "model.start, model.sizes: the sizes are those of the vocoder in model.start; give one of both."
-                )
+            rule = "the sizes are those of the vocoder in model.start; give one of both."
+            check("start, model.sizes", start, not sizes, rule)
             self.vocoder = load_part(Path(start), "vocoder").train()
         else:
             architecture = dataclasses.replace(POCKET, vocoder={**POCKET.vocoder, **(sizes or {})})
@@ -105,33 +93,26 @@ class PocketVocoder(PocketPart):
         return vocode(self.vocoder, mels, self.spec.hop_length)
 
     def segments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Random pieces of clips (B, S): K of each, of T frames with margins of M frames.
-
-        Returns:
-            Log-mels (B * K, M + T + M, F), and the pieces themselves (B * K, (M + T + M) * 160).
-        """
+        """Log-mels (B * K, T, F) of random pieces of clips (B, S), K of each, and the pieces (B * K, T * 160)."""
         mels, hop, draws = log_mel(waveform, self.spec)[:, 0], self.spec.hop_length, self.draws("segments")
-        length = self.segment_frames + 2 * self.margin_frames
+        length = self.segment_frames
         last = mels.shape[1] - length
         if last < 0:
             raise InputError(
-                f"data.audio_length_in_s: clips of {mels.shape[1]} frames are shorter than model.segment_frames and its "
-                f"margins, {length}. Give longer clips."
+                f"data.audio_length_in_s: clips of {mels.shape[1]} frames are shorter than model.segment_frames, {length}. "
+                "Give longer clips."
             )
         starts = torch.randint(last + 1, (len(waveform), self.segments_per_clip), generator=draws).tolist()
         places = [(clip, start, start + length) for clip, row in enumerate(starts) for start in row]
         inputs = torch.stack([mels[clip, start:end] for clip, start, end in places])
         if self.mel_noise:
-            noise = randn(tuple(inputs[::2].shape), draws, inputs)
-            inputs[::2] += self.mel_noise * noise
+            inputs[::2] += self.mel_noise * randn(tuple(inputs[::2].shape), draws, inputs)
         return inputs, torch.stack([waveform[clip, start * hop : end * hop] for clip, start, end in places])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         mels, pieces = self.segments(normalize_level(batch["waveform"], PEAK, batch.get("num_samples")))
-        margin = self.margin_frames * self.spec.hop_length
-        counted = slice(margin, pieces.shape[1] - margin)
-        loss = stft_loss(self(mels)[:, counted], pieces[:, counted], self.fft_sizes, self.convergence, self.log_norm)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(pieces))
+        loss = stft_loss(self(mels), pieces, self.fft_sizes, self.convergence, self.log_norm)
+        self.log_scores("train", {"loss": loss}, len(pieces))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -141,10 +122,10 @@ class PocketVocoder(PocketPart):
         made = self(mels)
         clips = clips[:, : made.shape[1]]
         scores = {
-            "val/loss": stft_loss(made, clips, self.fft_sizes, self.convergence, self.log_norm),
-            "val/log_spectral_distance": log_spectral_distance(made, clips).mean(),
+            "loss": stft_loss(made, clips, self.fft_sizes, self.convergence, self.log_norm),
+            "log_spectral_distance": log_spectral_distance(made, clips).mean(),
         }
-        self.log_dict(scores, prog_bar=True, batch_size=len(clips), sync_dist=True)
+        self.log_scores("val", scores, len(clips), bar="log_spectral_distance")
         if batch_idx == 0 and self.trainer.is_global_zero:
             self._log_audio(made.float().cpu(), clips.float().cpu(), batch["key"])
 

@@ -10,24 +10,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Clips:
-    """Held-out clips of one length.
+    """Held-out clips of one length."""
 
-    Attributes:
-        waveform: Waveforms (N, S) at 16 kHz.
-        keys: N names.
-        prompts: N prompts; empty for recordings.
-        labels: N lists of AudioSet names; empty for recordings.
-        metadata: The renderer's JSON of each clip (``kind``, ``instrument``, ``genre``, ``melody``, ``texture``, ``notes``);
-            empty for recordings.
-        sample_rate: Sample rate in Hz.
-    """
-
-    waveform: Tensor
-    keys: list[str]
-    prompts: list[str] = field(default_factory=list)
-    labels: list[list[str]] = field(default_factory=list)
+    waveform: Tensor  # Waveforms (N, S) at 16 kHz
+    keys: list[str]  # N names
+    prompts: list[str] = field(default_factory=list)  # N prompts; empty for recordings
+    labels: list[list[str]] = field(default_factory=list)  # N lists of AudioSet names; empty for recordings
+    # The renderer's JSON of each clip (``kind``, ``instrument``, ``genre``, ``melody``, ``texture``, ``notes``);
+    # empty for recordings
     metadata: list[dict[str, Any]] = field(default_factory=list)
-    sample_rate: int = 16_000
+    sample_rate: int = 16_000  # Sample rate in Hz
 
     def __len__(self) -> int:
         return len(self.keys)

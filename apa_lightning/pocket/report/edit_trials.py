@@ -21,19 +21,12 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Trial:
-    """A solo and its target.
+    """A solo and its target."""
 
-    Attributes:
-        source: Number of the clip.
-        instrument: Instrument of the clip.
-        target: Another one of the eight instruments.
-        truth: Number of the clip with the same performance on the target; None where there is none.
-    """
-
-    source: int
-    instrument: str
-    target: str
-    truth: int | None = None
+    source: int  # Number of the clip
+    instrument: str  # Instrument of the clip
+    target: str  # Another one of the eight instruments
+    truth: int | None = None  # Number of the clip with the same performance on the target; None where there is none
 
 
 def rendered_trials(clips: Clips, most: int, seed: int) -> list[Trial]:
@@ -65,25 +58,15 @@ def recorded_trials(instruments: Mapping[int, str], most: int) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The scores of one system; each array has one score per trial, NaN where there is nothing to compare with.
+    """The scores of one system; each array has one score per trial, NaN where there is nothing to compare with."""
 
-    Attributes:
-        recognised: 1 where the judge names the target.
-        chroma: Chroma similarity to the source.
-        chroma_floor: Chroma similarity to the source of another trial.
-        pitch: Pitch accuracy against the source.
-        pitch_floor: Pitch accuracy against the source of another trial.
-        mel_to_truth: Mean absolute difference of log-mels to the same performance on the target, in nats.
-        pitch_to_truth: Pitch accuracy against the same performance on the target.
-    """
-
-    recognised: np.ndarray
-    chroma: np.ndarray
-    chroma_floor: np.ndarray
-    pitch: np.ndarray
-    pitch_floor: np.ndarray
-    mel_to_truth: np.ndarray
-    pitch_to_truth: np.ndarray
+    recognized: np.ndarray  # 1 where the judge names the target
+    chroma: np.ndarray  # Chroma similarity to the source
+    chroma_floor: np.ndarray  # Chroma similarity to the source of another trial
+    pitch: np.ndarray  # Pitch accuracy against the source
+    pitch_floor: np.ndarray  # Pitch accuracy against the source of another trial
+    mel_to_truth: np.ndarray  # Mean absolute difference of log-mels to the same performance on the target, in nats
+    pitch_to_truth: np.ndarray  # Pitch accuracy against the same performance on the target
 
     @property
     def margin(self) -> np.ndarray:
@@ -136,26 +119,24 @@ class Trials:
 
         made = [Clip(waveform, self.clips.sample_rate) for waveform in waveforms]
         own = [self._known[trial.source] for trial in self.trials]
-        others = [self._known[other.source] if other else None for other in following_others(self.trials, tune)]
-        truths = [self._known[trial.truth] if trial.truth is not None else None for trial in self.trials]
+        others = [None if other is None else self._known[other.source] for other in following_others(self.trials, tune)]
+        truths = [None if trial.truth is None else self._known[trial.truth] for trial in self.trials]
+
+        def scores(score: Callable[[EditedClip], float], compared: Sequence[Clip | None]) -> np.ndarray:
+            pairs = zip(made, compared, strict=True)
+            return np.array([np.nan if other is None else score(EditedClip(one, other)) for one, other in pairs])
+
         chroma, pitch = ChromaSimilarity().score, PitchAccuracy().score
-        said = zip(self.judge.names(waveforms), self.trials, strict=True)
+        answers = zip(self.judge.names(waveforms), self.trials, strict=True)
         return Outcome(
-            recognised=np.array([float(name == trial.target) for name, trial in said]),
-            chroma=_scores(chroma, made, own),
-            chroma_floor=_scores(chroma, made, others),
-            pitch=_scores(pitch, made, own),
-            pitch_floor=_scores(pitch, made, others),
-            mel_to_truth=_scores(lambda edit: mel_distance(edit.edited.waveform, edit.source.waveform), made, truths),
-            pitch_to_truth=_scores(pitch, made, truths),
+            recognized=np.array([float(name == trial.target) for name, trial in answers]),
+            chroma=scores(chroma, own),
+            chroma_floor=scores(chroma, others),
+            pitch=scores(pitch, own),
+            pitch_floor=scores(pitch, others),
+            mel_to_truth=scores(lambda edit: mel_distance(edit.edited.waveform, edit.source.waveform), truths),
+            pitch_to_truth=scores(pitch, truths),
         )
-
-
-def _scores(score: Callable[[EditedClip], float], made: Sequence[Clip], compared: Sequence[Clip | None]) -> np.ndarray:
-    """The score (N,) of each clip against its other one; NaN where there is none."""
-    return np.array(
-        [np.nan if other is None else score(EditedClip(one, other)) for one, other in zip(made, compared, strict=True)]
-    )
 
 
 def mel_distance(first: Tensor, second: Tensor) -> float:

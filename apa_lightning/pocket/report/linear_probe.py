@@ -9,14 +9,9 @@ import numpy as np
 def probe(
     features: np.ndarray, labels: Sequence[Any], groups: Sequence[Any], folds: int = 5, strength: float = 1.0
 ) -> np.ndarray:
-    """Logistic regression on standardized features, cross-validated so that no group is on both sides.
+    """Logistic regression from features (N, D) to N classes, cross-validated: rows of one group stay together.
 
-    Args:
-        features: Features (N, D).
-        labels: N classes.
-        groups: N names, such as melodies; rows of one name stay together.
-        folds: Parts of the cross-validation.
-        strength: Inverse of the L2 penalty.
+    Features are standardized; ``strength`` is the inverse of the L2 penalty.
 
     Returns:
         (N,) of 0 and 1: 1 where the probe that had not seen the row's group predicts its class.

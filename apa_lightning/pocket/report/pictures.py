@@ -1,6 +1,6 @@
 """Pictures of log-mels and masked filter banks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ def save_picture(canvas: Any, path: Path, dpi: int = 90) -> None:
     canvas.savefig(path, dpi=dpi)
 
 
-def draw_mels(path: Path, rows: dict[str, Sequence[Tensor]], titles: Sequence[str]) -> None:
+def draw_mels(path: Path, rows: Mapping[str, Sequence[Tensor]], titles: Sequence[str]) -> None:
     """Draw log-mels (T, F): one named row per kind, one column per clip. All mels of a column share one color scale."""
     from matplotlib.figure import Figure
 
@@ -36,12 +36,7 @@ def draw_mels(path: Path, rows: dict[str, Sequence[Tensor]], titles: Sequence[st
 def draw_masked(path: Path, banks: Tensor, predicted: Tensor, masked: Tensor, titles: Sequence[str]) -> None:
     """Draw filter banks (B, 1, T, F), the patches that the encoder saw, and the decoder's predictions.
 
-    Args:
-        path: Picture file.
-        banks: Filter banks.
-        predicted: Values (B, N, P) of all patches.
-        masked: Patches (B, N) that the encoder did not see.
-        titles: Titles of the clips.
+    Those are the values ``predicted`` (B, N, P) of all patches; the encoder did not see the ``masked`` ones (B, N).
     """
     size = round(predicted.shape[-1] ** 0.5)
     grid, target = (banks.shape[2] // size, banks.shape[3] // size), patches(banks, size)
@@ -51,5 +46,5 @@ def draw_masked(path: Path, banks: Tensor, predicted: Tensor, masked: Tensor, ti
         "reconstruction": torch.where(masked[..., None], predicted, target),
         "decoded": predicted,
     }
-    rows: dict[str, Sequence[Tensor]] = {name: list(unpatched(values, grid).cpu()) for name, values in shown.items()}
+    rows = {name: list(unpatched(values, grid).cpu()) for name, values in shown.items()}
     draw_mels(path, rows, titles[: len(banks)])

@@ -18,24 +18,18 @@ from apa_lightning.pocket.measures import audio_mae, clap, editing, judge, loa, 
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.recordings import find_recordings, load_recordings
 from apa_lightning.pocket.report.scores import Score
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.report.table import as_json, table
-from apa_lightning.utils.atomic_files import atomic_path
+from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.pretrained import packaged
 from apa_lightning.utils.rng import seeded
 
 
 class Measure(NamedTuple):
-    """One part of the report.
+    """One part of the report."""
 
-    Attributes:
-        measure: Called as ``measure(folder, clips, seed, pictures=..., recordings=...)``: the folder of a pocket backbone,
-            held-out clips with prompts, labels and metadata, the seed of draws, intervals and untrained parts, a folder for
-            pictures or None, and windows of real recordings or None. Returns scores.
-        reads: Subfolders that it reads.
-    """
-
-    measure: Callable[..., list[Score]]
-    reads: tuple[str, ...]
+    measure: Callable[[Subject], list[Score]]
+    reads: tuple[str, ...]  # Subfolders that it reads
 
 
 _CLAP, _T5 = ("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")
@@ -102,12 +96,13 @@ class PocketReport(L.LightningModule):
         if self.recordings is not None:
             recordings = load_recordings(self.recordings, clips.waveform.shape[1])
             recordings = recordings.spread(10) if self.quick else recordings
+        subject = Subject(self.folder, clips, self.seed, self.out, recordings)
         self.scores = []
         for part in self.parts:
             start = time.monotonic()
-            self.scores += self._measure(part, clips, recordings)
+            self.scores += self._measure(part, subject)
             rank_zero_info(f"{part}: measured in {time.monotonic() - start:.0f} s")
-        self._publish(clips, recordings)
+        self._publish(len(clips), len(recordings or ()))
 
     def _clips(self) -> Clips:
         """The held-out clips of all batches."""
@@ -122,36 +117,27 @@ class PocketReport(L.LightningModule):
         self._batches = []
         return clips.spread(QUICK) if self.quick else clips
 
-    def _measure(self, part: str, clips: Clips, recordings: Clips | None) -> list[Score]:
+    def _measure(self, part: str, subject: Subject) -> list[Score]:
         """Scores of one part; a part that cannot be measured on these clips gives a row with the reason, and the report goes on."""
         try:
             with seeded(self.seed):
-                return MEASURES[part].measure(self.folder, clips, self.seed, pictures=self.out, recordings=recordings)
+                return MEASURES[part].measure(subject)
         except ValueError as error:  # scikit-learn's or an InputError: too few clips of a class
-            why = " ".join(str(error).split())
-            rank_zero_warn(f"{part}: not measured on these {len(clips)} clips: {why}")
-            return [Score(part, f"not measured: {why}", math.nan, math.nan, math.nan, len(clips))]
+            why, count = " ".join(str(error).split()), len(subject.clips)
+            rank_zero_warn(f"{part}: not measured on these {count} clips: {why}")
+            return [Score(part, f"not measured: {why}", math.nan, math.nan, math.nan, count)]
 
-    def _publish(self, clips: Clips, recordings: Clips | None) -> None:
+    def _publish(self, clips: int, recordings: int) -> None:
+        """Write the report and show its table, for so many clips and windows of recordings."""
         text = table(self.scores)
-        sources = f"{len(clips)} held-out clips" + (f", {len(recordings)} windows of recordings" if recordings else "")
+        sources = f"{clips} held-out clips" + (f", {recordings} windows of recordings" if recordings else "")
         about = f"Weights: {self.folder}; {sources}; seed {self.seed}."
         megabytes = {part: round(size / 1e6, 3) for part, size in sizes(self.folder).items()}
-        data = {
-            "folder": str(self.folder),
-            "clips": len(clips),
-            "recordings": len(recordings) if recordings else 0,
-            "seed": self.seed,
-            "megabytes": megabytes,
-            "scores": [as_json(score) for score in self.scores],
-        }
         size = f"Size: {sum(megabytes.values()):.1f} MB: {', '.join(f'{k} {v:g}' for k, v in megabytes.items())}."
-        for name, content in (
-            ("report.md", f"# The pocket backbone, measured\n\n{about} {size}\n\n{text}\n"),
-            ("report.json", json.dumps(data, indent=1) + "\n"),
-        ):
-            with atomic_path(self.out / name) as temporary:
-                temporary.write_text(content)
+        data = {"folder": str(self.folder), "clips": clips, "recordings": recordings, "seed": self.seed}
+        data |= {"megabytes": megabytes, "scores": [as_json(score) for score in self.scores]}
+        write_file(self.out / "report.md", f"# The pocket backbone, measured\n\n{about} {size}\n\n{text}\n")
+        write_file(self.out / "report.json", json.dumps(data, indent=1) + "\n")
         print(f"\n{text}\n\n{about} Report and pictures: {self.out}")
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):

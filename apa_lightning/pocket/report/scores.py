@@ -7,35 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from apa_lightning.utils.bootstrap import bootstrap
+from apa_lightning.utils.bootstrap import DRAWS, Interval, bootstrap
 
 Values = Sequence[float] | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Score:
-    """One measured score.
+    """One measured score."""
 
-    Attributes:
-        part: The part that is measured: "vae", "vocoder", "clap", ...
-        name: The quantity, with its unit.
-        value: Mean over clips.
-        low: Lower end of its 95 % interval.
-        high: Upper end of its 95 % interval.
-        clips: Number of clips or items.
-        untrained: The same score of the same class with random weights; None where it has no meaning.
-        compared: Scores to compare with, by name ("shuffled pairs", "Griffin-Lim").
-        target: The goal, as text such as "<= 0.35", or "low > 0" for the interval's lower end; empty where there is none.
-    """
-
-    part: str
-    name: str
-    value: float
-    low: float
-    high: float
-    clips: int
-    untrained: float | None = None
+    part: str  # The part that is measured: "vae", "vocoder", "clap", ...
+    name: str  # The quantity, with its unit
+    value: float  # Mean over clips
+    low: float  # Lower end of its 95 % interval
+    high: float  # Upper end of its 95 % interval
+    clips: int  # Number of clips or items
+    untrained: float | None = None  # The same score of the same class with random weights; None where it has no meaning
+    # Scores to compare with, by name ("shuffled pairs", "Griffin-Lim")
     compared: dict[str, float] = field(default_factory=dict)
+    # The goal, as text such as "<= 0.35", or "low > 0" for the interval's lower end; empty where there is none
     target: str = ""
 
     @classmethod
@@ -67,14 +57,15 @@ class Score:
         return self.value <= float(bound) if sign == "<=" else self.value >= float(bound)
 
 
-def bootstrap_excess(
-    more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = 2000
-) -> tuple[float, float, float]:
+def mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def bootstrap_excess(more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
     """Relative excess of the mean of ``more`` over that of ``less``, and its interval over resampled pairs."""
     rows = np.random.default_rng(seed).integers(len(more), size=(draws, len(more)))
     excesses = more[rows].mean(axis=1) / less[rows].mean(axis=1) - 1
-    return (
-        float(more.mean() / less.mean() - 1),
-        float(np.percentile(excesses, 2.5)),
-        float(np.percentile(excesses, 97.5)),
-    )
+    low, high = (float(np.percentile(excesses, end)) for end in (2.5, 97.5))
+    return Interval(float(more.mean() / less.mean() - 1), low, high)

@@ -1,14 +1,14 @@
 """Captions of the music that the pocket backbone knows: the paper's eight instruments, its eight genres, and duets.
 
-A clip has the paper's own prompt in half of the draws (section 4.2), else another one that a musician may write. The words
-are in ``vocabulary.yaml``.
+The words are in ``vocabulary.yaml``.
 """
 
 import random
 import zlib
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,30 +19,72 @@ INSTRUMENTS: dict[str, str] = _VOCABULARY["instruments"]
 """The paper's instruments, as prompts name them, and their AudioSet display names."""
 GENRES: dict[str, str] = _VOCABULARY["genres"]
 """The paper's genres, as prompts name them, and their AudioSet display names."""
-_SOLO, _GENRE, _DUET = _VOCABULARY["solo"], _VOCABULARY["genre"], _VOCABULARY["duet"]
-DESCRIPTIONS = tuple(_VOCABULARY["descriptions"].split())
-"""Words that describe any music, whoever plays it."""
-OTHER_WORDS = tuple(_VOCABULARY["others"].split())
-"""Other words of prompts, which the tokenizers learn."""
+DESCRIPTIONS, OTHER_WORDS = _VOCABULARY["descriptions"].split(), _VOCABULARY["others"].split()
+"""Words that describe any music, whoever plays it; other words of prompts, which the tokenizers learn."""
 NEGATIVE_PROMPT = "low quality music"
 """The paper's negative prompt for genres and accompaniments."""
 
 
-def solo_captions(instrument: str) -> list[str]:
-    """Every wording for one instrument alone, the paper's first; as many, in the same order, for each instrument."""
-    return [wording.format(name=instrument, a=with_article(instrument)) for wording in _SOLO]
+class Meaning(NamedTuple):
+    """The meaning of a caption: one instrument alone, a melody with an accompaniment, or a band of one genre."""
+
+    lead: str = ""  # Instrument of the melody
+    accompaniment: str = ""  # Second instrument of a duet
+    genre: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Either "solo", "duet" or "genre"."""
+        return "genre" if self.genre else "duet" if self.accompaniment else "solo"
+
+    @property
+    def labels(self) -> list[str]:
+        """AudioSet labels."""
+        if self.genre:
+            return [GENRES[self.genre]]
+        return [INSTRUMENTS[name] for name in (self.lead, self.accompaniment) if name]
+
+    def captions(self) -> list[str]:
+        """Every wording, the paper's first; as many, in the same order, for each meaning of a kind.
+
+        The paper's wording of a duet leaves the instrument of the melody open.
+        """
+        names = {"name": self.genre or self.lead, "lead": self.lead, "second": self.accompaniment}
+        articles = {f"a_{key}": f"{'an' if name[:1] in 'aeiou' else 'a'} {name}" for key, name in names.items()}
+        return [wording.format(**names, **articles) for wording in _VOCABULARY[self.kind]]
+
+    def caption(self, rng: random.Random) -> str:
+        """A drawn wording: the paper's in half of the draws (section 4.2), else one that a musician may write."""
+        first, *others = self.captions()
+        return first if rng.random() < 0.5 else rng.choice(others)
+
+    def plain_captions(self) -> list[tuple[str, str]]:
+        """Every wording, then the labels in each of the 15 templates, each with the one plain wording of its meaning."""
+        first, *others = self.captions()
+        plain = others[0] if self.kind == "duet" else first
+        return [(first, first), *((text, plain) for text in [*others, *label_captions(self.labels)])]
 
 
-def genre_captions(genre: str) -> list[str]:
-    """Every wording for a band of one genre, the paper's first."""
-    return [wording.format(name=genre, a=with_article(genre)) for wording in _GENRE]
-
-
-def duet_captions(lead: str, accompaniment: str) -> list[str]:
-    """Every wording for a melody with accompaniment; the first, the paper's, leaves the melody's instrument open."""
-    names = {"lead": lead, "a_lead": with_article(lead)}
-    names |= {"second": accompaniment, "a_second": with_article(accompaniment)}
-    return [wording.format(**names) for wording in _DUET]
+MEANINGS = [
+    *(Meaning(name) for name in INSTRUMENTS),
+    *(Meaning(genre=name) for name in GENRES),
+    *(Meaning(*names) for names in permutations(INSTRUMENTS, 2)),
+]
+"""Every meaning of a caption."""
+ASKED = {
+    "instrument": {label: Meaning(name).captions()[0] for name, label in INSTRUMENTS.items()},
+    "genre": {label: Meaning(genre=name).captions()[0] for name, label in GENRES.items()},
+    "accompaniment": {label: Meaning("", name).captions()[0] for name, label in INSTRUMENTS.items()},
+}
+"""Prompts of the paper: for each of its tasks, the AudioSet label and the prompt."""
+PAPER_PROMPTS = frozenset(
+    [
+        *(prompt for asked in ASKED.values() for prompt in asked.values()),
+        *(Meaning(name).captions()[1] for name in INSTRUMENTS),
+        NEGATIVE_PROMPT,
+    ]
+)
+"""All of the paper's prompts and negative prompts."""
 
 
 def label_captions(labels: Sequence[str]) -> list[str]:
@@ -50,44 +92,9 @@ def label_captions(labels: Sequence[str]) -> list[str]:
     return [template.replace("{}", label_text(labels)) for template in TEMPLATES]
 
 
-def solo_caption(rng: random.Random, instrument: str) -> str:
-    """A drawn caption of one instrument alone."""
-    return _drawn(rng, solo_captions(instrument))
-
-
-def genre_caption(rng: random.Random, genre: str) -> str:
-    """A drawn caption of a band of one genre."""
-    return _drawn(rng, genre_captions(genre))
-
-
-def duet_caption(rng: random.Random, lead: str, accompaniment: str) -> str:
-    """A drawn caption of a melody on ``lead`` over an accompaniment on ``accompaniment``."""
-    return _drawn(rng, duet_captions(lead, accompaniment))
-
-
 def label_text(labels: Sequence[str]) -> str:
     """AudioSet names as captions write them: ``["Violin, fiddle", "Cello"]`` -> ``"violin, fiddle, cello"``."""
     return ", ".join(label[:1].lower() + label[1:] for label in labels)
-
-
-def with_article(name: str) -> str:
-    """``"violin"`` -> ``"a violin"``, ``"organ"`` -> ``"an organ"``."""
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def plain(lead: str = "", accompaniment: str = "", genre: str = "") -> str:
-    """The one plain wording of a meaning: the paper's, with the melody's instrument where a duet's is known.
-
-    Args:
-        lead: Instrument of the melody.
-        accompaniment: Second instrument of a duet.
-        genre: Genre of a band.
-    """
-    if genre:
-        return _GENRE[0].format(name=genre)
-    if accompaniment:
-        return _DUET[1 if lead else 0].format(lead=lead, second=accompaniment)
-    return _SOLO[0].format(name=lead)
 
 
 def description(rng: random.Random) -> list[str]:
@@ -109,25 +116,3 @@ def held_out(caption: str) -> bool:
     The paper's own prompts are never held out.
     """
     return caption not in PAPER_PROMPTS and zlib.crc32(caption.encode()) % 10 == 0
-
-
-def _drawn(rng: random.Random, captions: list[str]) -> str:
-    """The paper's caption in half of the draws, else one of the others."""
-    return captions[0] if rng.random() < 0.5 else rng.choice(captions[1:])
-
-
-ASKED = {
-    "instrument": {label: _SOLO[0].format(name=name) for name, label in INSTRUMENTS.items()},
-    "genre": {label: _GENRE[0].format(name=name) for name, label in GENRES.items()},
-    "accompaniment": {label: _DUET[0].format(second=name) for name, label in INSTRUMENTS.items()},
-}
-"""Prompts of the paper: for each of its tasks, the AudioSet label and the prompt."""
-
-PAPER_PROMPTS = frozenset(
-    [
-        *(prompt for asked in ASKED.values() for prompt in asked.values()),
-        *(_SOLO[1].format(name=name) for name in INSTRUMENTS),
-        NEGATIVE_PROMPT,
-    ]
-)
-"""All of the paper's prompts and negative prompts."""

@@ -28,14 +28,14 @@ def span_corruption(
     gone = _parts(missing, spans, generator)
     stay = _parts(kept + 2, spans + 1, generator)  # the outer two may be empty
     stay[0], stay[-1] = stay[0] - 1, stay[-1] - 1
-    read: list[int] = []
-    said: list[int] = []
+    inputs: list[int] = []
+    filled: list[int] = []
     at = 0
     for sentinel, before, span in zip(sentinels, stay, gone, strict=False):
-        read += [*tokens[at : at + before], sentinel]
-        said += [sentinel, *tokens[at + before : at + before + span]]
+        inputs += [*tokens[at : at + before], sentinel]
+        filled += [sentinel, *tokens[at + before : at + before + span]]
         at += before + span
-    return read + list(tokens[at:]), [*said, sentinels[spans]]
+    return inputs + list(tokens[at:]), [*filled, sentinels[spans]]
 
 
 def _parts(total: int, count: int, generator: torch.Generator) -> list[int]:

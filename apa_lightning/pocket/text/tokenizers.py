@@ -3,7 +3,6 @@
 import json
 import math
 from collections import Counter
-from itertools import permutations
 from string import ascii_letters, digits, punctuation
 from typing import Any, cast
 
@@ -14,12 +13,10 @@ from apa_lightning.pocket.text.prompts import (
     DESCRIPTIONS,
     GENRES,
     INSTRUMENTS,
+    MEANINGS,
     NEGATIVE_PROMPT,
     OTHER_WORDS,
-    duet_captions,
-    genre_captions,
     label_text,
-    solo_captions,
 )
 
 MAX_TOKENS = 128
@@ -29,9 +26,7 @@ SENTINELS = 16
 def corpus() -> list[str]:
     """Every caption and word of :mod:`prompts`, and every label."""
     return [
-        *(caption for name in INSTRUMENTS for caption in solo_captions(name)),
-        *(caption for name in GENRES for caption in genre_captions(name)),
-        *(caption for pair in permutations(INSTRUMENTS, 2) for caption in duet_captions(*pair)),
+        *(caption for meaning in MEANINGS for caption in meaning.captions()),
         *(label_text([label]) for label in [*INSTRUMENTS.values(), *GENRES.values()]),
         NEGATIVE_PROMPT,
         *DESCRIPTIONS,

@@ -5,25 +5,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One sounding note.
+    """One sounding note."""
 
-    Attributes:
-        start: Seconds from the beginning of the clip.
-        duration: Seconds until it is released.
-        pitch: MIDI key (60 = middle C), or the General MIDI percussion key on a drum track.
-        velocity: 1 to 127.
-        vibrato: Depth in cents, 0 for none; it sets in after the attack.
-        glide: (seconds after the start, cents) breakpoints of a pitch bend: scoops, slides, falls.
-        swell: Decibels at equally spaced points of the duration: a bow's or a breath's shape.
-    """
-
-    start: float
-    duration: float
-    pitch: int
-    velocity: int
-    vibrato: float = 0.0
+    start: float  # Seconds from the start of the clip
+    duration: float  # Seconds until it is released
+    pitch: int  # MIDI key (60 = middle C), or the General MIDI percussion key on a drum track
+    velocity: int  # 1 to 127
+    vibrato: float = 0.0  # Depth in cents, 0 for none; it sets in after the attack
+    # (seconds after the start, cents) breakpoints of a pitch bend: scoops, slides, falls
     glide: tuple[tuple[float, float], ...] = ()
-    swell: tuple[float, ...] = ()
+    swell: tuple[float, ...] = ()  # Decibels at equally spaced points of the duration: a bow's or a breath's shape
 
     @property
     def end(self) -> float:
@@ -33,40 +24,25 @@ class Note:
 
 @dataclass(frozen=True)
 class Track:
-    """Notes of one player.
+    """Notes of one player."""
 
-    Attributes:
-        name: What it is, "lead", "bass", "drums", ...
-        program: General MIDI program, 0 to 127; the kit for drums.
-        notes: In order of their starts.
-        drums: Whether pitches are percussion keys.
-        level: Decibels at which it sounds beside the other tracks, whatever its SoundFont's own loudness.
-        expression: (seconds, decibels) breakpoints over the whole clip: crescendi and phrase arches.
-        drive: 0 for clean, about 1 to 8 for a distorted amplifier.
-    """
-
-    name: str
-    program: int
-    notes: tuple[Note, ...]
-    drums: bool = False
-    level: float = 0.0
+    name: str  # What it is, "lead", "bass", "drums", ...
+    program: int  # General MIDI program, 0 to 127; the kit for drums
+    notes: tuple[Note, ...]  # In order of their starts
+    drums: bool = False  # Whether pitches are percussion keys
+    level: float = 0.0  # Decibels at which it sounds next to the other tracks, whatever its SoundFont's own loudness
+    # (seconds, decibels) breakpoints over the whole clip: crescendi and phrase arches
     expression: tuple[tuple[float, float], ...] = ()
-    drive: float = 0.0
+    drive: float = 0.0  # 0 for clean, about 1 to 8 for a distorted amplifier
 
 
 @dataclass(frozen=True)
 class Performance:
-    """Everything that sounds in one clip; `tracks[0]` carries the melody.
+    """Everything that sounds in one clip; `tracks[0]` carries the melody."""
 
-    Attributes:
-        tracks: The players.
-        seconds: Length of the clip.
-        reverb: (decay in seconds, wet share) of the room.
-    """
-
-    tracks: tuple[Track, ...]
-    seconds: float
-    reverb: tuple[float, float] = (0.0, 0.0)
+    tracks: tuple[Track, ...]  # The players
+    seconds: float  # Length of the clip
+    reverb: tuple[float, float] = (0.0, 0.0)  # (decay in seconds, wet share) of the room
 
     @property
     def lead(self) -> Track:

@@ -4,12 +4,12 @@ import random
 from dataclasses import dataclass, replace
 
 from datamodules.music.composition import melody as composing
-from datamodules.music.composition.chance import clipped_gauss, weighted
+from datamodules.music.composition.chance import clipped_gauss, rounded, weighted
 from datamodules.music.composition.events import Note, Performance, Track
-from datamodules.music.composition.grooves import BASS_FIGURES, DRUMS, ChordPart, Genre
+from datamodules.music.composition.grooves import BASS_PATTERNS, DRUMS, ChordPart, Genre
 from datamodules.music.composition.instruments import fold
 from datamodules.music.composition.line import Clock, Line, perform
-from datamodules.music.composition.theory import METRES, Chord, Key, chord
+from datamodules.music.composition.theory import METERS, Chord, Key, chord, close_voicings, nearest_voicing
 
 _BAR = 4.0
 _LEAD_RANGE = (55, 91)
@@ -17,13 +17,13 @@ _LEAD_RANGE = (55, 91)
 
 @dataclass(frozen=True)
 class _Band:
-    """What all players share: who writes, the genre, the tune with its chords, the clock, the clip's length."""
+    """What all players share."""
 
     rng: random.Random
     genre: Genre
-    line: Line
+    line: Line  # The tune with its chords and clock
     bars: int
-    seconds: float
+    seconds: float  # Length of the clip
 
     def note(self, position: float, length: float, pitch: int, velocity: float, late: float = 0.004) -> Note | None:
         """A note in quarters as one in seconds; None outside the clip."""
@@ -31,52 +31,35 @@ class _Band:
         if start < 0 or start > self.seconds - 0.05:
             return None
         end = self.line.clock.seconds(position + length)
-        return Note(start, max(0.04, end - start), pitch, min(max(round(velocity + self.rng.gauss(0, 3)), 20), 125))
-
-    def chord_at(self, position: float) -> Chord:
-        return self.line.melody.chord_at(position)
+        return Note(start, max(0.04, end - start), pitch, rounded(velocity + self.rng.gauss(0, 3), 20, 125))
 
     def key_of(self, tone: int, position: float, bounds: tuple[int, int]) -> int:
         """MIDI key of chord tone `tone` at a position, inside `bounds`."""
-        pitches = self.chord_at(position).pitches
+        pitches = self.line.melody.chord_at(position).pitches
         return fold(self.line.melody.key.tonic + pitches[tone % len(pitches)], bounds)
 
 
 def compose_genre(rng: random.Random, genre: Genre, seconds: float) -> tuple[Line, Performance]:
-    """Composes a band's clip.
-
-    Args:
-        rng: The only source of chance.
-        genre: One of `grooves.GENRES`.
-        seconds: Length of the clip.
-
-    Returns:
-        The lead's line and the whole performance; its first track is the lead.
-    """
+    """Compose a band's clip: the lead's line, and the whole performance, whose first track is the lead."""
     key = Key(rng.randrange(12), weighted(rng, genre.modes))
     tempo = rng.uniform(*genre.tempo)
     bars = max(4, int(seconds * tempo / 60 / _BAR) + 2)
     bars += -bars % 4
     harmony = _progression(rng, genre, key, bars)
     tonic = genre.lead_tonic + (key.tonic - genre.lead_tonic) % 12
-    tune = composing.write(rng, key, METRES["4/4"], bars, genre.densities, harmony, leaps=0.3, tonic=tonic)
+    tune = composing.write(rng, key, METERS["4/4"], bars, genre.densities, harmony, leaps=0.3, tonic=tonic)
     swing = rng.uniform(*genre.swing)
-    begin = rng.choice([0.02, 0.02, -rng.choice([1, 2, 3]) * 60 / tempo])  # Some clips begin inside a bar.
-    clock = Clock(
-        tempo, begin + (tune.pickup * 60 / tempo if begin > 0 else 0), tune.length, swing=swing, unit=genre.swing_unit
-    )
+    start = rng.choice([0.02, 0.02, -rng.choice([1, 2, 3]) * 60 / tempo])  # Some clips start inside a bar.
+    start += tune.pickup * 60 / tempo if start > 0 else 0
+    clock = Clock(tempo, start, tune.length, swing=swing, unit=genre.swing_unit)
     line = Line(genre.name, tune, clock, _lead(rng, genre, tune, clock, seconds))
     band = _Band(rng, genre, line, bars, seconds)
     bass = _bass(band)
-    tracks = [
-        _lead_track(rng, genre, line),
-        bass,
-        *(_chords(band, part, number) for number, part in enumerate(rng.choice(genre.chords))),
-        _drums(band),
-    ]
-    return line, Performance(
-        tuple(t for t in tracks if t.notes), seconds, (rng.uniform(0.2, 0.9), rng.uniform(0.03, 0.14))
-    )
+    tracks = [_lead_track(rng, genre, line), bass]
+    tracks += [_chords(band, part, number) for number, part in enumerate(rng.choice(genre.chords), 1)]
+    tracks.append(_drums(band))
+    room = (rng.uniform(0.2, 0.9), rng.uniform(0.03, 0.14))
+    return line, Performance(tuple(t for t in tracks if t.notes), seconds, room)
 
 
 def _progression(rng: random.Random, genre: Genre, key: Key, bars: int) -> list[Chord]:
@@ -96,43 +79,35 @@ def _progression(rng: random.Random, genre: Genre, key: Key, bars: int) -> list[
 def _lead(rng: random.Random, genre: Genre, tune: composing.Melody, clock: Clock, seconds: float) -> tuple[Note, ...]:
     """The melody as a performance, without what lies before the clip."""
     touch = (0.7, 0.95) if genre.name in ("reggae", "hip-hop", "disco") else (0.85, 1.0)
+    level = rng.randint(84, 104)
     if clock.start >= 0:
-        notes = perform(rng, tune, clock, touch, rng.randint(84, 104), seconds)
-    else:
-        notes = _shifted(rng, tune, clock, touch, seconds)
+        notes = perform(rng, tune, clock, touch, level, seconds)
+    else:  # Play from zero, then move and trim.
+        whole = perform(rng, tune, replace(clock, start=0.05), touch, level, seconds - clock.start)
+        moved = (replace(n, start=n.start + clock.start - 0.05) for n in whole)
+        cut = (replace(n, start=max(0.0, n.start), duration=min(n.duration, n.end)) for n in moved)
+        notes = tuple(n for n in cut if n.duration > 0.1 and n.start < seconds - 0.1)
     if not notes:
         return ()
-    shift = min((12 * k for k in range(-3, 4)), key=lambda s: abs(sum(n.pitch for n in notes) / len(notes) + s - 70))
+    mean = sum(n.pitch for n in notes) / len(notes)
+    shift = min((12 * k for k in range(-3, 4)), key=lambda s: abs(mean + s - 70))
     return tuple(replace(n, pitch=fold(n.pitch + shift, _LEAD_RANGE)) for n in notes)
 
 
 def _lead_track(rng: random.Random, genre: Genre, line: Line) -> Track:
     """The melody on one of the genre's instruments: vibrato on long notes and now and then a scoop from below."""
-    scoop = ((0.0, -150.0), (0.09, 0.0))
-    notes = tuple(
-        replace(
-            n,
-            vibrato=14.0 if n.duration > 0.4 else 0.0,
-            glide=scoop if n.duration > 0.3 and rng.random() < 0.15 else (),
-        )
-        for n in line.notes
-    )
-    return Track("lead", rng.choice(genre.leads), notes, level=_level(rng, genre.levels[0]), drive=genre.lead_drive)
+    notes = []
+    for note in line.notes:
+        scoops = note.duration > 0.3 and rng.random() < 0.15
+        vibrato = 14.0 if note.duration > 0.4 else 0.0
+        notes.append(replace(note, vibrato=vibrato, glide=((0.0, -150.0), (0.09, 0.0)) if scoops else ()))
+    program = rng.choice(genre.leads)
+    return Track("lead", program, tuple(notes), level=_level(rng, genre.levels[0]), drive=genre.lead_drive)
 
 
 def _level(rng: random.Random, decibels: float) -> float:
-    """A mixing engineer's hand is never quite the same."""
+    """The level with a small deviation, as of a mixing engineer."""
     return decibels + rng.uniform(-1.5, 1.5)
-
-
-def _shifted(
-    rng: random.Random, tune: composing.Melody, clock: Clock, touch: tuple[float, float], seconds: float
-) -> tuple[Note, ...]:
-    """As `perform`, for a clock that starts before the clip: played from zero, then moved and trimmed."""
-    notes = perform(rng, tune, replace(clock, start=0.05), touch, rng.randint(84, 104), seconds - clock.start)
-    moved = (replace(n, start=n.start + clock.start - 0.05) for n in notes)
-    cut = (replace(n, start=max(0.0, n.start), duration=min(n.duration, n.end)) for n in moved)
-    return tuple(n for n in cut if n.duration > 0.1 and n.start < seconds - 0.1)
 
 
 def _drums(band: _Band) -> Track:
@@ -142,13 +117,12 @@ def _drums(band: _Band) -> Track:
     loud = {"X": 112, "x": 92, "o": 58}
     for bar in range(band.bars):
         pattern = dict(groove)
-        filling = bar % 4 == 3 and rng.random() < 0.75
-        if filling:
+        if bar % 4 == 3 and rng.random() < 0.75:
             fill = rng.choice(genre.fills)
-            begin = min(steps.find(c) for steps in fill.values() for c in "Xxo" if c in steps)
-            pattern = {name: steps[:begin] + "." * (16 - begin) for name, steps in pattern.items()}
+            first = min(steps.find(c) for steps in fill.values() for c in "Xxo" if c in steps)
+            pattern = {name: steps[:first] + "." * (16 - first) for name, steps in pattern.items()}
             for name, steps in fill.items():
-                pattern[name] = pattern.get(name, "." * 16)[:begin] + steps[begin:]
+                pattern[name] = pattern.get(name, "." * 16)[:first] + steps[first:]
         if bar and bar % 4 == 0 and genre.crash and rng.random() < 0.7:
             pattern["crash"] = "X" + pattern.get("crash", "." * 16)[1:]
         for name, steps in pattern.items():
@@ -163,31 +137,30 @@ def _drums(band: _Band) -> Track:
 
 
 def _bass(band: _Band) -> Track:
-    """The bass part in the genre's figure."""
+    """The bass part in one of the genre's patterns."""
     rng, genre = band.rng, band.genre
-    figure = rng.choice(genre.bass)
+    pattern = rng.choice(genre.bass)
     bounds = (28, 43)
-    chosen = rng.choice(BASS_FIGURES[figure]) if figure in BASS_FIGURES else ()
+    chosen = rng.choice(BASS_PATTERNS[pattern]) if pattern in BASS_PATTERNS else ()
     notes = []
     for bar in range(band.bars):
         at = bar * _BAR
-        if figure == "walking":
+        if pattern == "walking":
             notes += _walk(band, at, bounds)
-        elif figure == "follow":  # The bass doubles the guitar's rhythm on the root.
+        elif pattern == "follow":  # The bass doubles the guitar's rhythm on the root.
             notes += [band.note(at + i / 2, 0.45, band.key_of(0, at + i / 2, bounds), 100) for i in range(8)]
         for position, length, tone in chosen:
             pitch = band.key_of(tone % 100, at + position, bounds) + (12 if tone >= 100 else 0)
             notes.append(band.note(at + position, length, pitch, 104 if position == 0 else 94))
-    return Track(
-        "bass", rng.choice(genre.bass_programs), tuple(n for n in notes if n), level=_level(rng, genre.levels[1])
-    )
+    program, kept = rng.choice(genre.bass_programs), tuple(n for n in notes if n)
+    return Track("bass", program, kept, level=_level(rng, genre.levels[1]))
 
 
 def _walk(band: _Band, at: float, bounds: tuple[int, int]) -> list[Note | None]:
     """Four quarters: the root, chord tones, and a half step into the next bar's root."""
     root = band.key_of(0, at, bounds)
     following = band.key_of(0, at + _BAR, bounds)
-    half = band.chord_at(at + 2)
+    half = band.line.melody.chord_at(at + 2)
     second = band.key_of(band.rng.choice([1, 2]), at + 1, bounds)
     third = band.key_of(0 if half.start == at + 2 else band.rng.choice([1, 2, 3]), at + 2, bounds)
     pitches = [root, second, third, following + band.rng.choice([1, -1])]
@@ -211,25 +184,19 @@ def _chords(band: _Band, part: ChordPart, number: int) -> Track:
         if len(part.hits) > 1 and rng.random() < 0.12:
             hits = rng.choice(part.hits)
         for position, length in hits:
-            sounding = band.chord_at(at + position)
+            sounding = band.line.melody.chord_at(at + position)
             length = min(length, max(0.15, sounding.start + sounding.duration - at - position))
             before = _voicing(band, part.voicing, at + position, before)
             for order, pitch in enumerate(before):
-                note = band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88)
-                if note:
+                if note := band.note(at + position, length, pitch, 96 if position % 1 == 0 else 88):
                     notes.append(replace(note, start=note.start + order * part.strum))
-    return Track(
-        f"chords {number + 1}",
-        program,
-        tuple(n for n in notes if n),
-        level=_level(band.rng, part.level),
-        drive=part.drive,
-    )
+    kept = tuple(n for n in notes if n)
+    return Track(f"chords {number}", program, kept, level=_level(rng, part.level), drive=part.drive)
 
 
 def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list[int]:
     """MIDI keys of the chord at a position in one of the voicings of `grooves.ChordPart`."""
-    sounding = band.chord_at(position)
+    sounding = band.line.melody.chord_at(position)
     root = band.line.melody.key.tonic + sounding.pitches[0]
     if kind in ("power", "low power"):
         low = fold(root, (40, 51) if kind == "power" else (38, 49))
@@ -239,17 +206,7 @@ def _voicing(band: _Band, kind: str, position: float, before: list[int]) -> list
     if kind == "shell" and len(sounding.pitches) == 4:
         classes.discard(root % 12)  # The bass has the root.
     floor = {"high": 62, "shell": 53}.get(kind, 55)
-    options = []
-    for start in range(floor, floor + 12):
-        if start % 12 in classes:
-            voices: list[int] = []
-            pitch = start
-            while len(voices) < (4 if kind == "close" else 3):
-                if pitch % 12 in classes:
-                    voices.append(pitch)
-                pitch += 1
-            options.append(voices)
-    return min(options, key=lambda o: sum(abs(a - b) for a, b in zip(o, before or options[0], strict=False)))
+    return nearest_voicing(close_voicings(classes, floor, 4 if kind == "close" else 3), before)
 
 
 def _banjo_roll(band: _Band, at: float) -> list[Note | None]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from datamodules.music.composition.chance import rounded
 from datamodules.music.composition.events import Note
 from datamodules.music.composition.line import Line
 from datamodules.music.composition.tables import read_table
@@ -11,34 +12,20 @@ from datamodules.music.composition.tables import read_table
 
 @dataclass(frozen=True)
 class Instrument:
-    """One instrument, from `tables/instruments.yaml`.
+    """One instrument, from `tables/instruments.yaml`."""
 
-    Attributes:
-        name: Name in the paper's prompts.
-        label: AudioSet's display name.
-        programs: Weights of its General MIDI programs.
-        range: Lowest and highest MIDI key.
-        center: MIDI key around which melodies lie best.
-        sustained: Whether it is bowed, blown or held; struck and plucked notes die away.
-        textures: Weights of what a solo consists of: "melody" alone, "accompanied" by the same player, or in
-            "double stops".
-        figures: Names of its patterns of accompaniment in `accompany`.
-        lowest: Lowest MIDI key of an accompaniment.
-        ring: Seconds that the notes of an accompaniment ring on.
-        roll: Seconds between the notes of an accompaniment's chord.
-    """
-
-    name: str
-    label: str
-    programs: dict[int, float]
-    range: tuple[int, int]
-    center: int
-    sustained: bool
+    name: str  # Name in the paper's prompts
+    label: str  # AudioSet's display name
+    programs: dict[int, float]  # Weights of its General MIDI programs
+    range: tuple[int, int]  # Lowest and highest MIDI key
+    center: int  # MIDI key around which melodies lie best
+    sustained: bool  # Whether it is bowed, blown or held; struck and plucked notes die away
+    # Weights of what a solo consists of: "melody" alone, "accompanied" by the same player, or in "double stops"
     textures: dict[str, float]
-    figures: tuple[str, ...]
-    lowest: int
-    ring: float = 0.0
-    roll: float = 0.0
+    patterns: tuple[str, ...]  # Names of its patterns of accompaniment in `accompany`
+    lowest: int  # Lowest MIDI key of an accompaniment
+    ring: float = 0.0  # Seconds that the notes of an accompaniment ring on
+    roll: float = 0.0  # Seconds between the notes of an accompaniment's chord
 
 
 INSTRUMENTS: dict[str, Instrument] = {
@@ -49,10 +36,7 @@ INSTRUMENTS: dict[str, Instrument] = {
 def octave_shift(line: Line, instrument: Instrument, away: int = 0) -> int:
     """Semitones (whole octaves) that bring a line wholly into the instrument's range and nearest to its center.
 
-    Args:
-        line: The line to move.
-        instrument: The instrument that plays it.
-        away: Octaves to add, for another register; ignored where the line would leave the range.
+    For another register, `away` octaves are added, but not where the line would leave the range.
     """
     pitches = [note.pitch for note in line.notes]
     low, high = instrument.range
@@ -64,7 +48,7 @@ def octave_shift(line: Line, instrument: Instrument, away: int = 0) -> int:
 
 
 def fold(pitch: int, bounds: tuple[int, int]) -> int:
-    """The same pitch class inside `bounds`."""
+    """Move a MIDI key by octaves until it lies inside `bounds`."""
     while pitch < bounds[0]:
         pitch += 12
     while pitch > bounds[1]:
@@ -82,16 +66,8 @@ def play(
 ) -> list[Note]:
     """Play a line as a player of the instrument does: same melody, same timing, the instrument's own technique.
 
-    Args:
-        rng: Draws the ornaments.
-        line: The line to play.
-        instrument: The instrument.
-        program: One of `instrument.programs`; pizzicato has no ornaments and no vibrato.
-        texture: "double stops" adds a second voice below.
-        shift: Semitones to move the line by; by default those of `octave_shift`.
-
-    Returns:
-        Notes inside the instrument's range.
+    Pizzicato has no ornaments and no vibrato; the texture "double stops" adds a second voice below. The line moves by `shift`
+    semitones, by default those of `octave_shift`; all notes lie inside the instrument's range.
     """
     shift = octave_shift(line, instrument) if shift is None else shift
     notes = [replace(n, pitch=fold(n.pitch + shift, instrument.range)) for n in line.notes]
@@ -123,12 +99,10 @@ def _bowed(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     for note in notes:
         long = note.duration > 0.35
         leap = note.pitch - previous.pitch if previous and previous.start < note.start else 0
-        glide = ((0.0, -100.0 * max(-3, min(3, leap))), (rng.uniform(0.05, 0.11), 0.0))
-        slides = abs(leap) >= 3 and long and rng.random() < 0.2
+        slide = ((0.0, -100.0 * max(-3, min(3, leap))), (rng.uniform(0.05, 0.11), 0.0))
+        glide = slide if abs(leap) >= 3 and long and rng.random() < 0.2 else ()
         swell = (-5.0, 0.0, 1.0, -2.0) if note.duration > 0.7 else (-2.0, 0.0, -1.0) if long else ()
-        played += _trilled(
-            rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide if slides else (), swell=swell), 0.05
-        )
+        played += _trilled(rng, line, replace(note, vibrato=depth if long else 0.0, glide=glide, swell=swell), 0.05)
         previous = note
     return played
 
@@ -139,25 +113,21 @@ def _blown(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     depth = rng.uniform(4, 14)
     for note in notes:
         long = note.duration > 0.4
-        note = replace(
-            note, vibrato=depth if long else 0.0, swell=(-4.0, 0.0, 0.0, -3.0) if long else (-1.0, 0.0, -2.0)
-        )
+        swell = (-4.0, 0.0, 0.0, -3.0) if long else (-1.0, 0.0, -2.0)
+        note = replace(note, vibrato=depth if long else 0.0, swell=swell)
         played += _graced(rng, line, note, 0.05) if not long else _trilled(rng, line, note, 0.08)
     return played
 
 
 def _held(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     """Keys have no dynamics on an organ: even velocities, clean releases, mordents."""
-    played = []
-    for note in notes:
-        played += _trilled(rng, line, replace(note, velocity=88 + note.velocity // 12), 0.04, most=3)
-    return played
+    even = [replace(note, velocity=88 + note.velocity // 12) for note in notes]
+    return [played for note in even for played in _trilled(rng, line, note, 0.04, most=3)]
 
 
 def _pedaled(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     """The pedal lets notes ring into the next; some pieces are played in octaves, some with grace notes."""
-    pedal = rng.random() < 0.5
-    octaves = rng.random() < 0.12
+    pedal, octaves = rng.random() < 0.5, rng.random() < 0.12
     played = []
     for note in notes:
         ringing = replace(note, duration=note.duration + rng.uniform(0.1, 0.4)) if pedal else note
@@ -173,10 +143,9 @@ def _plucked(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
     target = next((n for n in notes if n.start > 1.0 and n.duration > 0.5), None)
     if target and rng.random() < 0.25:
         steps = sorted(p for p in range(target.pitch - 14, target.pitch) if _in_scale(line, p))
-        gap = 0.045
         for away, pitch in enumerate(reversed(steps), start=1):
-            if target.start - away * gap > 0:
-                played.append(Note(target.start - away * gap, 0.5, pitch, max(35, target.velocity - 14 - away)))
+            if (start := target.start - away * 0.045) > 0:
+                played.append(Note(start, 0.5, pitch, max(35, target.velocity - 14 - away)))
     return played
 
 
@@ -203,28 +172,23 @@ def _struck(rng: random.Random, line: Line, notes: list[Note]) -> list[Note]:
         for stroke in range(count):
             arch = 6 - 12 * abs(stroke / (count - 1) - 0.5)
             velocity = note.velocity + (4 if stroke == 0 else round(arch) - 8) + rng.randint(-2, 2)
-            played.append(
-                Note(note.start + stroke * note.duration / count, 0.25, note.pitch, min(max(velocity, 30), 124))
-            )
+            start = note.start + stroke * note.duration / count
+            played.append(Note(start, 0.25, note.pitch, rounded(velocity, 30, 124)))
     return played
 
 
 def _trilled(rng: random.Random, line: Line, note: Note, chance: float, most: int = 99) -> list[Note]:
-    """The note, or with some chance a trill (a mordent where `most` is small) with the scale step above."""
+    """The note, or with some chance a trill of at most `most` notes with the scale step above; 3 make a mordent."""
     if note.duration < 0.5 or note.duration > 1.6 or rng.random() >= chance:
         return [note]
     above = next(p for p in range(note.pitch + 1, note.pitch + 4) if _in_scale(line, p) or p == note.pitch + 3)
     unit = 1 / rng.uniform(11, 14)
-    count = min(most - most % 2 - 1 if most < 99 else 99, int(note.duration / unit) // 2 * 2 - 1)
-    if count < 3 and most >= 3:
-        count = 3
+    count = max(3, min(most, int(note.duration / unit) // 2 * 2 - 1))
+    straight = replace(note, duration=unit * 1.02, vibrato=0.0, glide=(), swell=())
     played = [
-        replace(note, start=note.start + i * unit, duration=unit * 1.02, pitch=above if i % 2 else note.pitch,
-                vibrato=0.0, glide=(), swell=())
-        for i in range(count)
-    ]  # fmt: skip
-    rest = note.duration - (count - 1) * unit
-    played[-1] = replace(played[-1], duration=max(rest, unit))
+        replace(straight, start=note.start + i * unit, pitch=above if i % 2 else note.pitch) for i in range(count)
+    ]
+    played[-1] = replace(played[-1], duration=max(note.duration - (count - 1) * unit, unit))
     return played
 
 

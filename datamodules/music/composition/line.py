@@ -1,41 +1,32 @@
-"""Performs melodies: a tempo with give and take, dynamics that follow metre and phrase, articulation. No instrument yet."""
+"""Performance of melodies without an instrument: tempo and rubato, dynamics of meter and phrase, articulation."""
 
 import math
 import random
 from dataclasses import dataclass
 
 from datamodules.music.composition import melody as composing
-from datamodules.music.composition.chance import clipped_gauss, weighted
+from datamodules.music.composition.chance import clipped_gauss, rounded, weighted
 from datamodules.music.composition.events import Note
 from datamodules.music.composition.melody import Melody
 from datamodules.music.composition.tables import read_table
-from datamodules.music.composition.theory import METRES, Key, Metre
+from datamodules.music.composition.theory import METERS, Key, Meter
 
 _BARS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
 class Character:
-    """What kind of piece: weights of modes, metres and rhythm kinds, and how it is played.
-
-    Attributes:
-        tempo: Slowest and fastest, quarters per minute.
-        touch: Share of a note's length that sounds.
-        level: MIDI velocity around which it is played.
-        rubato: 0 strict to 1 free.
-        swing: Where the off-beat
-        eighth falls within its quarter (0.5 is straight). leaps: share of melodic steps larger than a second.
-    """
+    """A kind of piece: weights of modes, meters and rhythm kinds, and how it is played."""
 
     modes: dict[str, float]
-    metres: dict[str, float]
-    tempo: tuple[float, float]
+    meters: dict[str, float]
+    tempo: tuple[float, float]  # Slowest and fastest, in quarters per minute
     densities: dict[str, float]
-    touch: tuple[float, float] = (0.9, 1.0)
-    level: tuple[int, int] = (68, 96)
-    rubato: float = 0.4
-    swing: float = 0.5
-    leaps: float = 0.25
+    touch: tuple[float, float] = (0.9, 1.0)  # Smallest and largest share of a note's length that sounds
+    level: tuple[int, int] = (68, 96)  # MIDI velocities around which it is played
+    rubato: float = 0.4  # 0 strict to 1 free
+    swing: float = 0.5  # Place of the off-beat eighth within its quarter; 0.5 is straight
+    leaps: float = 0.25  # Share of melodic steps larger than a second
 
 
 CHARACTERS: dict[str, Character] = {name: Character(**fields) for name, fields in read_table("characters").items()}
@@ -43,24 +34,15 @@ CHARACTERS: dict[str, Character] = {name: Character(**fields) for name, fields i
 
 @dataclass(frozen=True)
 class Clock:
-    """Turns quarters into seconds.
+    """Turns quarters into seconds."""
 
-    Attributes:
-        tempo: Quarters per minute.
-        start: Second of the first barline.
-        length: Quarters in the piece.
-        slow: Share by which the last two quarters broaden.
-        rubato: Seconds of give and take, over `period` quarters.
-        swing: Place of the off-beat within `unit` quarters, 0.5 straight.
-    """
-
-    tempo: float
-    start: float
-    length: float
-    slow: float = 0.0
-    rubato: float = 0.0
+    tempo: float  # Quarters per minute
+    start: float  # Second of the first barline
+    length: float  # Quarters in the piece
+    slow: float = 0.0  # Share by which the last two quarters broaden
+    rubato: float = 0.0  # Seconds of give and take, over `period` quarters
     period: float = 8.0
-    swing: float = 0.5
+    swing: float = 0.5  # Place of the off-beat within `unit` quarters, 0.5 straight
     unit: float = 1.0
 
     def seconds(self, position: float) -> float:
@@ -77,46 +59,37 @@ class Clock:
 
 @dataclass(frozen=True)
 class Line:
-    """A performed melody: the ground truth that every instrument shares.
+    """A performed melody: the ground truth that every instrument shares."""
 
-    Attributes:
-        character: Its name in `CHARACTERS` or a genre.
-        melody: What is played.
-        clock: When.
-        notes: In seconds, pitches as written (no octave chosen yet).
-    """
-
-    character: str
-    melody: Melody
-    clock: Clock
-    notes: tuple[Note, ...]
+    character: str  # Its name in `CHARACTERS` or a genre
+    melody: Melody  # What is played
+    clock: Clock  # When it is played
+    notes: tuple[Note, ...]  # In seconds, pitches as written (no octave chosen yet)
 
 
 def compose_line(rng: random.Random, seconds: float) -> Line:
-    """Composes a melody and performs it so that it fills a clip.
+    """Compose a melody and perform it so that it fills a clip.
 
     Most melodies end in the clip, their last note ringing; about a quarter are longer than it and are cut.
-
-    Args:
-        rng: The only source of chance.
-        seconds: Length of the clip.
     """
     name = rng.choice(list(CHARACTERS))
     character = CHARACTERS[name]
     key = Key(rng.randrange(12), weighted(rng, character.modes))
-    metre = METRES[weighted(rng, character.metres)]
+    meter = METERS[weighted(rng, character.meters)]
     head, tail = rng.uniform(0.02, 0.25), min(rng.uniform(0.2, 1.5), seconds / 5)
     slow = rng.uniform(0.1, 0.5) * character.rubato
-    fitting = [b for b in _BARS if _within(_tempo(b * metre.bar + slow + 0.25, seconds - head - tail), character.tempo)]
+    sounding = seconds - head - tail
+    slowest, fastest = character.tempo
+    fitting = [b for b in _BARS if slowest <= 60 * (b * meter.bar + slow + 0.25) / sounding <= fastest]
     whole = bool(fitting) and rng.random() < 0.8
     if whole:
         bars = rng.choices(fitting, [0.4 if b in (2, 6, 12) else 1.0 for b in fitting])[0]
     else:
-        tempo = rng.uniform(*character.tempo)
-        bars = next(b for b in _BARS if b * metre.bar * 60 / tempo >= seconds or b == _BARS[-1])
-    tune = composing.write(rng, key, metre, bars, character.densities, leaps=character.leaps)
+        tempo = rng.uniform(slowest, fastest)
+        bars = next(b for b in _BARS if b * meter.bar * 60 / tempo >= seconds or b == _BARS[-1])
+    tune = composing.write(rng, key, meter, bars, character.densities, leaps=character.leaps)
     if whole:
-        tempo = _tempo(tune.length + tune.pickup + slow, seconds - head - tail)
+        tempo = 60 * (tune.length + tune.pickup + slow) / sounding
     clock = Clock(
         tempo,
         head + tune.pickup * 60 / tempo,
@@ -124,7 +97,7 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
         slow if whole else 0.0,
         0.05 * character.rubato * rng.random(),
         tune.phrases[0].end,
-        character.swing if character.swing == 0.5 or metre.name == "4/4" else 0.5,
+        character.swing if character.swing == 0.5 or meter.name == "4/4" else 0.5,
     )
     return Line(name, tune, clock, perform(rng, tune, clock, character.touch, rng.randint(*character.level), seconds))
 
@@ -132,16 +105,10 @@ def compose_line(rng: random.Random, seconds: float) -> Line:
 def perform(
     rng: random.Random, tune: Melody, clock: Clock, touch: tuple[float, float], level: int, seconds: float
 ) -> tuple[Note, ...]:
-    """Plays a melody: seconds and velocities.
+    """Give the notes of a melody seconds and velocities.
 
-    Args:
-        rng: The only source of chance.
-        tune: The melody.
-        clock: Its tempo.
-        touch: Smallest and largest share of a note's length that sounds; one is drawn for the piece, and
-            short notes are played a little shorter.
-        level: Velocity around which dynamics move.
-        seconds: Length of the clip; notes that would start after it, or just before, are left out.
+    The share of a note's length that sounds is drawn from the limits `touch`; short notes are played a little shorter.
+    Dynamics move around the velocity `level`. Notes that would start after the clip's end, or just before, are left out.
     """
     share = rng.uniform(*touch)
     mean = sum(note.pitch for note in tune.notes) / len(tune.notes)
@@ -154,24 +121,12 @@ def perform(
         sounding = (end - start) * (share if note.duration < 2 and not last else max(share, 0.95))
         if start > seconds - 0.1:
             break
-        velocity = level + dynamics(tune.metre, note.start, (note.start - phrase.start) / (phrase.end - phrase.start))
+        velocity = level + dynamics(tune.meter, note.start, (note.start - phrase.start) / (phrase.end - phrase.start))
         velocity += 0.7 * (note.pitch - mean) + clipped_gauss(rng, 2.5, 6) - (5 if last else 0)
-        played.append(Note(start, max(0.05, sounding), note.pitch, _velocity(velocity)))
+        played.append(Note(start, max(0.05, sounding), note.pitch, rounded(velocity, 30, 124)))
     return tuple(played)
 
 
-def dynamics(metre: Metre, position: float, progress: float) -> float:
-    """Velocity to add for the metric weight of a position and for how far the phrase is (0 to 1): it swells and falls."""
-    return (-3, 1, 3, 6)[metre.strength(position)] + 9 * math.sin(math.pi * min(max(progress, 0), 1) ** 0.8) - 4
-
-
-def _velocity(value: float) -> int:
-    return min(max(round(value), 30), 124)
-
-
-def _tempo(quarters: float, seconds: float) -> float:
-    return 60 * quarters / seconds
-
-
-def _within(value: float, bounds: tuple[float, float]) -> bool:
-    return bounds[0] <= value <= bounds[1]
+def dynamics(meter: Meter, position: float, progress: float) -> float:
+    """Velocity to add at a position, by its metric weight and the progress of its phrase (0 to 1), which swells and falls."""
+    return (-3, 1, 3, 6)[meter.strength(position)] + 9 * math.sin(math.pi * min(max(progress, 0), 1) ** 0.8) - 4

@@ -4,55 +4,47 @@ A melody knows nothing of instruments or seconds; `line.py` performs it and `ins
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from datamodules.music.composition.chance import weighted
-from datamodules.music.composition.theory import CADENCES, CELLS, Chord, Key, Metre, harmonize
+from datamodules.music.composition.theory import CADENCES, CELLS, Chord, Key, Meter, chord_at, harmonize
 
 
 @dataclass(frozen=True, slots=True)
 class MelodyNote:
-    """start, duration: quarters from the first barline (a pickup is negative). pitch: MIDI key. phrase: its number."""
+    """One note of a melody."""
 
-    start: float
-    duration: float
-    pitch: int
-    phrase: int
+    start: float  # Quarters from the first barline; a pickup's is negative
+    duration: float  # Quarters
+    pitch: int  # MIDI key
+    phrase: int  # Number of its phrase
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A phrase from `start` to `end` (quarters) with its section letter and its ending, "half" or "full"."""
+    """One phrase of a melody."""
 
-    start: float
-    end: float
-    section: str
-    ending: str
+    start: float  # Quarters
+    end: float  # Quarters
+    section: str  # Its letter
+    ending: str  # "half" or "full"
 
 
 @dataclass(frozen=True)
 class Melody:
-    """A tune with its harmony.
-
-    Attributes:
-        key, metre: See `theory`.
-        bars: How many.
-        notes: In order, without overlaps.
-        chords: Without gaps from 0 to the end.
-        phrases: Likewise.
-    """
+    """A tune with its harmony."""
 
     key: Key
-    metre: Metre
-    bars: int
-    notes: tuple[MelodyNote, ...]
-    chords: tuple[Chord, ...]
-    phrases: tuple[Phrase, ...]
+    meter: Meter
+    bars: int  # Number of bars
+    notes: tuple[MelodyNote, ...]  # In order, without overlaps
+    chords: tuple[Chord, ...]  # Without gaps from 0 to the end
+    phrases: tuple[Phrase, ...]  # Without gaps from 0 to the end
 
     @property
     def length(self) -> float:
         """Quarters from the first barline to the last."""
-        return self.bars * self.metre.bar
+        return self.bars * self.meter.bar
 
     @property
     def pickup(self) -> float:
@@ -60,16 +52,14 @@ class Melody:
         return max(0.0, -self.notes[0].start)
 
     def chord_at(self, position: float) -> Chord:
-        """The chord at a position in quarters (the first one for the pickup)."""
-        return next((c for c in reversed(self.chords) if c.start <= position + 1e-6), self.chords[0])
+        """The chord at a position in quarters; the first one for the pickup."""
+        return chord_at(self.chords, position)
 
 
 def form(bars: int) -> list[tuple[int, str, str]]:
     """Phrases (bars, section, ending) of a tune of `bars` bars: periods, AABA, and rows of them for longer ones."""
     if bars <= 3:
         return [(bars, "a", "full")]
-    if bars < 8:
-        return [(bars // 2, "a", "half"), (bars - bars // 2, "a", "full")]
     if bars == 12:
         return [(4, "a", "half"), (4, "a", "half"), (4, "b", "full")]
     if bars < 16:
@@ -83,19 +73,19 @@ def form(bars: int) -> list[tuple[int, str, str]]:
 def write(
     rng: random.Random,
     key: Key,
-    metre: Metre,
+    meter: Meter,
     bars: int,
     densities: dict[str, float],
     chords: list[Chord] | None = None,
     leaps: float = 0.25,
     tonic: int | None = None,
 ) -> Melody:
-    """Composes a melody.
+    """Compose a melody.
 
     Args:
         rng: The only source of chance.
-        key: Key.
-        metre: Time signature.
+        key: Its tonic and mode.
+        meter: Its time signature.
         bars: Number of bars.
         densities: Weights of the rhythm cells' kinds ("calm", "plain", "lively", "syncopated", "running").
         chords: Harmony to follow, from 0 to `bars`; without it one is made.
@@ -103,77 +93,66 @@ def write(
         tonic: MIDI key of the tonic near which the tune lies, by default the one in C4..B4.
     """
     lengths = form(bars)
-    harmony = chords or harmonize(rng, key, metre, lengths)
-    writer = _Writer(rng, key, metre, densities, leaps, 60 + key.tonic if tonic is None else tonic, tuple(harmony))
+    harmony = chords or harmonize(rng, key, meter, lengths)
+    writer = _Writer(rng, key, meter, densities, leaps, 60 + key.tonic if tonic is None else tonic, tuple(harmony))
     phrases, at = [], 0
     for number, (count, section, ending) in enumerate(lengths):
         writer.phrase(number, at, count, section, ending, last=number == len(lengths) - 1)
-        phrases.append(Phrase(at * metre.bar, (at + count) * metre.bar, section, ending))
+        phrases.append(Phrase(at * meter.bar, (at + count) * meter.bar, section, ending))
         at += count
     if rng.random() < 0.3:
         writer.pickup()
-    return Melody(key, metre, bars, tuple(writer.notes), tuple(harmony), tuple(phrases))
+    return Melody(key, meter, bars, tuple(writer.notes), tuple(harmony), tuple(phrases))
 
 
 @dataclass(frozen=True)
 class _Motif:
-    """One bar of material: rhythm in quarters (rests negative), scale steps between its notes."""
+    """One bar of material."""
 
-    rhythm: tuple[float, ...]
-    steps: tuple[int, ...]
+    rhythm: tuple[float, ...]  # In quarters, rests negative
+    steps: tuple[int, ...]  # Scale steps between its notes
 
 
+@dataclass
 class _Writer:
-    """Holds what a tune remembers while it is written: sections, the last degree, the notes so far."""
+    """Writes a tune and remembers its sections, its last degree and the notes so far."""
 
-    def __init__(
-        self,
-        rng: random.Random,
-        key: Key,
-        metre: Metre,
-        densities: dict[str, float],
-        leaps: float,
-        tonic: int,
-        chords: tuple[Chord, ...],
-    ):
-        self.rng, self.key, self.metre, self.densities, self.leaps, self.tonic = (
-            rng,
-            key,
-            metre,
-            densities,
-            leaps,
-            tonic,
-        )
-        self.chords = chords
-        self.notes: list[MelodyNote] = []
-        self.sections: dict[str, list[_Motif]] = {}
-        self.starts: dict[str, int] = {}
-        size = len(key.scale)
+    rng: random.Random
+    key: Key
+    meter: Meter
+    densities: dict[str, float]
+    leaps: float
+    tonic: int
+    chords: tuple[Chord, ...]
+    notes: list[MelodyNote] = field(default_factory=list)
+    sections: dict[str, tuple[list[_Motif], int]] = field(default_factory=dict)  # Motifs and first degree by letter
+
+    def __post_init__(self) -> None:
+        size = len(self.key.scale)
         # A tune's range in scale steps: about an octave and a third, lying above or around its tonic.
-        self.low = -rng.choice([0, 1, size // 2, size // 2])
-        self.high = self.low + size + rng.choice([1, 2, 3])
-        self.degree = rng.choice([0, 0, 2, size // 2 + 1])
+        self.low = -self.rng.choice([0, 1, size // 2, size // 2])
+        self.high = self.low + size + self.rng.choice([1, 2, 3])
+        self.degree = self.rng.choice([0, 0, 2, size // 2 + 1])
 
     def phrase(self, number: int, first_bar: int, bars: int, section: str, ending: str, last: bool) -> None:
-        """Writes one phrase; a section that comes back begins as it began before."""
+        """Write one phrase; a section that returns starts as it started before."""
         if section not in self.sections:
-            self.sections[section] = self._material(max(1, bars - 1))
-            self.starts[section] = self.degree if section == "a" else self.degree + self.rng.choice([1, 2, 3])
-        material = self.sections[section]
-        self.degree = self.starts[section]
+            material = self._material(max(1, bars - 1))
+            self.sections[section] = material, self.degree + (0 if section == "a" else self.rng.choice([1, 2, 3]))
+        material, self.degree = self.sections[section]
         for index in range(bars - 1):
             motif = material[index % len(material)]
             if number and index == bars - 2 and self.rng.random() < 0.35:
                 motif = self._varied(motif)
-            self._bar(motif, (first_bar + index) * self.metre.bar, number)
-        self._cadence((first_bar + bars - 1) * self.metre.bar, number, ending, last)
+            self._bar(motif, (first_bar + index) * self.meter.bar, number)
+        self._cadence((first_bar + bars - 1) * self.meter.bar, number, ending, last)
 
     def pickup(self) -> None:
         """Up to a beat of notes that lead by step into the first one."""
         first = self.notes[0]
         if first.start > 0:
             return
-        degree = self._degree_of(first.pitch)
+        degree = min(range(-12, 25), key=lambda d: abs(self.tonic + self.key.semitones(d) - first.pitch))
         rhythm = self.rng.choice([[1.0], [0.5, 0.5], [0.5]])
         side = -1 if degree > self.low + 1 else 1
         at = -sum(rhythm)
@@ -187,14 +166,15 @@ class _Writer:
         idea = self._motif()
         plan = [idea]
         if bars >= 2:
-            plan.append(self.rng.choice([idea, self._varied(idea), self._inverted(idea), self._motif()]))
+            inverted = _Motif(idea.rhythm, tuple(-step for step in idea.steps))
+            plan.append(self.rng.choice([idea, self._varied(idea), inverted, self._motif()]))
         while len(plan) < bars:
             plan.append(self.rng.choice([self._motif(), self._varied(plan[-1]), idea]))
         return plan
 
     def _motif(self) -> _Motif:
         density = weighted(self.rng, self.densities)
-        rhythm = self.rng.choice(CELLS[self.metre.name][density])
+        rhythm = self.rng.choice(CELLS[self.meter.name][density])
         count = sum(length > 0 for length in rhythm)
         direction = self.rng.choice([1, 1, -1])
         steps: list[int] = []
@@ -219,22 +199,19 @@ class _Writer:
             steps.insert(index, self.rng.choice([1, -1]))
         elif steps:
             steps[-1] = self.rng.choice([1, -1, 2, -2, 0])
-        return replace(motif, rhythm=tuple(rhythm), steps=tuple(steps))
-
-    def _inverted(self, motif: _Motif) -> _Motif:
-        return replace(motif, steps=tuple(-step for step in motif.steps))
+        return _Motif(tuple(rhythm), tuple(steps))
 
     def _bar(self, motif: _Motif, start: float, phrase: int) -> None:
-        """Writes a motif from near the last degree, chord tones where the metre is strong."""
+        """Write a motif from near the last degree, chord tones where the meter is strong."""
         position, index, degree = start, 0, self.degree
         for length in motif.rhythm:
             if length < 0:
                 position -= length
                 continue
-            harmony, before = self._chord(position), degree
+            harmony, before = chord_at(self.chords, position), degree
             if index:
                 degree = self._folded(degree + motif.steps[index - 1], degree)
-            if not index or self.metre.strength(position) >= 2 or (length >= 1 and self.metre.strength(position)):
+            if not index or self.meter.strength(position) >= 2 or (length >= 1 and self.meter.strength(position)):
                 step = motif.steps[index - 1] if index else 0
                 degree = self._chord_tone(degree, harmony, moving=step, unlike=before if step else None)
             self.notes.append(MelodyNote(position, length, self._pitch(degree, harmony), phrase))
@@ -244,8 +221,8 @@ class _Writer:
 
     def _cadence(self, start: float, phrase: int, ending: str, last: bool) -> None:
         """The last bar: stepwise into a chord tone (the tonic for a full close) that is held."""
-        rhythm = self.rng.choice(CADENCES[self.metre.name])
-        harmony = self._chord(start + self.metre.bar - 0.01)
+        rhythm = self.rng.choice(CADENCES[self.meter.name])
+        harmony = chord_at(self.chords, start + self.meter.bar - 0.01)
         size = len(self.key.scale)
         if ending == "full":
             goal = min((size * k for k in (-1, 0, 1)), key=lambda d: (abs(d - self.degree), d))
@@ -263,9 +240,6 @@ class _Writer:
             position += length
         self.degree = goal
 
-    def _chord(self, position: float) -> Chord:
-        return next(c for c in reversed(self.chords) if c.start <= position + 1e-6)
-
     def _folded(self, degree: int, before: int) -> int:
         """`degree`, turned back where it would leave the tune's range."""
         if self.low <= degree <= self.high:
@@ -273,13 +247,9 @@ class _Writer:
         return min(max(2 * before - degree, self.low), self.high)
 
     def _chord_tone(self, degree: int, harmony: Chord, moving: int = 0, unlike: int | None = None) -> int:
-        """Return the nearest scale step that belongs to the chord; the step itself where none is near.
+        """The scale step of the chord that is nearest to `degree`, but not `unlike`; `degree` itself where none is near.
 
-        Args:
-            degree: The scale step.
-            harmony: The chord.
-            moving: Direction that wins where two are equally near.
-            unlike: A step that would halt the line.
+        Of two that are equally near, the one in the direction `moving` wins.
         """
         near = sorted(range(degree - 2, degree + 3), key=lambda d: (abs(d - degree), -d if moving >= 0 else d))
         inside = [d for d in near if d != unlike and self._semitones(d, harmony) % 12 in harmony.pitches]
@@ -292,6 +262,3 @@ class _Writer:
 
     def _pitch(self, degree: int, harmony: Chord) -> int:
         return self.tonic + self._semitones(degree, harmony)
-
-    def _degree_of(self, pitch: int) -> int:
-        return min(range(-12, 25), key=lambda d: abs(self.tonic + self.key.semitones(d) - pitch))

@@ -18,17 +18,9 @@ _FADE_IN, _FADE_OUT = 0.005, 0.12
 def mix(
     performance: Performance, soundfont: SoundFont, rng: random.Random, recording: Recording = Recording()
 ) -> np.ndarray:
-    """Renders a performance.
+    """Render a performance to float64 (seconds * 16000,), mono, without offset and faded in and out without a click.
 
-    Args:
-        performance: What sounds.
-        soundfont: On what.
-        rng: Draws the level.
-        recording: How it is recorded.
-
-    Returns:
-        float64 (seconds * 16000,), mono: root mean square of -28 to -14 dBFS as far as a peak of -2 dBFS allows,
-        without offset, faded in and out so that neither end clicks.
+    The root mean square is drawn from -28 to -14 dBFS, as far as a peak of -2 dBFS allows.
     """
     from scipy.signal import resample_poly
 
@@ -39,21 +31,17 @@ def mix(
     if wet > 0:
         audio = _reverberated(audio, decay, wet, rng.randrange(8))
     audio = through_microphone(audio, recording, SAMPLE_RATE)
-    audio -= audio.mean()
-    audio = _faded(audio)
-    return levelled(audio, rng.uniform(-28, -14))
+    return leveled(_faded(audio - audio.mean()), rng.uniform(-28, -14))
 
 
-def levelled(audio: np.ndarray, decibels: float) -> np.ndarray:
+def leveled(audio: np.ndarray, decibels: float) -> np.ndarray:
     """The audio at a root mean square of `decibels` dBFS, or as near to it as a peak of -2 dBFS allows."""
     level, peak = np.sqrt(np.mean(audio**2)), np.abs(audio).max()
-    if peak == 0:
-        return audio
-    return audio * min(10 ** (decibels / 20) / level, _PEAK / peak)
+    return audio * min(10 ** (decibels / 20) / level, _PEAK / peak) if peak else audio
 
 
 def _faded(audio: np.ndarray) -> np.ndarray:
-    """Raised-cosine ends."""
+    """The audio with raised-cosine ends, in place."""
     for seconds, ends in ((_FADE_IN, slice(None)), (_FADE_OUT, slice(None, None, -1))):
         count = min(len(audio) // 2, round(seconds * SAMPLE_RATE))
         view = audio[ends]

@@ -12,12 +12,11 @@ Modulator = tuple[int, int, int, int]
 
 VELOCITY, KEY = 2, 3
 VELOCITY_TO_ATTENUATION = (0x0502, 48, 0)  # source, destination, second source of the default modulators
-VELOCITY_TO_FILTER = ((0x0102, 8, 0x0D02), (0x0102, 8, 0x0502), (0x0102, 8, 0))
-_LINEAR, _CONCAVE, _CONVEX, _SWITCH = range(4)
+_CONCAVE, _CONVEX, _SWITCH = 1, 2, 3  # Any other curve is linear.
 
 
 def identity(modulator: Modulator) -> tuple[int, int, int]:
-    """What makes two modulators the same, so that the more local one replaces the other."""
+    """Source, destination and second source: of modulators that share them, the more local one replaces the other."""
     return modulator[0], modulator[1], modulator[3]
 
 
@@ -35,12 +34,9 @@ def offset(modulator: Modulator, key: int, velocity: int) -> float:
 
 def _value(source: int, key: int, velocity: int) -> float:
     """A source's output: 0 to 1, or -1 to 1 where it is bipolar."""
-    index, is_controller = source & 0x7F, source & 0x80
-    if index == 0 and not is_controller:
-        return 1.0
-    inputs = {VELOCITY: velocity, KEY: key}
-    if is_controller or index not in inputs:
-        return 0.0
+    index, inputs = source & 0xFF, {VELOCITY: velocity, KEY: key}  # Numbers of controllers have the bit 0x80.
+    if index not in inputs:
+        return 1.0 if index == 0 else 0.0
     value = 127 - inputs[index] if source & 0x100 else inputs[index]
     if source & 0x200:  # Bipolar.
         half = 2 * value / 127 - 1
@@ -49,7 +45,7 @@ def _value(source: int, key: int, velocity: int) -> float:
 
 
 def _curve(kind: int, value: float) -> float:
-    """0..127 to 0..1 along one of the four curves."""
+    """Map 0..127 to 0..1 along one of the four curves."""
     if kind == _CONCAVE:
         return 1.0 if value >= 127 else min(1.0, -400 / 960 * math.log10((127 - value) / 127))
     if kind == _CONVEX:

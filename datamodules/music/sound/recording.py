@@ -8,43 +8,31 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Recording:
-    """How one clip is recorded; the defaults leave the sound as it is.
+    """How one clip is recorded; the defaults leave the sound as it is."""
 
-    Attributes:
-        tuning: Cents by which everything is off concert pitch.
-        wow: (depth in cents, Hz) of an uneven tape speed.
-        drive: Tape saturation, 0 for none, 1 for a compressed, warm sound.
-        bands: (kind, Hz, decibels, quality) of equaliser bands; kinds are "low shelf", "peak" and "high shelf".
-        low_cut, high_cut: Hz beyond which a microphone or a small speaker hears nothing; 0 for none.
-        noise: (colour, decibels under the music, seed); colour is the exponent of 1/f: 0 hiss, 1 pink, 2 rumble.
-        hum: (Hz, decibels under the music) of the mains and its harmonics.
-    """
-
-    tuning: float = 0.0
-    wow: tuple[float, float] = (0.0, 0.0)
-    drive: float = 0.0
+    tuning: float = 0.0  # Cents by which everything is off concert pitch
+    wow: tuple[float, float] = (0.0, 0.0)  # (depth in cents, Hz) of an uneven tape speed
+    drive: float = 0.0  # Tape saturation, 0 for none, 1 for a compressed, warm sound
+    # (kind, Hz, decibels, quality) of equalizer bands; kinds are "low shelf", "peak" and "high shelf"
     bands: tuple[tuple[str, float, float, float], ...] = ()
-    low_cut: float = 0.0
-    high_cut: float = 0.0
+    low_cut: float = 0.0  # Hz below which a microphone or a small speaker picks up nothing; 0 for none
+    high_cut: float = 0.0  # Hz above which it picks up nothing; 0 for none
+    # (color, decibels under the music, seed); the color is the exponent of 1/f: 0 hiss, 1 pink, 2 rumble
     noise: tuple[float, float, int] | None = None
-    hum: tuple[float, float] | None = None
+    hum: tuple[float, float] | None = None  # (Hz, decibels under the music) of the mains and its harmonics
 
 
 def draw_recording(rng: random.Random, variety: float) -> Recording:
-    """A recording at random; `variety` scales how often and how strongly each part departs from a clean one (1: usual)."""
+    """A random recording; `variety` scales how often and how strongly each part departs from a clean one (1: usual)."""
 
     def happens(share: float) -> bool:
         return rng.random() < share * variety
 
     gain = 3.0 * variety
-    bands = [
-        ("low shelf", rng.uniform(80, 300), rng.gauss(0, gain), 0.7),
-        ("high shelf", rng.uniform(1500, 5000), rng.gauss(0, gain), 0.7),
-    ]
-    bands += [
-        ("peak", 10 ** rng.uniform(2.3, 3.7), rng.gauss(0, gain), rng.uniform(0.5, 2.0))
-        for _ in range(rng.randrange(3))
-    ]
+    bands = [("low shelf", rng.uniform(80, 300), rng.gauss(0, gain), 0.7)]
+    bands.append(("high shelf", rng.uniform(1500, 5000), rng.gauss(0, gain), 0.7))
+    for _ in range(rng.randrange(3)):
+        bands.append(("peak", 10 ** rng.uniform(2.3, 3.7), rng.gauss(0, gain), rng.uniform(0.5, 2.0)))
     return Recording(
         tuning=max(-45.0, min(45.0, rng.gauss(0, 12 * variety))),
         wow=(rng.uniform(1.0, 6.0) * variety, rng.uniform(0.4, 6.0)) if happens(0.2) else (0.0, 0.0),
@@ -73,12 +61,12 @@ def on_tape(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray:
 
 
 def through_microphone(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray:
-    """Equaliser, band limits, then noise and hum, on audio (S,)."""
-    audio = _equalised(audio, recording, rate)
+    """Equalizer, band limits, then noise and hum, on audio (S,)."""
+    audio = _equalized(audio, recording, rate)
     level = np.sqrt(np.mean(audio**2))
     if recording.noise is not None:
-        colour, below, seed = recording.noise
-        audio = audio + level * 10 ** (-below / 20) * _coloured(len(audio), colour, seed, rate)
+        color, below, seed = recording.noise
+        audio = audio + level * 10 ** (-below / 20) * _colored(len(audio), color, seed, rate)
     if recording.hum is not None:
         frequency, below = recording.hum
         phases = 2 * np.pi * frequency * np.arange(len(audio)) / rate
@@ -86,7 +74,7 @@ def through_microphone(audio: np.ndarray, recording: Recording, rate: int) -> np
     return audio
 
 
-def _equalised(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray:
+def _equalized(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray:
     if not (recording.bands or recording.low_cut or recording.high_cut):
         return audio
     import torch
@@ -109,9 +97,9 @@ def _equalised(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray
     return wave.numpy() * headroom
 
 
-def _coloured(count: int, colour: float, seed: int, rate: int) -> np.ndarray:
-    """Noise (count,) of unit root mean square whose power falls as 1/f**colour above 40 Hz."""
+def _colored(count: int, color: float, seed: int, rate: int) -> np.ndarray:
+    """Noise (count,) of unit root mean square whose power falls as 1/f**color above 40 Hz."""
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(count))
     frequencies = np.maximum(np.fft.rfftfreq(count, 1 / rate), 40.0)
-    noise = np.fft.irfft(spectrum * frequencies ** (-colour / 2), count)
+    noise = np.fft.irfft(spectrum * frequencies ** (-color / 2), count)
     return noise / np.sqrt(np.mean(noise**2))

@@ -1,4 +1,4 @@
-"""Plays tracks on a SoundFont: resampled samples through volume envelope, moving low-pass filter, vibrato and bends.
+"""Tracks played on a SoundFont: resampled samples through volume envelope, moving low-pass filter, vibrato and bends.
 
 Voices are computed at twice the output rate, so that what folds back lies above the band that the final decimation keeps.
 """
@@ -20,18 +20,10 @@ _CENTS_PER_FILTER_STEP = 120.0
 def render_track(
     soundfont: sf.SoundFont, track: Track, seconds: float, sample_rate: int, tuning: float = 0.0
 ) -> np.ndarray:
-    """One track as audio.
+    """One track as float64 (seconds * sample_rate * OVERSAMPLING,), with its expression and drive.
 
-    Args:
-        soundfont: The instruments.
-        track: What to play.
-        seconds: Length of the result.
-        sample_rate: Hz of the result before oversampling.
-        tuning: Cents off concert pitch; drums have none.
-
-    Returns:
-        float64 (seconds * sample_rate * OVERSAMPLING,): where it sounds, its root mean square is the track's level
-        (0 dB is 0.1); expression and drive are applied.
+    Where it sounds, its root mean square is the track's level (0 dB is 0.1). `tuning` is in cents off concert pitch; drums
+    have none.
     """
     rate = sample_rate * OVERSAMPLING
     out = np.zeros(round(seconds * rate))
@@ -64,11 +56,9 @@ def _voices(soundfont: sf.SoundFont, track: Track, seconds: float) -> list[tuple
         if note.start >= seconds:
             break
         for region in soundfont.regions(track.program, note.pitch, note.velocity, track.drums):
-            group = region.get(sf.EXCLUSIVE_CLASS)
-            if group and group in last and voices[last[group]][0].start < note.start:
-                index = last[group]
-                voices[index] = (*voices[index][:2], note.start + 0.02)
-            if group:
+            if group := region.get(sf.EXCLUSIVE_CLASS):
+                if group in last and voices[last[group]][0].start < note.start:
+                    voices[last[group]] = (*voices[last[group]][:2], note.start + 0.02)
                 last[group] = len(voices)
             voices.append((note, region, seconds))
     return voices
@@ -104,14 +94,12 @@ def _read(
     cents += region.get(sf.FINE_TUNE) + sample.correction + tuning
     step = 2 ** (cents / 1200) * sample.rate / rate
     octaves = max(0, int(np.ceil(np.log2(step / 1.5))))
-    begin = _offset(region, sf.START, sf.START_COARSE)
+    start = _offset(region, sf.START, sf.START_COARSE)
     stop = len(sample.data) + _offset(region, sf.END, sf.END_COARSE)
-    loop = (
-        sample.loop_start + _offset(region, sf.LOOP_START, sf.LOOP_START_COARSE),
-        sample.loop_end + _offset(region, sf.LOOP_END, sf.LOOP_END_COARSE),
-    )
-    looped = bool(int(region.get(sf.SAMPLE_MODES)) & 1) and 0 <= loop[0] < loop[1] <= len(sample.data)
-    data = _piece(soundfont, region.sample, begin, stop, loop if looped else None, octaves)
+    first = sample.loop_start + _offset(region, sf.LOOP_START, sf.LOOP_START_COARSE)
+    last = sample.loop_end + _offset(region, sf.LOOP_END, sf.LOOP_END_COARSE)
+    looped = bool(int(region.get(sf.SAMPLE_MODES)) & 1) and 0 <= first < last <= len(sample.data)
+    data = _piece(soundfont, region.sample, start, stop, (first, last) if looped else None, octaves)
     factor = 2.0**-octaves
     bend = _bend(region, note, times)
     if bend is None:
@@ -120,8 +108,8 @@ def _read(
         speed = np.exp(bend * (np.log(2) / 1200))
         position = (np.cumsum(speed) - speed) * (step * factor)
     if looped:
-        first, cycle = (loop[0] - begin) * factor, (loop[1] - loop[0]) * factor
-        position -= cycle * np.maximum(0, np.floor((position - first) * (1 / cycle)))
+        cycle = (last - first) * factor
+        position -= cycle * np.maximum(0, np.floor((position - (first - start) * factor) * (1 / cycle)))
     else:
         position = position[: np.searchsorted(position, len(data) - 4)]
     return _interpolate(data, position)
@@ -129,20 +117,19 @@ def _read(
 
 @lru_cache(maxsize=2_000)
 def _piece(
-    soundfont: sf.SoundFont, number: int, begin: int, stop: int, loop: tuple[int, int] | None, octaves: int
+    soundfont: sf.SoundFont, number: int, start: int, stop: int, loop: tuple[int, int] | None, octaves: int
 ) -> np.ndarray:
-    """A sample ready to be read at any step below 1.5.
+    """A sample ready to be read at any step below 1.5, 1/2**octaves as long.
 
-    Returns:
-        float64: one zero, the data (or attack and loop with a stretch of its repetition), zeros; 1/2**octaves as long.
+    float64: one zero, the data (or attack and loop with a stretch of its repetition), zeros.
     """
     from scipy.signal import resample_poly
 
-    data = soundfont.sample(number).data[max(0, begin) : stop].astype(np.float64)
+    data = soundfont.sample(number).data[max(0, start) : stop].astype(np.float64)
     if loop is not None:
-        cycle = data[loop[0] - begin : loop[1] - begin]
+        cycle = data[loop[0] - start : loop[1] - start]
         repeats = 1 + (96 << octaves) // len(cycle)
-        data = np.concatenate([data[: loop[1] - begin], np.tile(cycle, repeats)])
+        data = np.concatenate([data[: loop[1] - start], np.tile(cycle, repeats)])
     for _ in range(octaves):
         data = resample_poly(data, 1, 2)
     return np.concatenate([[0.0], data, np.zeros(4)])
@@ -232,7 +219,7 @@ def _filter(audio: np.ndarray, region: sf.Region, note: Note, times: np.ndarray,
 
 @lru_cache(maxsize=4_000)
 def _low_pass(cents: float, resonance: float, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients of a resonant low-pass. cents: above 8.176 Hz. resonance: decibels above Butterworth."""
+    """Coefficients of a low-pass at `cents` above 8.176 Hz, with `resonance` in decibels above a Butterworth's."""
     omega = 2 * np.pi * min(_hertz(cents), 0.45 * rate) / rate
     alpha = np.sin(omega) / (2 * 10 ** ((resonance - 3.01) / 20))
     cos = np.cos(omega)

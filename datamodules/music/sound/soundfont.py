@@ -1,4 +1,4 @@
-"""Reads SoundFont 2 and 3 files: which recorded samples sound for a program, a key and a velocity, and how.
+"""Reading of SoundFont 2 and 3 files: the recorded samples of a program, a key and a velocity, and their settings.
 
 Own code after the SoundFont Technical Specification 2.04. The synthesizers that pip can install without a compiler were
 tried first: symusic 0.5.8 ignores velocity, controllers, pitch bends and most of the volume envelope, so nothing played
@@ -18,7 +18,7 @@ import numpy as np
 from apa_lightning.errors import InputError
 from datamodules.music.sound import modulators
 
-# Generator numbers (section 8.1.2) that this reader honours.
+# Generator numbers (section 8.1.2) that this reader applies.
 START, END, LOOP_START, LOOP_END, START_COARSE = 0, 1, 2, 3, 4
 MOD_LFO_PITCH, VIB_LFO_PITCH, MOD_ENV_PITCH, FILTER_CUTOFF, FILTER_Q = 5, 6, 7, 8, 9
 MOD_ENV_FILTER, END_COARSE, PAN = 11, 12, 17
@@ -36,23 +36,22 @@ _DEFAULTS = {
 }  # fmt: skip
 # A preset's generators are added to the instrument's, except these, which only an instrument may set.
 _INSTRUMENT_ONLY = {-1, 0, 1, 2, 3, 4, 12, 45, 46, 47, 50, 54, 57, 58, KEY_RANGE, VELOCITY_RANGE, INSTRUMENT, SAMPLE}
-_MODULATORS = -1  # Key of a zone's modulators, beside its generators.
+_MODULATORS = -1  # Key of a zone's modulators, next to its generators.
 VELOCITY_DEPTH = -2  # Centibels that the softest note is quieter; a modulator may change it.
 BRIGHTNESS = -3  # Cents by which the softest note's filter closes; 0 where the file rules this itself.
-_MAX_BYTES = 2**32
+# Tables of a file and the layout of their rows (section 7).
+_LAYOUTS = {
+    b"phdr": "<20sHHHIII", b"pbag": "<HH", b"pgen": "<HH", b"pmod": "<HHhHH",
+    b"inst": "<20sH", b"ibag": "<HH", b"igen": "<HH", b"imod": "<HHhHH", b"shdr": "<20sIIIIIBbHH",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Region:
-    """One sample of a program with its settings.
+    """One sample of a program with its settings."""
 
-    Attributes:
-        settings: Generator number to value, defaults filled in.
-        sample: Number of the sample in the file.
-    """
-
-    settings: dict[int, float] = field(hash=False)
-    sample: int
+    settings: dict[int, float] = field(hash=False)  # Generator number to value, defaults filled in
+    sample: int  # Number of the sample in the file
 
     def get(self, generator: int) -> float:
         """The value of `generator`, or its default."""
@@ -61,14 +60,14 @@ class Region:
 
 @dataclass(frozen=True)
 class Sample:
-    """A recorded sample: float32 data (N,), loop points in samples, rate in Hz, root key, correction in cents."""
+    """A recorded sample."""
 
-    data: np.ndarray
-    loop_start: int
-    loop_end: int
-    rate: int
-    root: int
-    correction: int
+    data: np.ndarray  # float32 (N,)
+    loop_start: int  # Samples
+    loop_end: int  # Samples
+    rate: int  # Hz
+    root: int  # MIDI key
+    correction: int  # Cents
 
 
 class SoundFont:
@@ -78,8 +77,8 @@ class SoundFont:
         path: An .sf2 or .sf3 file.
 
     Raises:
-        FileNotFoundError: No such file.
-        InputError: It is no SoundFont.
+        FileNotFoundError: If there is no such file.
+        InputError: If it is not a SoundFont.
     """
 
     def __init__(self, path: Path):
@@ -92,62 +91,43 @@ class SoundFont:
             raise InputError(f"soundfonts: '{path}' is not a SoundFont 2 or 3 file ({error}).") from None
 
     def _parse(self) -> None:
-        with self.path.open("rb") as file:
-            head = file.read(12)
-            if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"sfbk":
-                raise ValueError("no RIFF sfbk header")
-            size = self.path.stat().st_size
-            chunks, position = {}, 12
-            while position + 8 <= size:
-                file.seek(position)
-                name, length = struct.unpack("<4sI", file.read(8))
-                if name == b"LIST":
-                    position += 12  # Step into the list: its chunks have names of their own.
-                    continue
-                chunks[name] = (position + 8, length)
-                position += 8 + length
-                file.seek(position)
-                position += length % 2 and file.read(1) == b"\0"  # Some writers forget the pad byte of odd chunks.
-            if not {b"smpl", b"phdr", b"pbag", b"pgen", b"pmod", b"inst", b"ibag", b"igen", b"imod", b"shdr"} <= set(
-                chunks
-            ):
-                raise ValueError("chunks are missing")
-            self._data_at, self._data_bytes = chunks[b"smpl"]
-            if self._data_at + self._data_bytes > min(size, _MAX_BYTES):
+        content = np.memmap(self.path, mode="r")
+        if bytes(content[:4]) != b"RIFF" or bytes(content[8:12]) != b"sfbk":
+            raise ValueError("no RIFF sfbk header")
+        chunks, at = {}, 12
+        while at + 8 <= len(content):
+            name, length = struct.unpack("<4sI", content[at : at + 8].tobytes())
+            if name == b"LIST":
+                at += 12  # Step into the list: its chunks have names of their own.
+                continue
+            chunks[name] = content[at + 8 : at + 8 + length]
+            if name == b"smpl" and len(chunks[name]) < length:
                 raise ValueError("it is cut short")
-
-            def table(name: bytes, layout: str) -> list[tuple]:
-                at, length = chunks[name]
-                file.seek(at)
-                return list(struct.iter_unpack(layout, file.read(length)))
-
-            presets = table(b"phdr", "<20sHHHIII")
-            instruments = table(b"inst", "<20sH")
-            self._samples = table(b"shdr", "<20sIIIIIBbHH")
-            preset_zones = _zones(table(b"pbag", "<HH"), table(b"pgen", "<HH"), table(b"pmod", "<HHhHH"))
-            instrument_zones = _zones(table(b"ibag", "<HH"), table(b"igen", "<HH"), table(b"imod", "<HHhHH"))
-        self._instruments = [instrument_zones[start:stop] for (_, start), (_, stop) in pairwise(instruments)]
-        self._programs = {(a[2], a[1]): preset_zones[a[3] : b[3]] for a, b in pairwise(presets)}
+            at += 8 + length
+            at += (
+                length % 2 and at < len(content) and content[at] == 0
+            )  # Some writers forget the pad byte of odd chunks.
+        if lacking := {b"smpl", *_LAYOUTS} - set(chunks):
+            raise ValueError(f"it lacks {', '.join(sorted(name.decode() for name in lacking))}")
+        tables = {name: list(struct.iter_unpack(layout, chunks[name].tobytes())) for name, layout in _LAYOUTS.items()}
+        self._data, self._samples = chunks[b"smpl"], tables[b"shdr"]
+        zones = _zones(tables[b"ibag"], tables[b"igen"], tables[b"imod"])
+        self._instruments = [zones[start:stop] for (_, start), (_, stop) in pairwise(tables[b"inst"])]
+        zones = _zones(tables[b"pbag"], tables[b"pgen"], tables[b"pmod"])
+        self._programs = {(a[2], a[1]): zones[a[3] : b[3]] for a, b in pairwise(tables[b"phdr"])}
 
     @lru_cache(maxsize=20_000)  # noqa: B019 - one SoundFont lives as long as its process
     def regions(self, program: int, key: int, velocity: int, drums: bool = False) -> tuple[Region, ...]:
-        """The regions that sound for one note.
-
-        Args:
-            program: General MIDI program, 0 to 127 (the kit for drums).
-            key: MIDI key.
-            velocity: 1 to 127.
-            drums: Bank 128 instead of bank 0; an unknown kit falls back to the standard kit.
+        """The regions that sound for one note; of drums, `program` is the kit, and an unknown one means the standard kit.
 
         Raises:
-            InputError: The file has no such program.
+            InputError: If the file has no such program.
         """
         bank = 128 if drums else 0
         zones = self._programs.get((bank, program)) or (self._programs.get((128, 0)) if drums else None)
         if zones is None:
-            raise InputError(
-                f"soundfonts: '{self.path}' has no program {program} in bank {bank}. Use a General MIDI one."
-            )
+            why = f"has no program {program} in bank {bank}. Use a General MIDI one."
+            raise InputError(f"soundfonts: '{self.path}' {why}")
         found = []
         for preset in _matching(zones, INSTRUMENT, key, velocity):
             for zone in _matching(self._instruments[preset[INSTRUMENT]], SAMPLE, key, velocity):
@@ -166,18 +146,15 @@ class SoundFont:
         if kind & 0x10:  # SoundFont 3: start and end are bytes of an Ogg stream, loop points count from its start.
             import soundfile
 
-            with self.path.open("rb") as file:
-                file.seek(self._data_at + start)
-                data, rate = soundfile.read(io.BytesIO(file.read(end - start)), dtype="float32")
+            data, rate = soundfile.read(io.BytesIO(self._data[start:end].tobytes()), dtype="float32")
         else:
-            stored = np.memmap(self.path, dtype="<i2", mode="r", offset=self._data_at, shape=(self._data_bytes // 2,))
-            data = stored[start:end].astype(np.float32) / 32768
+            data = self._data[2 * start : 2 * end].view("<i2").astype(np.float32) / 32768
             loop_start, loop_end = loop_start - start, loop_end - start
         return Sample(data, loop_start, loop_end, rate, root if root < 128 else 60, correction)
 
 
 def _modulate(settings: dict[int, Any], found: tuple[modulators.Modulator, ...], key: int, velocity: int) -> None:
-    """Adds what velocity and key do to a region's settings."""
+    """Add what velocity and key do to a region's settings."""
     for modulator in found:
         if modulators.identity(modulator) == modulators.VELOCITY_TO_ATTENUATION:
             settings[VELOCITY_DEPTH] = modulator[2]
@@ -202,21 +179,14 @@ def _zones(bags: list[tuple], generators: list[tuple], modulations: list[tuple])
 def _matching(zones: list[dict[int, Any]], target: int, key: int, velocity: int) -> list[dict[int, Any]]:
     """Zones for this key and velocity, the global zone (a first one without a target) merged in."""
     common = zones[0] if zones and target not in zones[0] else {}
-    shared = common.get(_MODULATORS, ())
-    merged = (
-        {**common, **zone, _MODULATORS: modulators.merged(shared, zone[_MODULATORS])}
-        for zone in zones
-        if target in zone
-    )
-    return [
-        zone
-        for zone in merged
-        if _inside(zone.get(KEY_RANGE, 0x7F00), key) and _inside(zone.get(VELOCITY_RANGE, 0x7F00), velocity)
-    ]
-
-
-def _inside(bounds: int, value: int) -> bool:
-    return bounds & 0xFF <= value <= bounds >> 8
+    shared, found = common.get(_MODULATORS, ()), []
+    for zone in zones:
+        if target in zone:
+            zone = {**common, **zone, _MODULATORS: modulators.merged(shared, zone[_MODULATORS])}
+            bounds = ((zone.get(KEY_RANGE, 0x7F00), key), (zone.get(VELOCITY_RANGE, 0x7F00), velocity))
+            if all(both & 0xFF <= value <= both >> 8 for both, value in bounds):
+                found.append(zone)
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -224,7 +194,7 @@ def open_soundfont(path: Path | None = None) -> SoundFont:
     """The SoundFont at `path`, opened once per process; without a path the one that pretty_midi ships.
 
     Raises:
-        InputError: No path given and pretty_midi is not installed.
+        InputError: If no path is given and pretty_midi is not installed.
     """
     return SoundFont(path or default_soundfont())
 

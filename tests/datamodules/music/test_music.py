@@ -1,4 +1,4 @@
-"""The composer: keys, metres, phrases, ranges, genres. No audio is made here (see test_music_render.py)."""
+"""The composer: keys, meters, phrases, ranges, genres. No audio is made here (see test_music_render.py)."""
 
 import random
 from collections import Counter
@@ -15,15 +15,15 @@ from datamodules.music.composition.grooves import DRUMS, GENRES
 from datamodules.music.composition.instruments import INSTRUMENTS, octave_shift, play
 from datamodules.music.composition.line import compose_line
 from datamodules.music.composition.melody import write
-from datamodules.music.composition.theory import CADENCES, CELLS, METRES, MODES, Key, chord, harmonize
+from datamodules.music.composition.theory import CADENCES, CELLS, METERS, MODES, Key, chord, harmonize
 
 LINES = [compose_line(random.Random(f"line {number}"), 10.24) for number in range(120)]
 
 
-@pytest.mark.parametrize("metre", METRES)
-def test_rhythm_cells_fill_their_bar(metre):
-    cells = [*CADENCES[metre], *(cell for kind in CELLS[metre].values() for cell in kind)]
-    assert {round(sum(abs(length) for length in cell), 6) for cell in cells} == {METRES[metre].bar}
+@pytest.mark.parametrize("meter", METERS)
+def test_rhythm_cells_fill_their_bar(meter):
+    cells = [*CADENCES[meter], *(cell for kind in CELLS[meter].values() for cell in kind)]
+    assert {round(sum(abs(length) for length in cell), 6) for cell in cells} == {METERS[meter].bar}
 
 
 def test_chords_are_built_on_the_scale():
@@ -35,27 +35,27 @@ def test_chords_are_built_on_the_scale():
 @pytest.mark.parametrize("mode", MODES)
 def test_harmony_has_no_gaps_and_closes_on_the_tonic(mode):
     for seed in range(20):
-        chords = harmonize(random.Random(seed), Key(2, mode), METRES["3/4"], [(4, "a", "half"), (4, "a", "full")])
+        chords = harmonize(random.Random(seed), Key(2, mode), METERS["3/4"], [(4, "a", "half"), (4, "a", "full")])
         assert all(a.start + a.duration == pytest.approx(b.start) for a, b in pairwise(chords))
         assert chords[-1].degree == 0
         assert chords[-1].start + chords[-1].duration == pytest.approx(8 * 3)
 
 
-@pytest.mark.parametrize("metre", METRES)
+@pytest.mark.parametrize("meter", METERS)
 @pytest.mark.parametrize("bars", [2, 3, 4, 6, 8, 12, 16, 22, 24])
-def test_melodies_keep_metre_and_phrases(metre, bars):
-    tune = write(random.Random(bars), Key(7, "major"), METRES[metre], bars, {"plain": 1, "lively": 1, "syncopated": 1})
+def test_melodies_keep_meter_and_phrases(meter, bars):
+    tune = write(random.Random(bars), Key(7, "major"), METERS[meter], bars, {"plain": 1, "lively": 1, "syncopated": 1})
     assert tune.phrases[0].start == 0
-    assert tune.phrases[-1].end == pytest.approx(tune.length) == pytest.approx(bars * METRES[metre].bar)
+    assert tune.phrases[-1].end == pytest.approx(tune.length) == pytest.approx(bars * METERS[meter].bar)
     assert all(a.end == b.start for a, b in pairwise(tune.phrases))
     assert all(a.start + a.duration <= b.start + 1e-6 for a, b in pairwise(tune.notes)), "notes overlap"
     assert tune.notes[-1].start + tune.notes[-1].duration <= tune.length + 1e-6
     for bar in range(bars):  # Every bar has notes of its own.
-        assert any(bar * tune.metre.bar <= n.start < (bar + 1) * tune.metre.bar for n in tune.notes)
+        assert any(bar * tune.meter.bar <= n.start < (bar + 1) * tune.meter.bar for n in tune.notes)
 
 
 def test_sections_return():
-    tune = write(random.Random(4), Key(0, "major"), METRES["4/4"], 16, {"plain": 1})
+    tune = write(random.Random(4), Key(0, "major"), METERS["4/4"], 16, {"plain": 1})
     starts = {}
     for phrase in tune.phrases:
         bar = [
@@ -75,7 +75,7 @@ def test_melodies_are_musical():
         for note in tune.notes:
             above = (note.pitch - tune.key.tonic) % 12
             in_key.append(above in tune.key.scale)
-            if tune.metre.strength(note.start) >= 2:
+            if tune.meter.strength(note.start) >= 2:
                 strong.append(above in tune.chord_at(note.start).pitches)
         steps += [abs(a.pitch - b.pitch) for a, b in pairwise(tune.notes)]
         closes.append((tune.notes[-1].pitch - tune.key.tonic) % 12 == 0)
@@ -95,7 +95,7 @@ def test_lines_fill_the_clip():
         assert all(30 <= note.velocity <= 124 and note.duration > 0 for note in line.notes)
     assert len({line.character for line in LINES}) > 8
     assert len({line.melody.key.mode for line in LINES}) > 5
-    assert {line.melody.metre.name for line in LINES} == set(METRES)
+    assert {line.melody.meter.name for line in LINES} == set(METERS)
     inside = sum(line.clock.seconds(line.melody.length) <= 10.24 for line in LINES)
     assert 0.6 < inside / len(LINES) < 0.95, "most melodies, not all, end in the clip"
 

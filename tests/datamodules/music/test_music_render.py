@@ -22,7 +22,7 @@ from datamodules.music.composition.instruments import INSTRUMENTS
 from datamodules.music.render import render, render_clip
 from datamodules.music.sound import modulators
 from datamodules.music.sound.encode import encode, renumbered
-from datamodules.music.sound.mix import levelled, mix
+from datamodules.music.sound.mix import leveled, mix
 from datamodules.music.sound.sampler import OVERSAMPLING, render_track
 from datamodules.music.sound.soundfont import SoundFont, default_soundfont
 
@@ -142,7 +142,7 @@ def test_mix_is_level_and_clickless(soundfont):
     assert np.abs(audio).max() <= 0.8
     assert -29 < 20 * np.log10(np.std(audio)) < -13
     assert np.abs(audio[-20:]).max() < 1e-3 > np.abs(audio[:3]).max()
-    assert np.abs(levelled(np.r_[1.0, np.zeros(99)], -10)).max() == pytest.approx(0.79)
+    assert np.abs(leveled(np.r_[1.0, np.zeros(99)], -10)).max() == pytest.approx(0.79)
 
 
 @pytest.mark.parametrize("audio_format", ["flac", "ogg-vorbis", "ogg-opus", "wav"])

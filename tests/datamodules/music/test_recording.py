@@ -38,13 +38,13 @@ def test_a_clean_recording_changes_nothing():
         (("peak", 1000.0, 6.0, 1.5), 1000, 60),
     ],
 )
-def test_equaliser_bands_do_what_they_say(band, changed, kept):
+def test_equalizer_bands_do_what_they_say(band, changed, kept):
     recording = Recording(bands=(band,))
     assert gain(changed, recording) == pytest.approx(band[2], abs=0.6)
     assert gain(kept, recording) == pytest.approx(0, abs=0.4)
 
 
-def test_a_loud_clip_is_not_clipped_by_the_equaliser():
+def test_a_loud_clip_is_not_clipped_by_the_equalizer():
     loud = 20 * tone(1000)
     assert level(through_microphone(loud, Recording(bands=(("peak", 1000.0, 6.0, 1.5),)), RATE)) == pytest.approx(
         level(loud) + 6, abs=0.6
@@ -57,14 +57,14 @@ def test_small_speakers_lose_both_ends():
     assert abs(gain(1000, recording)) < 0.5
 
 
-@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
-def test_noise_lies_as_far_under_the_music_as_asked(colour):
+@pytest.mark.parametrize("color", [0.0, 1.0, 2.0])
+def test_noise_lies_as_far_under_the_music_as_asked(color):
     audio = tone(440)
-    noisy = through_microphone(audio, Recording(noise=(colour, 40.0, 7)), RATE)
+    noisy = through_microphone(audio, Recording(noise=(color, 40.0, 7)), RATE)
     assert level(noisy - audio) == pytest.approx(level(audio) - 40, abs=1.5)
     power = np.abs(np.fft.rfft(noisy - audio)) ** 2
     low, high = power[4 * 200 : 4 * 400].mean(), power[4 * 3200 : 4 * 6400].mean()
-    assert 10 * np.log10(low / high) == pytest.approx(colour * 10 * np.log10(16), abs=1.0)
+    assert 10 * np.log10(low / high) == pytest.approx(color * 10 * np.log10(16), abs=1.0)
 
 
 def test_hum_is_at_the_mains_frequency():

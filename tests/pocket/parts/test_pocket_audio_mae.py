@@ -15,10 +15,11 @@ from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.measures import audio_mae as measure_audio_mae
 from apa_lightning.pocket.measures.audio_mae import measure, sounding_columns
-from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, normalized, random_order, reconstruction_losses
+from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, random_order, reconstruction_losses
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, unpatched
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.subject import Subject
 
 INSTRUMENTS = {"flute": (1.0, 0.1), "organ": (1.0, 0.8, 0.6, 0.5, 0.4)}  # by their overtones
 NOTE = 0.64
@@ -144,13 +145,6 @@ def test_label_loss_counts_clips_with_known_labels():
     assert label_loss(several, [["Flute", "Organ"]]).item() == pytest.approx(40 / (len(LABELS) + 1), rel=1e-4)
 
 
-def test_normalized_patches():
-    values = torch.stack([torch.randn(256) * 3 + 5, torch.full((256,), -1.3) + 1e-6 * torch.randn(256)])[None]
-    loud, silent = normalized(values)[0]
-    assert loud.mean().item() == pytest.approx(0, abs=1e-5) and loud.std().item() == pytest.approx(1, abs=0.01)
-    assert silent.abs().max() < 1e-2  # rounding is not blown up
-
-
 def test_padding_is_silence(items):
     module = PocketAudioMAE()
     rows = batch(items[:1])
@@ -235,7 +229,7 @@ def test_measure(trained, items, monkeypatch, tmp_path):
     monkeypatch.setattr(measure_audio_mae, "MOST_COLUMNS", 160)
     rows = batch(items)
     clips = Clips(rows["waveform"], rows["key"], metadata=rows["metadata"])
-    figures = measure(trained.folder, clips, seed=0, pictures=tmp_path)
+    figures = measure(Subject(trained.folder, clips, pictures=tmp_path))
     assert [figure.name.split()[0] for figure in figures] == ["instrument", "pitch", "pitch", "pitch", "pitch", "share"]
     *figures, untold = figures
     assert untold.value < untold.untrained and untold.value < 1 and (tmp_path / "audio_mae.png").is_file()
@@ -251,4 +245,4 @@ def test_measure(trained, items, monkeypatch, tmp_path):
 def test_too_few_melodies(trained, items):
     rows = batch(items[:4])
     with pytest.raises(InputError, match="clips: 2 melodies"):
-        measure(trained.folder, Clips(rows["waveform"], rows["key"], metadata=rows["metadata"]), seed=0)
+        measure(Subject(trained.folder, Clips(rows["waveform"], rows["key"], metadata=rows["metadata"])))

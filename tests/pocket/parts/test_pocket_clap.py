@@ -9,12 +9,11 @@ import lightning as L
 import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
-from pocket_tools import batch, pocket_folder, tones
+from pocket_tools import batch, pocket_folder, tones, with_untrained_unet
 from torch.utils.data import DataLoader
 
 from apa_lightning import InputError
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
-from apa_lightning.pocket.assembly import with_untrained_unet
 from apa_lightning.pocket.measures.clap import embedders, measure, recall
 from apa_lightning.pocket.parts.clap import (
     PocketClap,
@@ -24,7 +23,8 @@ from apa_lightning.pocket.parts.clap import (
     same_meaning,
 )
 from apa_lightning.pocket.report.clips import Clips
-from apa_lightning.pocket.text.prompts import genre_captions
+from apa_lightning.pocket.report.subject import Subject
+from apa_lightning.pocket.text.prompts import Meaning
 
 
 def fit(module: PocketClap, steps: int, count: int = 16, ckpt_path=None, callbacks=(), **options) -> L.Trainer:
@@ -217,10 +217,10 @@ def clips(count: int) -> Clips:
 def test_the_measure_asks_among_eight(trained, tmp_path):
     held_out = clips(8)
     held_out.labels[4:6] = [["Jazz"], ["Piano", "Cello"]]
-    held_out.prompts[4:6] = [genre_captions("jazz")[0], "a recording of piano, cello"]
+    held_out.prompts[4:6] = [Meaning(genre="jazz").captions()[0], "a recording of piano, cello"]
     recordings = Clips(held_out.waveform[:2], ["violin_0-0", "Chinese_flute_0-0"])
     trained.module.write(tmp_path)
-    figures = measure(tmp_path, held_out, 0, tmp_path / "pictures", recordings)
+    figures = measure(Subject(tmp_path, held_out, 0, tmp_path / "pictures", recordings))
     by_name = {figure.name: figure for figure in figures}
     instrument = by_name["text retrieves the instrument among 8"]
     assert (instrument.clips, instrument.target, instrument.compared) == (6, ">= 0.95", {"chance": 0.125})
@@ -239,6 +239,6 @@ def test_recall_counts_the_caption_itself(trained, tmp_path):
     both = embedders(tmp_path, 0)
     held_out = clips(4)
     vectors = both[0].text(held_out.prompts)
-    figure = recall(both, [vectors, vectors], held_out, 0)
+    figure = recall(Subject(tmp_path, held_out), both, [vectors, vectors])
     assert (figure.value, figure.clips, figure.compared["caption of the same labels"]) == (1.0, 4, 1.0)
-    assert recall(both, [vectors[:1].expand(4, -1), vectors], held_out, 0).value == 0.25
+    assert recall(Subject(tmp_path, held_out), both, [vectors[:1].expand(4, -1), vectors]).value == 0.25

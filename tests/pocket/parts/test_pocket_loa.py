@@ -13,8 +13,8 @@ from apa_lightning import AudioMAE, InputError
 from apa_lightning.pocket.measures.loa import measure
 from apa_lightning.pocket.parts.loa import PocketLOA, match_moments, own_and_others, token_cosine, true_loa
 from apa_lightning.pocket.report.clips import Clips
-from apa_lightning.pocket.text.prompt_encoder import PromptEncoder
-from apa_lightning.pocket.text.prompt_streams import generate
+from apa_lightning.pocket.report.subject import Subject
+from apa_lightning.pocket.text.prompt_streams import PromptEncoder, generate
 
 PROMPTS = ["a recording of a violin solo", "jazz", "", "Duet, played with cello accompaniment"]
 
@@ -160,8 +160,8 @@ def test_measure(fitted, tmp_path):
     folder, _, _ = fitted
     items = batch(tones(8))
     clips = Clips(items["waveform"], items["key"], items["prompt"], items["labels"], items["metadata"])
-    figures = measure(folder, clips, seed=0, pictures=tmp_path)
-    assert figures == measure(folder, clips, seed=0)
+    figures = measure(Subject(folder, clips, pictures=tmp_path))
+    assert figures == measure(Subject(folder, clips))
     cosine, gain, centred, centred_gain = figures
     assert cosine.low <= cosine.value <= cosine.high and cosine.value > cosine.untrained
     assert gain.value == pytest.approx(cosine.value - cosine.compared["shuffled captions"])
@@ -169,7 +169,7 @@ def test_measure(fitted, tmp_path):
     assert [figure.reached for figure in figures][:3] == [None] * 3 and centred_gain.reached is not None
     assert (tmp_path / "loa.png").stat().st_size > 1000
     with pytest.raises(InputError, match=r"clips: 1; a caption is compared"):
-        measure(folder, clips.take([0]), seed=0)
+        measure(Subject(folder, clips.take([0])))
 
 
 def test_mistakes_are_named(tmp_path):

@@ -15,7 +15,8 @@ from apa_lightning.conditioning.caption_templates import TEMPLATES
 from apa_lightning.pocket.measures.text_encoder import MeanState, measure
 from apa_lightning.pocket.parts.text_encoder import IGNORED, PocketTextEncoder, mean_state
 from apa_lightning.pocket.report.clips import Clips
-from apa_lightning.pocket.report.text_probe import captions
+from apa_lightning.pocket.report.subject import Subject
+from apa_lightning.pocket.report.text_probe import PROBES, worded_captions
 from apa_lightning.pocket.text import prompts
 from apa_lightning.pocket.text.span_corruption import span_corruption
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer, corpus, t5_tokenizer
@@ -82,9 +83,9 @@ def test_half_of_the_captions_are_the_papers():
     rng = random.Random(0)
     drawn = [
         (
-            prompts.solo_caption(rng, "violin"),
-            prompts.genre_caption(rng, "jazz"),
-            prompts.duet_caption(rng, "harp", "cello"),
+            prompts.Meaning("violin").caption(rng),
+            prompts.Meaning(genre="jazz").caption(rng),
+            prompts.Meaning("harp", "cello").caption(rng),
         )
         for _ in range(600)
     ]
@@ -96,10 +97,12 @@ def test_half_of_the_captions_are_the_papers():
 
 def test_captions_name_what_they_are_about():
     for name in prompts.INSTRUMENTS:
-        assert all(name in text for text in prompts.solo_captions(name))
-    assert all("harp" in text and "organ" in text for text in prompts.duet_captions("harp", "organ")[1:])
-    assert "an organ solo" in prompts.solo_captions("organ") and "a harp solo" in prompts.solo_captions("harp")
-    assert "an organ accompanies an acoustic guitar" in prompts.duet_captions("acoustic guitar", "organ")
+        assert all(name in text for text in prompts.Meaning(name).captions())
+    assert all("harp" in text and "organ" in text for text in prompts.Meaning("harp", "organ").captions()[1:])
+    assert (
+        "an organ solo" in prompts.Meaning("organ").captions() and "a harp solo" in prompts.Meaning("harp").captions()
+    )
+    assert "an organ accompanies an acoustic guitar" in prompts.Meaning("acoustic guitar", "organ").captions()
     rng = random.Random(0)
     described = {prompts.described(rng, "a harp solo", prompts.description(rng)).lower() for _ in range(50)}
     assert len(described) > 30 and all("a harp solo" in text for text in described)
@@ -259,11 +262,10 @@ def test_what_is_written_is_the_encoder(trained):
 
 
 def test_the_probes_captions_are_all_wordings_and_the_templates():
-    rows = captions()
-    assert {row.wording for row in rows} >= set(TEMPLATES)
-    assert len({row.text for row in rows}) == len(rows) > 1800
-    assert Counter(row.task for row in rows).keys() == {"timbre", "genre", "accompaniment"}
-    assert {row.text: row.instrument for row in rows}["the sound of marimba, xylophone"] == "marimba"
+    rows = worded_captions()
+    assert {wording for wording, _ in rows.values()} >= set(TEMPLATES) and len(rows) > 1800
+    assert {PROBES["task"][0](meaning) for _, meaning in rows.values()} == {"solo", "genre", "duet"}
+    assert PROBES["instrument"][0](rows["the sound of marimba, xylophone"][1]) == "marimba"
 
 
 def test_padding_does_not_change_a_mean_state(trained):
@@ -273,7 +275,7 @@ def test_padding_does_not_change_a_mean_state(trained):
 
 def test_the_measure_says_what_a_probe_reads(trained):
     few = label_clips().take(range(0, 1080, 36))
-    figures = {figure.name.split(": ")[1]: figure for figure in measure(trained.folder, few, seed=0)}
+    figures = {figure.name.split(": ")[1]: figure for figure in measure(Subject(trained.folder, few))}
     assert list(figures) == ["instrument", "genre", "task", "accompaniment"]
     for name, figure in figures.items():
         assert (

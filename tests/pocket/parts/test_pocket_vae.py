@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from apa_lightning import InputError
 from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, TINY
-from apa_lightning.pocket.loading import load_frozen, untrained
+from apa_lightning.pocket.assembly import load_frozen, untrained
 from apa_lightning.pocket.measures import vae as measure_vae
 from apa_lightning.pocket.measures.vae import measure, shuffled_pairs
 from apa_lightning.pocket.parts import vae as vae_module
-from apa_lightning.pocket.parts.vae import PocketVAE, kl_per_number, l1_per_clip, levelled_log_mel, random_crops
+from apa_lightning.pocket.parts.vae import PocketVAE, kl_per_number, l1_per_clip, leveled_log_mel, random_crops
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.subject import Subject
 
 KINDS = ("solo", "duet", "genre", "solo")
 
@@ -120,7 +121,7 @@ def test_the_loss_falls(trained):
 def test_latents_are_precise_from_the_first_step(tmp_path):
     module = PocketVAE(tmp_path)
     with torch.no_grad():
-        mel = levelled_log_mel(batch(tones(4)))
+        mel = leveled_log_mel(batch(tones(4)))
         posterior = module.vae.encode(mel).latent_dist
         assert posterior.std.mean() < 0.3 * posterior.mean.std()
         # the first guess is about as loud as music
@@ -171,7 +172,7 @@ def test_crops_are_places_of_the_clip():
 def test_it_hears_what_the_backbone_hears():
     quiet = tones(1)[0]["waveform"]
     padded = torch.cat([quiet + 0.1, torch.zeros(3200)])[None]
-    heard = levelled_log_mel({"waveform": padded, "num_samples": [len(quiet)]})
+    heard = leveled_log_mel({"waveform": padded, "num_samples": [len(quiet)]})
     torch.testing.assert_close(heard, log_mel(normalize_level(padded, lengths=[len(quiet)])))
     assert heard[0, 0, -10:].max() == pytest.approx(math.log(1e-5))  # padding stays silent
 
@@ -214,7 +215,7 @@ def test_clips_shorter_than_a_crop():
 
 def test_the_written_vae_is_the_trained_one(trained):
     vae = AutoencoderKL.from_pretrained(trained.folder, subfolder="vae", torch_dtype=torch.float32)
-    mel = levelled_log_mel(batch(tones(2, first=20)))
+    mel = leveled_log_mel(batch(tones(2, first=20)))
     with torch.no_grad():
         here, there = (v.decode(v.encode(mel).latent_dist.mean).sample for v in (trained.module.vae, vae))
     assert (here - there).abs().mean() < 0.01 and (here - there).abs().max() < 0.2  # half precision
@@ -227,7 +228,7 @@ def test_the_shipped_size():
 
 def test_scaled_latents_have_unit_deviation(trained):
     vae = load_frozen(trained.folder, "vae")
-    heard = levelled_log_mel(batch(tones(8, first=8)))  # the validation clips
+    heard = leveled_log_mel(batch(tones(8, first=8)))  # the validation clips
     posterior = vae.encode(heard).latent_dist
     latents = posterior.sample(torch.Generator().manual_seed(0)) * vae.config.scaling_factor
     assert float(latents.std()) == pytest.approx(1, abs=0.02)
@@ -244,8 +245,8 @@ def figures(trained, tmp_path_factory):
     pictures = tmp_path_factory.mktemp("pictures")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure_vae, "CHROMA_CLIPS", 2)
-        found = measure(trained.folder, clips(8, first=8), 0, pictures, clips(1, first=30))
-        again = measure(trained.folder, clips(8, first=8), 0)
+        found = measure(Subject(trained.folder, clips(8, first=8), 0, pictures, clips(1, first=30)))
+        again = measure(Subject(trained.folder, clips(8, first=8)))
     return SimpleNamespace(by_name={f.name: f for f in found}, again=again, pictures=pictures)
 
 
@@ -286,7 +287,7 @@ def test_pictures(figures):
 
 def test_l1_is_that_of_the_written_vae(trained, figures):
     vae, solos = load_frozen(trained.folder, "vae"), clips(8, first=8).where(lambda fields: fields["kind"] == "solo")
-    mel = levelled_log_mel({"waveform": solos.waveform})
+    mel = leveled_log_mel({"waveform": solos.waveform})
     expected = (vae.decode(vae.encode(mel).latent_dist.mean).sample - mel).abs().mean()
     assert figures.by_name["log-mel L1, solo"].value == pytest.approx(float(expected), rel=1e-4)
 
@@ -306,4 +307,4 @@ def test_the_untrained_vae_has_the_same_sizes(trained):
 
 def test_a_folder_without_a_vae(tmp_path):
     with pytest.raises(InputError, match=r"lacks vae.*configs/pocket/vae\.yaml"):
-        measure(tmp_path, clips(2), 0)
+        measure(Subject(tmp_path, clips(2)))

@@ -11,11 +11,11 @@ from transformers import SpeechT5HifiGan
 from apa_lightning import InputError
 from apa_lightning.audio import log_mel, normalize_level
 from apa_lightning.backbones.architectures import POCKET, TINY
-from apa_lightning.pocket.loading import load_frozen
+from apa_lightning.pocket.assembly import load_frozen, save_half
 from apa_lightning.pocket.measures.vocoder import Sources, measure, synthesize, untrained_like
-from apa_lightning.pocket.parts.part import save_half
 from apa_lightning.pocket.parts.vocoder import PocketVocoder
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.stft_loss import (
     FLOOR,
     PEAK,
@@ -186,7 +186,7 @@ def test_a_fit_learns_and_the_folder_sounds_the_same(tmp_path):
     assert (written - own).abs().max() < 5e-3 * own.abs().max()
 
     save_half(TINY.build_vae(), tmp_path / "model" / "vae")
-    measured = measure(tmp_path / "model", clips(3), seed=0, pictures=tmp_path / "pictures", recordings=clips(2))
+    measured = measure(Subject(tmp_path / "model", clips(3), 0, tmp_path / "pictures", clips(2)))
     assert (tmp_path / "pictures" / "vocoder.png").is_file()
     assert (tmp_path / "pictures" / "vocoder_recordings.png").is_file()
     by_name = {figure.name: figure for figure in measured}
@@ -278,4 +278,4 @@ def test_the_untrained_vocoder_has_the_same_sizes_and_is_seeded(tmp_path):
 
 def test_a_folder_without_a_vocoder_is_named(tmp_path):
     with pytest.raises(InputError, match="vocoder"):
-        measure(tmp_path, clips(1), seed=0)
+        measure(Subject(tmp_path, clips(1)))

@@ -1,0 +1,30 @@
+"""What a part of the report is measured on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.scores import Score, Values
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pocket folder and the clips on which its parts are measured."""
+
+    folder: Path  # Folder of a pocket backbone
+    clips: Clips  # Held-out clips with prompts, labels and metadata
+    seed: int = 0  # Seed of draws, intervals and untrained parts
+    pictures: Path | None = None  # Folder for pictures
+    recordings: Clips | None = None  # Windows of real recordings
+
+    def score(
+        self,
+        part: str,
+        name: str,
+        values: Values,
+        untrained: Values | float | None = None,
+        compared: dict[str, float] | None = None,
+        target: str = "",
+    ) -> Score:
+        """The score of one value per clip; the arguments are those of :meth:`Score.of`."""
+        return Score.of(part, name, values, self.seed, untrained, compared=compared or {}, target=target)
