@@ -10,3 +10,7 @@ places, into its flag (``--data.prompt: 5; ...``, ``choose another --data.output
 
 class InputError(ValueError):
     """A file, setting or prompt that cannot be used. The command line prints its message and exits with 2."""
+
+
+class AudioError(InputError):
+    """An audio file or waveform that cannot be used."""

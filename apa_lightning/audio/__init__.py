@@ -3,7 +3,6 @@
 from apa_lightning.audio.features import MelSpec, fbank, log_mel, mel_basis
 from apa_lightning.audio.io import (
     SAMPLE_RATES,
-    AudioError,
     AudioInfo,
     AudioSource,
     load_audio,
@@ -11,6 +10,7 @@ from apa_lightning.audio.io import (
     save_audio,
 )
 from apa_lightning.audio.waveform import fit_length, normalize_level, resample, to_mono
+from apa_lightning.errors import AudioError
 
 __all__ = [
     "SAMPLE_RATES",

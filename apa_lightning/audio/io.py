@@ -1,4 +1,4 @@
-"""Audio files: header checks, reading and atomic writing through soundfile (WAV, FLAC, OGG, MP3).
+"""Audio files: header checks, reading and atomic writing through soundfile.
 
 A file that cannot be used raises :class:`AudioError` with the file, what is wrong and the way out, before anything large is
 allocated.
@@ -6,16 +6,18 @@ allocated.
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import soundfile
 import torch
 from torch import Tensor
 
-from apa_lightning.errors import InputError
+from apa_lightning.audio.recordings import find_recordings
+from apa_lightning.audio.waveform import resample, to_mono
+from apa_lightning.errors import AudioError
 from apa_lightning.utils.atomic_files import atomic_path
 
 AudioSource = str | os.PathLike | bytes
@@ -24,15 +26,17 @@ MAX_CHANNELS = 8
 SAMPLE_RATES = (4_000, 384_000)
 # The densest real case, a FLAC of constant blocks, stores 65,535 frames in about 11 bytes.
 MAX_FRAMES_PER_BYTE = 8_192
+MPEG_FRAME = 1_152
+WAY_OUT = "Give a WAV, FLAC, OGG, Opus, MP3 or AIFF file; `ffmpeg -i INPUT OUTPUT.flac` converts most others."
 
 
-class AudioError(InputError):
-    """An audio file or waveform that cannot be used."""
+def _name(source: AudioSource) -> str:
+    return "audio" if isinstance(source, bytes) else str(source)
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: ``frames`` per channel, ``sample_rate`` in Hz, ``channels``."""
+    """The length and form of a recording: ``frames`` per channel, ``sample_rate`` in Hz, ``channels``."""
 
     frames: int
     sample_rate: int
@@ -43,13 +47,8 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def _name(source: AudioSource) -> str:
-    return "audio" if isinstance(source, bytes) else str(source)
-
-
-@contextmanager
-def _open(source: AudioSource) -> Iterator[tuple[soundfile.SoundFile, int]]:
-    """Yield the opened file and its size in bytes; every library error becomes an :class:`AudioError`."""
+def _recordings(source: AudioSource) -> list[AudioSource]:
+    """What libsndfile can read whole: the source itself, or copies of the recordings in it."""
     name = _name(source)
     if not isinstance(source, bytes):
         if not os.path.exists(source):
@@ -58,40 +57,26 @@ def _open(source: AudioSource) -> Iterator[tuple[soundfile.SoundFile, int]]:
             raise AudioError(f"{name}: is a folder, not an audio file.")
     size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
     if size == 0:
-        raise AudioError(f"{name}: the file is empty. Give a WAV, FLAC, OGG or MP3 file.")
+        raise AudioError(f"{name}: the file is empty. {WAY_OUT}")
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        return find_recordings(file, size, name) or [source]
+
+
+@contextmanager
+def _open(source: AudioSource, name: str) -> Iterator[soundfile.SoundFile]:
+    """Yield the opened file; every library error becomes an :class:`AudioError`."""
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)) as file:
-            yield file, size
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: not a readable audio file ({error.error_string.rstrip('.')}). Give a WAV, FLAC, OGG or MP3 file."
-        ) from None
+            yield file
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw files need a sample rate
+        reason = error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else error
+        raise AudioError(f"{name}: not a readable audio file ({reason}). {WAY_OUT}") from None
 
 
-def _check_riff_length(source: AudioSource) -> None:
-    """Refuse a WAV whose data chunk is shorter than its header says; libsndfile would return it short, silently."""
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        header = file.read(12)
-        if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-            return
-        while len(chunk := file.read(8)) == 8:
-            name, length = chunk[:4], int.from_bytes(chunk[4:], "little")
-            if name != b"data":
-                file.seek(length + length % 2, os.SEEK_CUR)
-                continue
-            # 2^32 - 1 is what a program writes that streams to a pipe: the length is unknown, not wrong.
-            if file.tell() + length > size and length != 0xFFFFFFFF:
-                raise AudioError(
-                    f"{_name(source)}: truncated: the header promises {length} bytes of audio, "
-                    f"{size - file.tell()} are there. Copy or export the file again."
-                )
-            return
-
-
-def _check_header(file: soundfile.SoundFile, size: int, name: str) -> AudioInfo:
-    frames, rate, channels = file.frames, file.samplerate, file.channels
+def _probe(source: AudioSource, name: str) -> AudioInfo:
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    with _open(source, name) as file:
+        frames, rate, channels = file.frames, file.samplerate, file.channels
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{name}: has {channels} channels; 1 to {MAX_CHANNELS} are supported. Mix it down first.")
     if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
@@ -108,17 +93,26 @@ def _check_header(file: soundfile.SoundFile, size: int, name: str) -> AudioInfo:
     return AudioInfo(frames, rate, channels)
 
 
+def _joined(infos: Sequence[AudioInfo]) -> AudioInfo:
+    """Recordings one after another, at the sample rate and with the channels of the first."""
+    rate = infos[0].sample_rate
+    return replace(infos[0], frames=sum(_frames_at(info, rate) for info in infos))
+
+
+def _frames_at(info: AudioInfo, sample_rate: int) -> int:
+    """Frames of a recording after resampling."""
+    return -(-info.frames * sample_rate // info.sample_rate)
+
+
 def probe_audio(source: AudioSource) -> AudioInfo:
-    """Read only the header of ``source`` (a path, or the bytes of a file).
+    """Read the header of ``source`` (a path, or the bytes of a file); more only where the header does not tell the length.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        AudioError: Empty, not audio, truncated WAV, no frames, or channels / sample rate outside the supported range.
+        FileNotFoundError: If there is no such file.
+        AudioError: If it is empty, not audio, ends before the length that its header tells, has no frames, or has channels
+            or a sample rate outside the supported range.
     """
-    with _open(source) as (file, size):
-        info = _check_header(file, size, _name(source))
-    _check_riff_length(source)
-    return info
+    return _joined([_probe(one, _name(source)) for one in _recordings(source)])
 
 
 def load_audio(
@@ -126,15 +120,19 @@ def load_audio(
 ) -> tuple[Tensor, int]:
     """Decode ``source``, whole or from ``start`` for ``seconds``.
 
+    Several recordings in one file follow one another, at the sample rate and with the channels of the first.
+
     Returns:
         waveform (C, S) float32, and its sample rate in Hz.
 
     Raises:
-        FileNotFoundError, AudioError: As :func:`probe_audio`; also cut in the middle, NaN or Inf samples, or longer
-            than ``max_seconds``.
+        FileNotFoundError, AudioError: As :func:`probe_audio`; also if it is cut in the middle, has NaN or Inf samples, or is
+            longer than ``max_seconds``.
     """
     name = _name(source)
-    info = probe_audio(source)
+    recordings = _recordings(source)
+    infos = [_probe(one, name) for one in recordings]
+    info = _joined(infos)
     wanted = info.seconds - start if seconds is None else min(seconds, info.seconds - start)
     if wanted <= 0:
         raise AudioError(f"{name}: lasts {info.seconds:.2f} s; nothing is left after start={start:g} s.")
@@ -142,18 +140,36 @@ def load_audio(
         raise AudioError(f"{name}: lasts {wanted:.0f} s; the limit is {max_seconds:g} s. Cut it, or raise max_seconds.")
     first = round(start * info.sample_rate)
     count = info.frames - first if seconds is None else min(info.frames - first, round(seconds * info.sample_rate))
-    with _open(source) as (file, _):
-        if first:
-            file.seek(first)
-        samples = file.read(count, dtype="float32", always_2d=True)
-    if len(samples) < count:
-        raise AudioError(
-            f"{name}: truncated: {len(samples)} of {count} frames could be read. Copy or export the file again."
-        )
-    waveform = torch.from_numpy(samples.T.copy())
+    pieces, offset = [], 0
+    for one, about in zip(recordings, infos, strict=True):
+        length = _frames_at(about, info.sample_rate)
+        low, high = max(0, first - offset), min(length, first + count - offset)
+        offset += length
+        if low < high and about.sample_rate == info.sample_rate:
+            pieces.append(_decode(one, name, low, high - low))
+        elif low < high:
+            whole = _decode(one, name, 0, about.frames)
+            pieces.append(resample(whole, about.sample_rate, info.sample_rate)[:, low:high])
+    pieces = [one if len(one) == info.channels else to_mono(one).expand(info.channels, -1) for one in pieces]
+    waveform = torch.cat(pieces, dim=1)
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")
     return waveform, info.sample_rate
+
+
+def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
+    """Frames of one recording: (C, S)."""
+    with _open(source, name) as file:
+        if first:
+            file.seek(first)
+        samples = file.read(count, dtype="float32", always_2d=True)
+        # An encoder may count its header as a frame, and a decoder drops an incomplete last frame.
+        spare = MPEG_FRAME if file.subtype.startswith("MPEG") else 0
+    if len(samples) + spare < count or not len(samples):
+        raise AudioError(
+            f"{name}: truncated: {len(samples)} of {count} frames could be read. Copy or export the file again."
+        )
+    return torch.from_numpy(samples.T.copy())
 
 
 def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> None:

@@ -1,0 +1,58 @@
+"""Ogg files that libsndfile reads in part or not at all: several streams one after another, and FLAC in Ogg.
+
+Of chained streams (RFC 3533, section 4), such as two files joined with `cat` or the titles of an internet radio, libsndfile
+reads the first.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_CHUNK = 1 << 16
+_BEGINS = 2  # the flag of a stream's first page
+
+
+def ogg_recordings(file: BinaryIO) -> list[bytes] | None:
+    """The recordings of an Ogg file, FLAC in Ogg as native FLAC; None where libsndfile reads the file as it is."""
+    links: list[list[tuple[int, int, int]]] = []
+    begins_before = False
+    for start, body, end, begins in _pages(file):
+        if not links or (begins and not begins_before):  # streams that are multiplexed begin together
+            links.append([])
+        links[-1].append((start, body, end))
+        begins_before = begins
+    flac = [_read(file, link[0][1], link[0][2]).startswith((b"\x7fFLAC", b"fLaC")) for link in links]
+    if len(links) < 2 and not any(flac):
+        return None
+    return [
+        _native_flac(file, link) if is_flac else _read(file, link[0][0], link[-1][2])
+        for link, is_flac in zip(links, flac, strict=True)
+    ]
+
+
+def _pages(file: BinaryIO) -> Iterator[tuple[int, int, int, bool]]:
+    """Start, body and end of every page in bytes, and whether a stream begins on it; bytes between pages are left out."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(27 + 255)
+        if len(head) < 27:
+            return
+        if head[:4] != b"OggS":
+            found = (head + file.read(_CHUNK)).find(b"OggS", 1)
+            at += found if found > 0 else _CHUNK
+            continue
+        body = at + 27 + head[26]
+        end = body + sum(head[27 : 27 + head[26]])
+        yield at, body, end, bool(head[5] & _BEGINS)
+        at = end
+
+
+def _read(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
+
+
+def _native_flac(file: BinaryIO, pages: list[tuple[int, int, int]]) -> bytes:
+    """A native FLAC file is the packets of one in Ogg, without the mapping's own nine bytes in front."""
+    packets = b"".join(_read(file, body, end) for _, body, end in pages)
+    return packets[packets.index(b"fLaC") :]

@@ -1,0 +1,73 @@
+"""The recordings in a file, as libsndfile reads them: formats that do not know their own length, and files of several.
+
+libsndfile's number of frames is trusted where the format tells it. Elsewhere it is an estimate, a limit or an error; there the
+file is read once, and copies that tell their length are made in memory.
+"""
+
+import io
+from contextlib import suppress
+from typing import BinaryIO
+
+import soundfile
+
+from apa_lightning.audio.chunks import LAYOUTS, chunk_recordings
+from apa_lightning.audio.mpeg import mpeg_recordings, skip_id3
+from apa_lightning.audio.ogg import ogg_recordings
+
+_TOTAL_AT = 18  # of 8 bytes in a FLAC file, whose last 36 bits are the number of frames
+_TOTAL = (1 << 36) - 1
+
+
+def find_recordings(file: BinaryIO, size: int, name: str) -> list[bytes] | None:
+    """The recordings in a file, one after another.
+
+    Args:
+        file: The file.
+        size: Its size in bytes.
+        name: Its name, for messages.
+
+    Returns:
+        Whole files; or None for one recording that libsndfile reads as it is.
+
+    Raises:
+        AudioError: If the file ends before the length that its header tells.
+    """
+    start = skip_id3(file)
+    file.seek(start)
+    magic = file.read(4)
+    if magic == b"OggS":
+        recordings = ogg_recordings(file)
+        return recordings and [_with_total(one) if one[:4] == b"fLaC" else one for one in recordings]
+    if magic == b"fLaC":
+        file.seek(start + _TOTAL_AT)
+        if int.from_bytes(file.read(8), "big") & _TOTAL:
+            return None
+        file.seek(start)
+        return [_with_total(file.read())]
+    if magic in LAYOUTS:
+        return chunk_recordings(file, size, name)
+    return mpeg_recordings(file, size, start, name)
+
+
+def _with_total(flac: bytes) -> bytes:
+    """The FLAC file with its number of frames, counted where it is 0 for unknown (RFC 9639, section 8.2)."""
+    facts = int.from_bytes(flac[_TOTAL_AT : _TOTAL_AT + 8], "big")
+    if not facts & _TOTAL:
+        facts += _count(flac)
+    return flac[:_TOTAL_AT] + facts.to_bytes(8, "big") + flac[_TOTAL_AT + 8 :]
+
+
+class _InOrder(soundfile.SoundFile):
+    """Without this soundfile seeks after each block, and fails behind the last one of a file of unknown length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _count(flac: bytes) -> int:
+    """The frames that can be decoded."""
+    frames = 0
+    with suppress(soundfile.LibsndfileError), _InOrder(io.BytesIO(flac)) as file:
+        while block := len(file.read(1 << 10, dtype="float32")):
+            frames += block
+    return frames
