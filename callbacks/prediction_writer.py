@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from apa_lightning.edit_jobs.queue import EditQueue
+from apa_lightning.edit_jobs.records import UNREADABLE
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.errors import InputError
 from apa_lightning.utils.progress import progress
@@ -25,7 +26,7 @@ class PredictionWriter(BasePredictionWriter):
     The audio file is written first and its line after it, so a stop at any moment loses only the batch that is being made.
     Nothing is kept in memory. An edit that cannot be made (a recording that breaks in the middle, a result with NaN) is
     recorded as failed and the run continues; at the end :class:`InputError` names the failures, so that the command exits
-    with 2.
+    with 2. Recordings that `skip_unreadable` leaves out are named in the summary, and the command exits with 0.
 
     Args:
         progress: Report progress over all edits, of all processes, in place of Lightning's bar over batches.
@@ -95,7 +96,8 @@ class PredictionWriter(BasePredictionWriter):
             self._failures = queue.failures()
             table = queue.results.write_table()
             self._summarized = True
-            print(summary(queue, time.monotonic() - self._started, f"{queue.results.path}, {table.name}"), flush=True)
+            files = f"{queue.results.path}, {table.name}"
+            print(summary(queue, time.monotonic() - self._started, files, _data(trainer).left_out), flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
@@ -124,22 +126,27 @@ class PredictionWriter(BasePredictionWriter):
             self._replaced = None
 
 
-def summary(queue: EditQueue, seconds: float, files: str) -> str:
+def summary(queue: EditQueue, seconds: float, files: str, left_out: str = "") -> str:
     """A small table of how many edits were made, skipped, failed or left, of the time it took, and of the files."""
     made, skipped, failed = len(queue.made()), len(queue.skipped), len(queue.failures())
     entries = (queue.results.entries.get(edit_id) for edit_id in queue.edits)
     cut = sum(entry is not None and entry.is_cut for entry in entries)
-    left = len(queue.edits) - made - skipped - failed
+    unreadable = queue.failures(UNREADABLE)
+    left = len(queue.edits) - made - skipped - failed - len(unreadable)
     rows = [
         ("made", made, f"({seconds / made:.1f} s per edit)" if made else ""),
         ("skipped", skipped, "(done before)" if skipped else ""),
         ("failed", failed, ""),
         *([("cut", cut, "(prompts longer than a text encoder reads; lost_text in the results)")] if cut else []),
+        *([("unread", len(unreadable), "(recordings that cannot be read)")] if unreadable else []),
         *([("left", left, "(start the same command again)")] if left else []),
         ("audio", queue.results.folder, ""),
         ("results", files, ""),
+        *([("formats", left_out, "")] if left_out else []),
     ]
-    return "\n".join(["predict: summary", *(f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows)])
+    named = [f"  {edit_id}: {message}" for edit_id, message in unreadable.items()]
+    table = [f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows]
+    return "\n".join(["predict: summary", *table, *(["predict: unread", *named] if named else [])])
 
 
 def _data(trainer: Trainer) -> Any:

@@ -27,9 +27,12 @@ class EditsDataModule(LightningDataModule):
 
     Args:
         manifest: CSV or JSONL file with one edit per line (see `apa_lightning.edit_jobs.manifest`).
-        folder: Folder of recordings (.wav, .flac, .ogg, .mp3), all edited with `prompt`; instead of a manifest.
+        folder: Folder of recordings (WAV, FLAC, OGG, Opus, MP3, AIFF and more), all edited with `prompt`; instead of a
+            manifest.
         recursive: Search the folder's subfolders too; results keep the subfolders.
         output: Folder of the results: one WAV per edit, results.jsonl and, at the end, results.csv.
+        skip_unreadable: Leave out recordings that cannot be read, are silent, or too short or long, and edit the others: they
+            are named in the summary and results.jsonl. Otherwise one of them stops the command before any edit.
         overwrite: Replace audio files in the output folder that predict has not made, or that were changed since.
         prompt: Text that the recordings shall become, c_y of Eq. 12: "a recording of a violin solo"; "" means unconditional.
         batch_size: Most edits with equal settings and lengths that are denoised together: faster on a GPU. Another value
@@ -48,6 +51,7 @@ class EditsDataModule(LightningDataModule):
         folder: str | None = None,
         recursive: bool = False,
         output: str = "edits",
+        skip_unreadable: bool = False,
         overwrite: bool = False,
         prompt: Text | None = None,
         batch_size: int = 1,
@@ -61,6 +65,8 @@ class EditsDataModule(LightningDataModule):
             raise InputError(f"batch_size: {batch_size}; give 1 or more.")
         self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
         self.output, self.batch_size = Path(output).expanduser(), batch_size
+        self.skip_unreadable = skip_unreadable
+        self.left_out = ""  # sound files of the folder in formats that are not read
         self.settings = EditSettings(**settings)
         self.defaults: dict[str, Any] = {"prompt": prompt, **vars(self.settings)}
         self.edits = self.read_edits()  # before a model is loaded
@@ -81,11 +87,11 @@ class EditsDataModule(LightningDataModule):
         elif self.folder is not None:
             if self.defaults["prompt"] is None:
                 raise InputError("prompt: is missing; a folder of recordings needs one. Or write a manifest.")
-            rows = folder_rows(self.folder, self.recursive, self.output)
+            rows, self.left_out = folder_rows(self.folder, self.recursive, self.output)
             source, base = f"folder: {self.folder}", Path()
         else:
             raise InputError("Nothing to edit: give `manifest` FILE, or `folder` FOLDER and `prompt` TEXT.")
-        edits = plan_edits(rows, self.defaults, base, self.output, problems)
+        edits = plan_edits(rows, self.defaults, base, self.output, problems, self.skip_unreadable)
         problems.raise_any(source)
         return edits
 
@@ -99,6 +105,8 @@ class EditsDataModule(LightningDataModule):
         if module is not None:
             module.configure_model()  # Lightning would call it after this data module's setup
             check_against_editor(self.edits, self.settings, module.editor())
+        if self.left_out:
+            rank_zero_info(f"predict: {self.folder}: {self.left_out}.")
         results = EditResults(self.output, warn=rank_zero_warn)
         results.check_all_free(self.edits, self.overwrite)
         self.queue = EditQueue(
@@ -108,6 +116,7 @@ class EditsDataModule(LightningDataModule):
             window_seconds=0.0 if module is None else module.backbone.window_seconds,
             identity=lambda: _same_for_all({} if module is None else identity_of(module.editor())),
             announce=lambda line: rank_zero_info(f"predict: {line}"),
+            skip_unreadable=self.skip_unreadable,
         )
 
     def predict_dataloader(self) -> EditQueue:

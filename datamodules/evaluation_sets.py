@@ -2,12 +2,12 @@
 
 import csv
 import hashlib
+import logging
 import re
 from collections import Counter
 from pathlib import Path
 
-from apa_lightning.audio import save_audio
-from apa_lightning.edit_jobs.plan import AUDIO_SUFFIXES
+from apa_lightning.audio import AUDIO_SUFFIXES, find_audio, save_audio
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.plan import Source
 from apa_lightning.evaluation.tasks import Task
@@ -17,6 +17,8 @@ from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.indexed import IndexedShards, SampleTable
 from datamodules.shards.samples import Fault
 from datamodules.shards.urls import EMBEDDED, expand_shards, is_local
+
+log = logging.getLogger(__name__)
 
 SECONDS, RATE = 30.0, 16_000
 """Longest part of a shard's clip that is used, and its sample rate."""
@@ -50,11 +52,13 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
 
 
 def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    )
+    files, _ = found_audio = find_audio(folder)
     if not files:
-        raise InputError(f"sources: {folder} holds no {', '.join(AUDIO_SUFFIXES)}.")
+        raise InputError(
+            f"sources: {folder} holds no recordings ({found_audio.left_out or ', '.join(AUDIO_SUFFIXES)})."
+        )
+    if found_audio.unread:
+        log.warning("sources: %s: %s.", folder, found_audio.left_out)
     named = None if instruments is None else _read_instruments(instruments)
     unknown, found = [], []
     for path in files:

@@ -1,6 +1,7 @@
 """Audio files, waveforms and spectrograms."""
 
 from apa_lightning.audio.features import MelSpec, fbank, log_mel, mel_basis
+from apa_lightning.audio.folder import AUDIO_SUFFIXES, OTHER_SUFFIXES, FolderAudio, find_audio
 from apa_lightning.audio.io import (
     SAMPLE_RATES,
     AudioInfo,
@@ -9,16 +10,21 @@ from apa_lightning.audio.io import (
     probe_audio,
     save_audio,
 )
-from apa_lightning.audio.waveform import fit_length, normalize_level, resample, to_mono
+from apa_lightning.audio.waveform import channels_cancel, fit_length, normalize_level, resample, to_mono
 from apa_lightning.errors import AudioError
 
 __all__ = [
+    "AUDIO_SUFFIXES",
+    "OTHER_SUFFIXES",
     "SAMPLE_RATES",
     "AudioError",
     "AudioInfo",
     "AudioSource",
+    "FolderAudio",
     "MelSpec",
+    "channels_cancel",
     "fbank",
+    "find_audio",
     "fit_length",
     "load_audio",
     "log_mel",

@@ -47,7 +47,7 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def _recordings(source: AudioSource) -> list[AudioSource]:
+def _recordings(source: AudioSource) -> Sequence[AudioSource]:
     """What libsndfile can read whole: the source itself, or copies of the recordings in it."""
     name = _name(source)
     if not isinstance(source, bytes):
@@ -58,8 +58,11 @@ def _recordings(source: AudioSource) -> list[AudioSource]:
     size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
     if size == 0:
         raise AudioError(f"{name}: the file is empty. {WAY_OUT}")
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        return find_recordings(file, size, name) or [source]
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            return find_recordings(file, size, name) or [source]
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror}).") from None
 
 
 @contextmanager
@@ -133,13 +136,12 @@ def load_audio(
     recordings = _recordings(source)
     infos = [_probe(one, name) for one in recordings]
     info = _joined(infos)
-    wanted = info.seconds - start if seconds is None else min(seconds, info.seconds - start)
-    if wanted <= 0:
-        raise AudioError(f"{name}: lasts {info.seconds:.2f} s; nothing is left after start={start:g} s.")
-    if wanted > max_seconds:
-        raise AudioError(f"{name}: lasts {wanted:.0f} s; the limit is {max_seconds:g} s. Cut it, or raise max_seconds.")
     first = round(start * info.sample_rate)
     count = info.frames - first if seconds is None else min(info.frames - first, round(seconds * info.sample_rate))
+    if count <= 0:
+        raise AudioError(f"{name}: lasts {info.seconds:.2f} s; nothing is left after start={start:g} s.")
+    if (wanted := count / info.sample_rate) > max_seconds:
+        raise AudioError(f"{name}: lasts {wanted:.0f} s; the limit is {max_seconds:g} s. Cut it, or raise max_seconds.")
     pieces, offset = [], 0
     for one, about in zip(recordings, infos, strict=True):
         length = _frames_at(about, info.sample_rate)
@@ -173,18 +175,23 @@ def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
 
 
 def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> None:
-    """Write ``waveform`` (S,) or (C, S) to ``path`` atomically; the suffix names the format (WAV as 16-bit PCM).
+    """Write ``waveform`` (S,) or (C, S) to ``path`` atomically; the suffix names the format.
+
+    WAV is 16-bit PCM, or floating point where samples exceed 1.
 
     Raises:
-        AudioError: NaN or Inf samples, or a suffix that soundfile cannot write.
+        AudioError: If samples are NaN or infinite, if they exceed 1 and the format is not WAV, or if soundfile cannot write it.
     """
     suffix = Path(path).suffix[1:].upper()
     if suffix not in soundfile.available_formats():
         raise AudioError(f"{path}: cannot write this format. Use .wav, .flac, .ogg or .mp3.")
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{path}: the waveform to write contains NaN or infinite samples.")
-    samples = waveform.detach().float().cpu().clamp(-1, 1)
+    samples = waveform.detach().float().cpu()
+    exceeds = bool((samples.abs() > 1).any())
+    if exceeds and suffix != "WAV":
+        raise AudioError(f"{path}: {suffix} cannot hold samples above 1, as in this recording. Name the file .wav.")
     encoded = io.BytesIO()  # soundfile reports a full disk as "System error"; writing bytes says what it is
-    soundfile.write(encoded, samples.T.numpy() if samples.ndim == 2 else samples.numpy(), sample_rate, format=suffix)
+    soundfile.write(encoded, samples.numpy().T, sample_rate, format=suffix, subtype="FLOAT" if exceeds else None)
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())

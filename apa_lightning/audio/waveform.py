@@ -9,9 +9,19 @@ from torch import Tensor
 
 from apa_lightning.utils.librosa_parts import librosa_part
 
+CANCELLED = 0.1
+"""A mean of the channels at less than this share of their level (-20 dB) is what is left of channels that cancel."""
+
+
+def channels_cancel(waveform: Tensor) -> bool:
+    """Whether the mean of the channels (C, S) is next to nothing: one has the opposite polarity of the other."""
+    return bool(waveform.mean(dim=0).square().mean() < CANCELLED**2 * waveform.square().mean())
+
 
 def to_mono(waveform: Tensor) -> Tensor:
-    """Mean over channels: (C, S) -> (S,)."""
+    """Mean over channels, or the loudest one where they cancel: (C, S) -> (S,)."""
+    if channels_cancel(waveform):
+        return waveform[waveform.square().mean(dim=1).argmax()]
     return waveform.mean(dim=0)
 
 

@@ -49,9 +49,15 @@ class ManifestRow:
 
 @dataclass
 class Problems:
-    """A list of everything that is wrong, so that all of it can be corrected at once."""
+    """A list of everything that is wrong, so that all of it can be corrected at once.
+
+    Attributes:
+        messages: One for each problem.
+        way_out: What can be done about all of them, if there is such a thing.
+    """
 
     messages: list[str] = field(default_factory=list)
+    way_out: str = ""
 
     def add(self, where: str, message: object) -> None:
         """Add a message, unless it is listed already."""
@@ -67,6 +73,7 @@ class Problems:
         if len(self.messages) > MAX_LISTED:
             listed.append(f"and {len(self.messages) - MAX_LISTED} more")
         count = "1 problem" if len(self.messages) == 1 else f"{len(self.messages)} problems"
+        listed += [self.way_out] if self.way_out else []
         raise InputError(f"{source}: {count}; nothing was edited.\n  " + "\n  ".join(listed))
 
 

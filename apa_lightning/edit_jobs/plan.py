@@ -1,19 +1,17 @@
 """Planning of edits: a manifest or folder becomes a checked list; all problems are reported at once, before any edit."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from apa_lightning.audio import AudioError, AudioInfo
+from apa_lightning.audio import AUDIO_SUFFIXES, AudioError, AudioInfo, find_audio
 from apa_lightning.edit_jobs.manifest import PAIRS, ManifestRow, Problems
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.editing.source import check_region, probe_recording
 from apa_lightning.errors import InputError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 OUTPUT_SUFFIXES = (".wav", ".flac")
 MAX_NAME_BYTES = 200  # most file systems allow 255, and a temporary name next to it is longer
 
@@ -28,7 +26,8 @@ class Edit:
         audio: The recording.
         output: Name of the result, relative to the output folder.
         where: File and line that asked for it.
-        info: Facts from the recording's header.
+        info: Facts from the recording's header; None where it cannot be read.
+        problem: Why the recording cannot be read.
     """
 
     request: EditRequest
@@ -36,16 +35,20 @@ class Edit:
     audio: Path
     output: str
     where: str
-    info: AudioInfo
+    info: AudioInfo | None
+    problem: str = ""
 
 
-def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[ManifestRow]:
+def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> tuple[list[ManifestRow], str]:
     """A row for every recording in a folder, named by its path without suffix.
 
     Args:
         folder: The folder; hidden files and folders in it are left out.
         recursive: Whether to search its subfolders too.
         output: Folder of the results, which is left out.
+
+    Returns:
+        The rows, and which sound files are left out because their format is not read.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -54,27 +57,29 @@ def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> list[M
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: {folder} is not a folder.")
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        here = Path(parent)
-        shown = [name for name in sorted(folders) if not name.startswith(".")]
-        folders[:] = [name for name in shown if recursive and (here / name).resolve() != output.resolve()]
-        audible = [name for name in sorted(names) if Path(name).suffix.lower() in AUDIO_SUFFIXES]
-        files += [here / name for name in audible if not name.startswith(".")]
+    files, _ = found = find_audio(folder, recursive, leave_out=output)
     if not files:
-        hint = "" if recursive else " (only its top level was searched: `recursive` true)"
-        raise InputError(f"folder: {folder} holds no {', '.join(AUDIO_SUFFIXES)}{hint}.")
+        deeper = 0 if recursive else len(find_audio(folder, True, output).files)
+        hints = [found.left_out] if found.unread else []
+        hints += [f"its subfolders hold {deeper}: `recursive` true searches them"] if deeper else []
+        kinds = ", ".join(AUDIO_SUFFIXES)
+        raise InputError(f"folder: {folder} holds no recordings ({'; '.join(hints) or f'files that end in {kinds}'}).")
     stems = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
     rows = []
     for stem, file in zip(stems, files, strict=True):
         # a.wav and a.flac in one folder keep their suffix in the name.
         name = f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem
         rows.append(ManifestRow("", {"id": name, "audio": str(file.resolve())}))
-    return rows
+    return rows, found.left_out
 
 
 def plan_edits(
-    rows: Iterable[ManifestRow], defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems
+    rows: Iterable[ManifestRow],
+    defaults: Mapping[str, Any],
+    base: Path,
+    output: Path,
+    problems: Problems,
+    skip_unreadable: bool = False,
 ) -> list[Edit]:
     """Check the rows and make their edits.
 
@@ -84,11 +89,19 @@ def plan_edits(
         base: Folder at which relative audio paths start.
         output: Folder of the results.
         problems: Gets everything that is wrong with a row; such a row has no edit.
+        skip_unreadable: Whether a recording that cannot be read is noted in its edit instead, unless all are so.
     """
     planner = _Planner(defaults, base, output, problems)
     edits = [edit for row in rows if (edit := planner.plan(row)) is not None]
     planner.check_overwriting()
-    return edits
+    if unreadable := [edit for edit in edits if edit.problem]:
+        if skip_unreadable and len(unreadable) < len(edits):
+            return edits
+        for edit in unreadable:
+            problems.add(edit.where, f"audio: {edit.problem}" if edit.where else edit.problem)
+        if not skip_unreadable:
+            problems.way_out = "To edit the other recordings all the same: `skip_unreadable` true."
+    return [edit for edit in edits if not edit.problem]
 
 
 class _Planner:
@@ -114,10 +127,11 @@ class _Planner:
         output = self._output(row, edit_id, output)
         info = self._recording(row, audio, region)
         self._check_collisions(row, edit_id, output, audio)
-        if info is None or len(self.problems.messages) > before:
+        if len(self.problems.messages) > before:
             return None
         request = EditRequest(**{**values, "audio": str(audio), "id": edit_id})
-        return Edit(request, edit_id, audio, output, row.where, info)
+        facts = (None, info) if isinstance(info, str) else (info, "")
+        return Edit(request, edit_id, audio, output, row.where, *facts)
 
     def _join_pairs(self, row: ManifestRow, values: dict[str, Any]) -> set[str]:
         """Make ``region`` of ``region_start`` and ``region_end``; returns the names of such pairs."""
@@ -181,20 +195,19 @@ class _Planner:
         self.problems.add(row.where, f"{field}: {problem}")
         return path.as_posix()
 
-    def _recording(self, row: ManifestRow, audio: Path, region: tuple[float, float] | None) -> AudioInfo | None:
+    def _recording(self, row: ManifestRow, audio: Path, region: tuple[float, float] | None) -> AudioInfo | str:
+        """Facts about the recording, or why it cannot be read."""
         if audio not in self.recordings:
             try:
                 self.recordings[audio] = probe_recording(audio)
             except (AudioError, OSError) as error:
                 self.recordings[audio] = str(error)
         info = self.recordings[audio]
-        if isinstance(info, str):
-            self.problems.add(row.where, f"audio: {info}" if row.where else info)
-            return None
-        try:
-            check_region(region, info.seconds, str(audio))
-        except AudioError as error:
-            self.problems.add(row.where, error)
+        if isinstance(info, AudioInfo):
+            try:
+                check_region(region, info.seconds, str(audio))
+            except AudioError as error:
+                self.problems.add(row.where, error)
         return info
 
     def _check_collisions(self, row: ManifestRow, edit_id: str, output: str, audio: Path) -> None:

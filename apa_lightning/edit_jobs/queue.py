@@ -13,7 +13,7 @@ from typing import Any
 
 from apa_lightning.audio import AudioError
 from apa_lightning.edit_jobs.plan import Edit
-from apa_lightning.edit_jobs.records import FileMark, done_record, failed_record
+from apa_lightning.edit_jobs.records import FAILED, UNREADABLE, FileMark, done_record, failed_record
 from apa_lightning.edit_jobs.results import EditResults
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.source import Recording
@@ -44,6 +44,7 @@ class EditQueue:
         identity: Returns a function that gives what decides a request's sound besides its own settings (adapter,
             backbone). It is called at the first batch, after checkpoints are loaded.
         announce: Gets the line about what there is to do.
+        skip_unreadable: Whether a recording that cannot be read is left out, and not a failure of the run.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class EditQueue:
         window_seconds: float,
         identity: Callable[[], Callable[[EditRequest], Mapping[str, Any]]],
         announce: Callable[[str], object] = log.info,
+        skip_unreadable: bool = False,
     ):
         self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity, self.announce = results, identity, announce
+        self.skip_unreadable = skip_unreadable
         self.batches = _batches(edits, batch_size, window_seconds)
         self.has_writer = False  # set by PredictionWriter
         self.keys: dict[str, str] = {}
@@ -77,6 +80,9 @@ class EditQueue:
         self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self.edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
         self.announce(f"{len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
+        for edit in self.edits.values():
+            if edit.problem:
+                self.record_failed(edit.id, edit.problem, UNREADABLE)
         taken_by_others = []
         for batch in self.batches:
             if not self._is_open(batch):
@@ -104,16 +110,22 @@ class EditQueue:
         """The request with its loaded recording. Problems that the plan did not find fail only this edit, not the run."""
         try:
             self._sources[edit.id] = FileMark.of(edit.audio)
-            return replace(edit.request, audio=Recording.load(edit.audio, edit.request.region))
+            recording = Recording.load(edit.audio, edit.request.region)
         except (InputError, OSError) as error:
-            self.record_failed(edit.id, str(error))
+            self.record_failed(edit.id, str(error), UNREADABLE if self.skip_unreadable else FAILED)
             return None
+        if edit.request.region and recording.peak > 1 and not edit.output.lower().endswith(".wav"):
+            self.record_failed(
+                edit.id, f"output: {edit.output} cannot hold samples above 1, which {edit.audio} has. Name it .wav."
+            )
+            return None
+        return replace(edit.request, audio=recording)
 
     # --- the state of an edit -----------------------------------------------------------------------------------------
 
     def is_settled(self, edit_id: str) -> bool:
         """Whether an edit is done, by any process at any time, or has failed during this run."""
-        return self._is_done(edit_id) or self.results.failed_since_opening(edit_id, self.keys[edit_id])
+        return self._is_done(edit_id) or bool(self.results.failed_since_opening(edit_id, self.keys[edit_id]))
 
     def record_done(self, edit_id: str, details: Mapping[str, Any]) -> None:
         """Append the line of an edit whose file is written; ``details`` are :meth:`EditResult.record`'s."""
@@ -123,12 +135,12 @@ class EditQueue:
             done_record(edit_id, self.keys[edit_id], edit.output, self._sources[edit_id], mark, details)
         )
 
-    def record_failed(self, edit_id: str, message: str) -> None:
+    def record_failed(self, edit_id: str, message: str, status: str = FAILED) -> None:
         """Append the line of an edit that could not be made, unless another process has appended it."""
         edit = self.edits[edit_id]
         if not self.is_settled(edit_id):
             self.results.append(
-                failed_record(edit_id, self.keys[edit_id], edit.output, message, edit.request.settings())
+                failed_record(edit_id, status, self.keys[edit_id], edit.output, message, edit.request.settings())
             )
 
     def write(self, result: EditResult) -> None:
@@ -145,7 +157,7 @@ class EditQueue:
 
     def settled(self) -> int:
         """Number of edits that are done or have failed, by any process."""
-        return len(self.skipped) + len(self.made()) + len(self.failures())
+        return len(self.skipped) + len(self.made()) + len(self.failures()) + len(self.failures(UNREADABLE))
 
     def raise_failures(self, command: str, failures: Mapping[str, str]) -> None:
         """Raise one :class:`InputError` that names the failed edits, if there are any."""
@@ -156,9 +168,10 @@ class EditQueue:
                 f"Correct the problems below and start the same command again: it makes only these edits.{shown}"
             )
 
-    def failures(self) -> dict[str, str]:
-        """Message by id of the edits that failed during this run."""
-        return {i: self.results.message(i) for i, key in self.keys.items() if self.results.failed_since_opening(i, key)}
+    def failures(self, status: str = FAILED) -> dict[str, str]:
+        """Message by id of the edits that failed during this run, or whose recording could not be read."""
+        found = {i for i, key in self.keys.items() if self.results.failed_since_opening(i, key) == status}
+        return {i: self.results.message(i) for i in self.keys if i in found}
 
     def made(self) -> list[str]:
         """Ids of the edits that were made since this run started, by all its processes."""
@@ -180,8 +193,9 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
     """Edits that the editor can denoise together, in the order of their first."""
     groups: dict[tuple, list[Edit]] = {}
     for edit in edits:
-        length = round(max(edit.info.seconds, window_seconds), 2)
-        groups.setdefault((length, *edit.request.batch_key), []).append(edit)
+        if edit.info is not None:
+            length = round(max(edit.info.seconds, window_seconds), 2)
+            groups.setdefault((length, *edit.request.batch_key), []).append(edit)
     return [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
 
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+FAILED, UNREADABLE = "failed", "unreadable"
+
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
@@ -45,7 +47,7 @@ class Entry:
 
     Attributes:
         id: Of the edit.
-        status: ``done`` or ``failed``.
+        status: ``done``, ``failed``, or ``unreadable`` for a recording that was left out.
         key: Digest of the edit's settings.
         output: Name of the result.
         start: Byte of the file at which the line starts.
@@ -68,9 +70,11 @@ def done_record(
     return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
 
 
-def failed_record(edit_id: str, key: str, output: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+def failed_record(
+    edit_id: str, status: str, key: str, output: str, message: str, details: Mapping[str, Any]
+) -> dict[str, Any]:
     """The line of an edit that could not be made."""
-    about = {"id": edit_id, "status": "failed", "output": output, "message": message}
+    about = {"id": edit_id, "status": status, "output": output, "message": message}
     return {**about, **details, "key": key, "finished": _now()}
 
 

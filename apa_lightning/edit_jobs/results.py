@@ -123,10 +123,12 @@ class EditResults:
         entry = self.entries.get(edit_id)
         return self._record(entry) if entry is not None and (entry.status, entry.key) == ("done", key) else None
 
-    def failed_since_opening(self, edit_id: str, key: str) -> bool:
-        """Whether this edit has failed, in any process, since this object was made."""
+    def failed_since_opening(self, edit_id: str, key: str) -> str | None:
+        """``failed`` or ``unreadable`` if this edit has been so, in any process, since this object was made."""
         entry = self.entries.get(edit_id)
-        return entry is not None and entry.status == "failed" and entry.key == key and entry.start >= self.opened_at
+        if entry is None or entry.key != key or entry.start < self.opened_at or entry.status == "done":
+            return None
+        return entry.status
 
     def message(self, edit_id: str) -> str:
         """The message of a failed edit."""

@@ -1,5 +1,6 @@
 """The recording that is edited: checked in the plan and when it is loaded, prepared for the backbone, made the result."""
 
+import logging
 from dataclasses import dataclass
 from numbers import Real
 from os import PathLike
@@ -11,6 +12,7 @@ from apa_lightning.audio import (
     SAMPLE_RATES,
     AudioError,
     AudioInfo,
+    channels_cancel,
     fit_length,
     load_audio,
     probe_audio,
@@ -21,6 +23,8 @@ from apa_lightning.backbones.base import Backbone
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
+
+log = logging.getLogger(__name__)
 
 MIN_SECONDS = 0.25
 MAX_SECONDS = 1_800.0
@@ -47,6 +51,11 @@ class Recording:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def peak(self) -> float:
+        """Largest magnitude; above 1 in some files of floating-point numbers."""
+        return float(self.waveform.abs().max())
+
     @classmethod
     def load(
         cls, audio: "str | PathLike | tuple[Tensor, int] | Recording", region: tuple[float, float] | None = None
@@ -71,6 +80,12 @@ class Recording:
             _check_length(probe_audio(audio).seconds, name)
             waveform, rate = load_audio(audio, max_seconds=MAX_SECONDS)
         mono = to_mono(waveform)
+        if channels_cancel(waveform):
+            log.warning(
+                "%s: its channels cancel each other in a mono mix (one has the opposite polarity); "
+                "the loudest channel is edited alone.",
+                name,
+            )
         check_region(region, mono.shape[-1] / rate, name)
         _check_not_silent(mono, name)
         return cls(mono, rate, name)
@@ -85,6 +100,7 @@ class Recording:
 
         Returns:
             The edit (S,) cut to the recording's length, at the wanted rate and level, spliced into its region; and its rate.
+            It stays within 1, but for what lies outside the region: that is the recording's own.
         """
         rate = settings.sample_rate or self.sample_rate
         length = round(len(self.waveform) * rate / self.sample_rate)
@@ -98,7 +114,8 @@ class Recording:
             edited = edited * _matching_gain(edited[start:end], audible)
         if settings.region is not None:
             edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
-        return edited.clamp(-1, 1), rate
+        limit = source.abs().clamp(1, max(1, self.peak)) if settings.region else torch.ones(())
+        return edited.clamp(-limit, limit), rate
 
 
 class ModelInput:

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from apa_lightning.audio import OTHER_SUFFIXES
 from datamodules.prepare.audioset_files import Segment
 from datamodules.shards.index import AUDIO_EXTENSIONS
 
 ID_LENGTH = 11
 """Length of a YouTube id. Only an id of this length is found behind other text, because shorter ones could be words."""
 #: Formats of clips that are not read; "" is a file without a suffix, as yt-dlp writes it for the template `%(id)s`.
-UNREAD_FORMATS = frozenset(
-    {"", "3gp", "aac", "ac3", "aif", "aiff", "alac", "amr", "au", "avi", "caf", "flv", "gz", "m4a", "m4b", "m4v", "mka"}
-    | {"mkv", "mov", "mp2", "mp4", "mpeg", "mpg", "oga", "ogv", "opus", "rm", "ts", "weba", "webm", "wma", "wmv"}
-) - set(AUDIO_EXTENSIONS)
+UNREAD_FORMATS = frozenset({"", "gz", "ogv"}.union(suffix[1:] for suffix in OTHER_SUFFIXES))
 
 _PREFIX = re.compile(r"(?:.*[\W_])?[YyVv]?", re.DOTALL)  # PANNs writes Y before an id, Download_VGGSound v
 _PLAIN_PREFIXES = frozenset({"", "Y", "v", "id_", "["})

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from apa_lightning.audio import AUDIO_SUFFIXES
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
 
-AUDIO_EXTENSIONS = ("flac", "wav", "ogg", "mp3")
+AUDIO_EXTENSIONS = tuple(suffix[1:] for suffix in AUDIO_SUFFIXES)
 """The only audio members that are ever decoded; the metadata member ends in `json`."""
 
 INDEX_FORMAT = 1

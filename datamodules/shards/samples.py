@@ -141,7 +141,8 @@ def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload]
     if not audio:
         if dotted := _dotted_audio(files):
             return Fault(shard, key, _DOT, _DOT_DETAIL.format(f"{key}.{dotted}", key))
-        return Fault(shard, key, "sample without audio", f"it has {', '.join(sorted(files)) or 'nothing'}")
+        there = ", ".join(sorted(files)) or "nothing"
+        return Fault(shard, key, "sample without audio", f"it has {there}; read are {', '.join(AUDIO_EXTENSIONS)}")
     if len(audio) > 1:
         return Fault(shard, key, "sample with several audio files", ", ".join(audio))
     if "json" not in files:

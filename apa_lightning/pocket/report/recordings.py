@@ -4,11 +4,10 @@ from pathlib import Path
 
 import torch
 
-from apa_lightning.audio import load_audio, probe_audio, resample, to_mono
+from apa_lightning.audio import AUDIO_SUFFIXES, find_audio, load_audio, probe_audio, resample, to_mono
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.report.clips import Clips
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 SAMPLE_RATE = 16_000
 
 
@@ -20,18 +19,19 @@ def find_recordings(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"model.recordings: {folder} is not a folder; give one with sound files ({', '.join(SUFFIXES)})."
+            f"model.recordings: {folder} is not a folder; give one with sound files ({', '.join(AUDIO_SUFFIXES)})."
         )
-    if not (found := sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)):
-        raise InputError(f"model.recordings: {folder} holds no sound files ({', '.join(SUFFIXES)}).")
-    return found
+    if not (found := find_audio(folder)).files:
+        kinds = found.left_out or ", ".join(AUDIO_SUFFIXES)
+        raise InputError(f"model.recordings: {folder} holds no sound files that can be read ({kinds}).")
+    return found.files
 
 
 def load_recordings(folder: Path, samples: int, most: int = 3) -> Clips:
     """Recordings cut into windows that do not overlap; what remains at the end is left out.
 
     Args:
-        folder: Folder with WAV, FLAC, MP3 or OGG files.
+        folder: Folder with sound files.
         samples: Length of a window at 16 kHz.
         most: Windows of one file.
 

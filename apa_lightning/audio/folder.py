@@ -1,0 +1,63 @@
+"""Recordings in a folder: those that can be read, and a word about sound that cannot."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+#: What soundfile reads; in shards the first ones come first.
+AUDIO_SUFFIXES = (
+    *(".flac", ".wav", ".ogg", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
+    *(".w64", ".rf64", ".bw64", ".bwf", ".wave", ".mp2", ".mpga"),
+)
+#: Sound, and video with sound, that soundfile does not read.
+OTHER_SUFFIXES = (
+    *(".m4a", ".mp4", ".aac", ".wma", ".m4b", ".m4v", ".m4r", ".mov", ".webm", ".weba", ".mka", ".mkv", ".avi", ".flv"),
+    *(".3gp", ".amr", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".mpc", ".tta", ".tak", ".alac", ".spx", ".ra", ".rm"),
+    *(".asf", ".wmv", ".dsf", ".dff", ".adts", ".loas", ".mpg", ".mpeg", ".ts"),
+)
+
+
+class FolderAudio(NamedTuple):
+    """The sound files of a folder.
+
+    Attributes:
+        files: Recordings that can be read, in order.
+        unread: Number of files by the suffix of a format that is not read.
+    """
+
+    files: list[Path]
+    unread: Counter[str]
+
+    @property
+    def left_out(self) -> str:
+        """Which files are not read and what to do about them, such as "2 .m4a and 1 .wma"; empty where there are none."""
+        if not self.unread:
+            return ""
+        suffix = next(iter(self.unread))
+        counts = " and ".join(f"{count} {suffix}" for suffix, count in self.unread.most_common())
+        return f"{counts} not read: convert to FLAC or WAV, for example with `ffmpeg -i SONG{suffix} SONG.flac`"
+
+
+def find_audio(folder: Path, recursive: bool = False, leave_out: Path | None = None) -> FolderAudio:
+    """The sound files of a folder, told by their suffixes; hidden files and folders are left out.
+
+    Args:
+        folder: The folder.
+        recursive: Whether to search its subfolders too.
+        leave_out: A subfolder that is not searched.
+    """
+    found = FolderAudio([], Counter())
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
+        shown = [name for name in sorted(folders) if recursive and not name.startswith(".")]
+        folders[:] = [name for name in shown if leave_out is None or (here / name).resolve() != leave_out.resolve()]
+        for name in sorted(names):
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in AUDIO_SUFFIXES:
+                found.files.append(here / name)
+            elif suffix in OTHER_SUFFIXES:
+                found.unread[suffix] += 1
+    return found
