@@ -90,7 +90,7 @@ def chunk_recordings(file: BinaryIO, size: int, name: str) -> list[bytes] | None
     if length <= 0:
         unknown = available > 0 and not _is_chunk(file, start, size, layout)
     else:
-        unknown = length > available and length >= _UNKNOWN - layout.inner
+        unknown = length > available and length + layout.inner + layout.own_header >= _UNKNOWN
     if length > available and not unknown:
         raise AudioError(
             f"{name}: truncated: the header promises {length} bytes of audio, {available} are there. "

@@ -27,6 +27,8 @@ SAMPLE_RATES = (4_000, 384_000)
 # The densest real case, a FLAC of constant blocks, stores 65,535 frames in about 11 bytes.
 MAX_FRAMES_PER_BYTE = 8_192
 MPEG_FRAME = 1_152
+# A frame of MP3 may use bits of many frames before it; a decoder that starts at it lacks them.
+MPEG_LEAD = 32 * MPEG_FRAME
 WAY_OUT = "Give a WAV, FLAC, OGG, Opus, MP3 or AIFF file; `ffmpeg -i INPUT OUTPUT.flac` converts most others."
 
 
@@ -162,11 +164,13 @@ def load_audio(
 def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
     """Frames of one recording: (C, S)."""
     with _open(source, name) as file:
+        is_mpeg = file.subtype.startswith("MPEG")
+        lead = min(first, MPEG_LEAD if is_mpeg else 0)
         if first:
-            file.seek(first)
-        samples = file.read(count, dtype="float32", always_2d=True)
-        # An encoder may count its header as a frame, and a decoder drops an incomplete last frame.
-        spare = MPEG_FRAME if file.subtype.startswith("MPEG") else 0
+            file.seek(first - lead)
+        samples = file.read(lead + count, dtype="float32", always_2d=True)[lead:]
+    # An encoder may count its header as a frame, and a decoder drops an incomplete last frame.
+    spare = MPEG_FRAME if is_mpeg else 0
     if len(samples) + spare < count or not len(samples):
         raise AudioError(
             f"{name}: truncated: {len(samples)} of {count} frames could be read. Copy or export the file again."

@@ -79,7 +79,7 @@ def plan_edits(
     base: Path,
     output: Path,
     problems: Problems,
-    skip_unreadable: bool = False,
+    skip_unreadable: bool | None = None,
 ) -> list[Edit]:
     """Check the rows and make their edits.
 
@@ -89,23 +89,25 @@ def plan_edits(
         base: Folder at which relative audio paths start.
         output: Folder of the results.
         problems: Gets everything that is wrong with a row; such a row has no edit.
-        skip_unreadable: Whether a recording that cannot be read is noted in its edit instead, unless all are so.
+        skip_unreadable: Whether a recording that cannot be read is noted in its edit instead, unless all are so. None: there
+            is no such choice.
     """
-    planner = _Planner(defaults, base, output, problems)
+    planner = _Planner(defaults, base, output, problems, bool(skip_unreadable))
     edits = [edit for row in rows if (edit := planner.plan(row)) is not None]
     planner.check_overwriting()
-    if unreadable := [edit for edit in edits if edit.problem]:
-        if skip_unreadable and len(unreadable) < len(edits):
-            return edits
-        for edit in unreadable:
-            problems.add(edit.where, f"audio: {edit.problem}" if edit.where else edit.problem)
-        if not skip_unreadable:
-            problems.way_out = "To edit the other recordings all the same: `skip_unreadable` true."
-    return [edit for edit in edits if not edit.problem]
+    if all(edit.problem for edit in edits):
+        for edit in edits:
+            problems.add(edit.where, edit.problem)
+    elif skip_unreadable is False and any(isinstance(info, str) for info in planner.recordings.values()):
+        problems.way_out = "To edit the other recordings all the same: `skip_unreadable` true."
+    return edits
 
 
 class _Planner:
-    def __init__(self, defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems):
+    def __init__(
+        self, defaults: Mapping[str, Any], base: Path, output: Path, problems: Problems, skip_unreadable: bool
+    ):
+        self.skip_unreadable = skip_unreadable
         self.defaults, self.base, self.output, self.problems = dict(defaults), base, output, problems
         self.recordings: dict[Path, AudioInfo | str] = {}  # a recording is opened once, however many edits it has
         self.ids: dict[str, str] = {}  # by id, where it was first given
@@ -203,6 +205,8 @@ class _Planner:
             except (AudioError, OSError) as error:
                 self.recordings[audio] = str(error)
         info = self.recordings[audio]
+        if isinstance(info, str) and not self.skip_unreadable:
+            self.problems.add(row.where, f"audio: {info}" if row.where else info)
         if isinstance(info, AudioInfo):
             try:
                 check_region(region, info.seconds, str(audio))

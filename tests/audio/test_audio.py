@@ -6,7 +6,19 @@ import soundfile
 import torch
 from recordings import BROKEN, TONE, wav_bytes
 
-from apa_lightning.audio import AudioError, fbank, fit_length, load_audio, log_mel, probe_audio, resample, save_audio
+from apa_lightning.audio import (
+    AudioError,
+    channels_cancel,
+    fbank,
+    find_audio,
+    fit_length,
+    load_audio,
+    log_mel,
+    probe_audio,
+    resample,
+    save_audio,
+    to_mono,
+)
 from apa_lightning.utils.atomic_files import atomic_path
 
 
@@ -133,3 +145,45 @@ def test_features_do_not_depend_on_the_precision_around(default):
 def test_fit_length():
     assert fit_length(torch.ones(3), 5).tolist() == [1, 1, 1, 0, 0]
     assert fit_length(torch.ones(3), 2).tolist() == [1, 1]
+
+
+def test_channels_that_cancel_give_the_loudest_one():
+    tone = torch.from_numpy(TONE)
+    for stereo in (torch.stack([0.99 * tone, -tone]), torch.stack([0.95 * tone, -tone, 0 * tone])):
+        assert channels_cancel(stereo)
+        assert torch.equal(to_mono(stereo), -tone)
+    for usual in (tone[None], torch.zeros(2, 100), torch.stack([tone, 0.2 * tone]), torch.stack([tone, -0.5 * tone])):
+        assert not channels_cancel(usual)
+        assert torch.equal(to_mono(usual), usual.mean(dim=0))
+
+
+def test_samples_above_1_are_kept_in_wav_only(tmp_path):
+    loud = 3 * torch.from_numpy(TONE)[None]
+    loud[0, 0] = 1.5
+    save_audio(tmp_path / "a.wav", loud, 16_000)
+    assert torch.equal(load_audio(tmp_path / "a.wav")[0], loud)
+    save_audio(tmp_path / "b.wav", loud / 2, 16_000)
+    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
+    with pytest.raises(AudioError, match="FLAC cannot hold samples above 1"):
+        save_audio(tmp_path / "a.flac", loud, 16_000)
+
+
+def test_folders_tell_what_they_leave_out(tmp_path):
+    names = ["b.WAV", "a.opus", "c.aif", "d.m4a", "e.M4A", "f.wma", "notes.txt", ".g.wav", "sub/h.flac", "out/i.wav"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    top = find_audio(tmp_path)
+    assert [path.name for path in top.files] == ["a.opus", "b.WAV", "c.aif"]
+    assert top.left_out.startswith(
+        "2 .m4a and 1 .wma not read: convert to FLAC or WAV, for example with `ffmpeg -i SONG.m4a"
+    )
+    deep = find_audio(tmp_path, recursive=True, leave_out=tmp_path / "out")
+    assert [path.name for path in deep.files] == ["a.opus", "b.WAV", "c.aif", "h.flac"]
+    assert find_audio(tmp_path / "sub").left_out == ""
+
+
+def test_raw_samples_are_refused(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(1_000))
+    with pytest.raises(AudioError, match="not a readable audio file"):
+        probe_audio(tmp_path / "a.raw")

@@ -77,10 +77,13 @@ def command(model: list[str], *arguments: str) -> list[str]:
     ]
 
 
-def write_manifest(edits, name: str = "m.csv", **more: str) -> None:
+def write_manifest(edits, name: str = "m.csv", **more: list[str]) -> None:
     header = ["id", "audio", "prompt", *more]
     with open(name, "w", newline="") as file:
-        csv.writer(file).writerows([header, *([edit, audio, f"{edit}, solo", *more.values()] for edit, audio in edits)])
+        rows = (
+            [edit, audio, f"{edit}, solo", *cells] for (edit, audio), *cells in zip(edits, *more.values(), strict=True)
+        )
+        csv.writer(file).writerows([header, *rows])
 
 
 def records(folder: str = "edits") -> list[dict]:
@@ -255,6 +258,48 @@ def test_broken_recording_fails_alone(here, predict, capsys):
     assert audio_bytes().keys() == {"one.wav", "two.wav", "bad.wav", "cut.wav"}
 
 
+def test_unreadable_recordings_can_be_left_out(here, predict, capsys):
+    """One is known to be broken from its header, one breaks in the middle; both are named, and the command succeeds."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 8 * 16_000)
+    samples[100_000] = np.nan
+    tone(here / "songs" / "good.opus", 0.5, rate=48_000, format="OGG", subtype="OPUS")
+    Path("songs/text.wav").write_text("no sound")
+    Path("songs/phone.m4a").write_bytes(b"x")
+    soundfile.write("songs/nan.wav", samples, 16_000, subtype="FLOAT")
+    folder = ("--data.folder=songs", "--data.prompt=harp")
+    error = refusal(predict, capsys, *folder)
+    assert "songs/text.wav: not a readable audio file" in error
+    assert "--data.skip_unreadable true" in error
+
+    predict(*folder, "--data.skip_unreadable=true")
+    out = capsys.readouterr().out
+    assert "made     1" in out
+    assert "failed   0" in out
+    assert "unread   2" in out
+    assert "1 .m4a not read: convert" in out
+    assert "\n  nan: songs/nan.wav: contains NaN" in out.replace(f"{here}/", "")
+    assert "\n  text: songs/text.wav: not a readable audio file" in out.replace(f"{here}/", "")
+    assert audio_bytes().keys() == {"good.wav"}
+    assert {record["id"]: record["status"] for record in records()} == {
+        "good": "done",
+        "text": "unreadable",
+        "nan": "unreadable",
+    }
+    Path("songs/good.opus").unlink()
+    Path("songs/nan.wav").unlink()
+    assert "text.wav: not a readable audio file" in refusal(predict, capsys, *folder, "--data.skip_unreadable=true")
+
+
+def test_a_region_of_a_recording_above_1_needs_wav(here, predict, capsys):
+    soundfile.write("hot.wav", 2 * np.sin(np.arange(16_000) / 9), 16_000, subtype="FLOAT")
+    write_manifest([("one", "hot.wav"), ("two", "hot.wav")], output=["one.wav", "two.flac"])
+    error = refusal(predict, capsys, "--data.manifest=m.csv", "--data.region=[0.2,0.6]")
+    assert "1 of 2 edits failed" in error
+    assert "two: output: two.flac cannot hold samples above 1, which hot.wav has. Name it .wav." in error
+    result, _ = soundfile.read("edits/one.wav", dtype="float32")
+    assert np.array_equal(result[:3_200], soundfile.read("hot.wav", dtype="float32")[0][:3_200])
+
+
 def test_a_recording_is_decoded_once(here, predict, monkeypatch):
     """The plan reads headers and first seconds; at its turn the whole recording is read for the edit, and never again."""
     reads, read = [], soundfile.SoundFile.read
@@ -328,7 +373,7 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
     ],
 )
 def test_refused_before_any_edit(here, predict, capsys, arguments, expected):
-    write_manifest([("x", "a.wav")], "bad.csv", scheduler="Magic", num_inference_steps="")
+    write_manifest([("x", "a.wav")], "bad.csv", scheduler=["Magic"], num_inference_steps=[""])
     with open("bad.csv", "a") as file:
         file.write("y,a.wav,flute,DDIMScheduler,1000\nz,a.wav,flute,PNDMScheduler,2\n")
     assert expected in refusal(predict, capsys, *arguments)

@@ -162,6 +162,16 @@ def test_folder(here):
     assert [edit.output for edit in deep] == ["B.wav", "a_flac.wav", "a_wav.wav", "sub/c.wav"]
 
 
+def test_a_folder_without_recordings_says_what_is_in_it(here):
+    (here / "phone").mkdir()
+    (here / "phone" / "a.m4a").touch()
+    tone(here / "phone" / "old" / "b.aiff")
+    with pytest.raises(
+        InputError, match=r"phone holds no recordings \(1 \.m4a not read: convert.*subfolders hold 1: `rec"
+    ):
+        EditsDataModule(folder="phone", prompt="flute")
+
+
 # --- what is wrong --------------------------------------------------------------------------------------------------
 
 CSV_MISTAKES = {  # header, line -> where and what
@@ -364,7 +374,7 @@ def test_output_through_a_link_does_not_leave(here):
         ({}, "Nothing to edit: give `manifest` FILE, or `folder` FOLDER"),
         ({"manifest": "m.csv", "folder": "."}, "Can't provide both `manifest` and `folder`"),
         ({"folder": "."}, "prompt: is missing"),
-        ({"folder": "empty", "prompt": "x"}, "holds no .wav, .flac, .ogg, .mp3 (only its top level"),
+        ({"folder": "empty", "prompt": "x"}, "holds no recordings (files that end in .flac, .wav, .ogg"),
         ({"folder": ".", "prompt": "x"}, "4 problems"),
         ({"folder": ".", "prompt": "x", "time_pooling": 3}, "time_pooling: 3; choose one of 1, 2, 4, 8"),
         ({"folder": ".", "prompt": "x", "batch_size": 0}, "batch_size: 0"),

@@ -11,6 +11,8 @@ from random_folders import tiny_parts
 from apa_lightning import AudioEditor, EditRequest, InputError
 from apa_lightning.audio import fit_length, load_audio, resample
 from apa_lightning.conditioning.pooling import pool_tokens
+from apa_lightning.editing.request import EditResult
+from apa_lightning.editing.source import Recording
 from apa_lightning.utils.rng import generator_for, randn
 
 RATE = 16_000
@@ -166,6 +168,26 @@ def test_only_the_region_changes(editor, clip):
     assert (result.waveform[inside] - clip[inside]).abs().mean() > 0.01
     jumps = result.waveform.diff().abs()
     assert jumps[start - 2 : start + 2].max() <= jumps.max()
+
+
+def test_samples_above_1_outside_the_region_are_kept(clip, tmp_path):
+    recording = Recording.load((4 * clip, RATE))
+    request = EditRequest(audio=recording, prompt="", region=(3.0, 5.5))
+    waveform, rate = recording.finish(request, 5 * melody(10.24, seed=1), RATE)
+    outside = torch.cat([torch.arange(3 * RATE), torch.arange(round(5.5 * RATE), len(clip))])
+    assert torch.equal(waveform[outside], 4 * clip[outside])
+    assert waveform[4 * RATE : 5 * RATE].abs().max() <= recording.peak
+    EditResult(request, waveform, rate).save(tmp_path / "a.wav")
+    assert torch.equal(load_audio(tmp_path / "a.wav")[0][0], waveform)
+    quiet = Recording.load((clip, RATE))
+    assert quiet.finish(request, 5 * clip, RATE)[0].abs().max() <= 1
+    assert recording.finish(EditRequest(audio=recording, prompt=""), 5 * clip, RATE)[0].abs().max() <= 1
+
+
+def test_channels_that_cancel_are_said_and_one_is_edited(clip, caplog):
+    recording = Recording.load((torch.stack([clip, -clip]), RATE))
+    assert torch.equal(recording.waveform.abs(), clip.abs())
+    assert "audio: its channels cancel" in caplog.text
 
 
 def test_results_do_not_depend_on_the_batch(editor):

@@ -32,10 +32,11 @@ def test_whole_shards_arrive_in_order(tmp_path: Path, read) -> None:
         ("wav", 8_000, 1, "PCM_U8"), ("wav", 11_025, 2, "PCM_16"), ("wav", 22_050, 1, "PCM_24"),
         ("wav", 44_100, 2, "PCM_32"), ("wav", 48_000, 1, "FLOAT"), ("wav", 96_000, 1, "DOUBLE"),
         ("flac", 44_100, 2, "PCM_24"), ("ogg", 44_100, 2, None), ("mp3", 44_100, 2, None), ("mp3", 48_000, 1, None),
+        ("opus", 48_000, 2, "OPUS"), ("aiff", 44_100, 1, "PCM_16"), ("caf", 44_100, 2, "PCM_24"), ("au", 8_000, 1, "ULAW"),
     ],
 )  # fmt: skip
 def test_formats(tmp_path: Path, read, kind: str, rate: int, channels: int, subtype: str | None) -> None:
-    audio = encode(tone(1.5, rate, channels=channels), rate, kind, subtype)
+    audio = encode(tone(1.5, rate, channels=channels), rate, "ogg" if kind == "opus" else kind, subtype)
     shard = plain_tar(tmp_path / "a.tar", [(f"a.{kind.upper()}", audio), sample("a")[1]])
     (example,), faults = read(shard)
     assert not faults and example["waveform"].shape == (16_000,)
@@ -241,6 +242,7 @@ def test_keys_with_dots_are_named(tmp_path: Path, read) -> None:
     [
         ([sample("b")[0]], [], {"b": "sample without JSON"}),
         ([sample("b")[1]], [], {"b": "sample without audio"}),
+        ([("b.m4a", b"x"), sample("b")[1]], [], {"b": "sample without audio"}),
         ([*sample("b"), *sample("b")], [], {"b": "duplicate key"}),
         ([*sample("b"), *sample("d"), *sample("b")], ["b", "d"], {"b": "duplicate key"}),
         ([sample("b")[0], *sample("b", 1)], [], {"b": "duplicate key"}),
