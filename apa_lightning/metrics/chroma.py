@@ -12,7 +12,7 @@ from apa_lightning.utils.librosa_parts import librosa_part
 
 CHROMA_RATE, CHROMA_BINS, CHROMA_HOP = 16_000, 12, 512
 CQT_BINS_PER_OCTAVE = 36  # librosa's default
-_SILENT = 1e-4  # of the clip's loudest frame: 80 dB below it
+_ROUNDING = 1e-7  # of the clip's loudest frame: 140 dB below it
 
 
 def tuning(waveform: Tensor, sample_rate: int) -> float:
@@ -26,15 +26,14 @@ def tuning(waveform: Tensor, sample_rate: int) -> float:
 
 
 def chroma(waveform: Tensor, sample_rate: int, tuned: float | None = None) -> np.ndarray:
-    """Constant-Q chromagram (12, N) of a waveform (S,): librosa's, at 16 kHz, one frame per 32 ms.
+    """Constant-Q chromagram (12, N) of a waveform (S,): librosa's, at 16 kHz, one frame per 32 ms, each scaled to a maximum of 1.
+
+    A frame 140 dB below the clip's loudest holds the rounding of single precision, which librosa would scale to notes: it is 0.
 
     Args:
         waveform: Samples (S,).
         sample_rate: Sample rate in Hz.
         tuned: The :func:`tuning` that the bins lie on; None means the waveform's own.
-
-    Returns:
-        Frames with a maximum of 1; frames of zeros where the clip is 80 dB or more below its loudest frame.
     """
     samples = samples_at(CHROMA_RATE, waveform, sample_rate)
     with warnings.catch_warnings():
@@ -49,13 +48,14 @@ def chroma(waveform: Tensor, sample_rate: int, tuned: float | None = None) -> np
             norm=None,
         )
     peaks = energy.max(axis=0)
-    return np.divide(energy, peaks, out=np.zeros_like(energy), where=peaks > _SILENT * peaks.max())
+    return np.divide(energy, peaks, out=np.zeros_like(energy), where=peaks > _ROUNDING * peaks.max())
 
 
 def chroma_cosine(first: np.ndarray, second: np.ndarray) -> float:
     """Mean over frames of the cosine between two chromagrams (12, N) and (12, M); the longer one is cut.
 
-    A frame without any energy in one of the two counts as 0; one without energy in both is left out.
+    A frame without any energy in one of the two counts as 0; one without energy in both is left out. Only digital silence has
+    none: noise in a rest counts as noise does, however quiet.
     """
     frames = min(first.shape[1], second.shape[1])
     first, second = first[:, :frames].astype(np.float64), second[:, :frames].astype(np.float64)
