@@ -59,10 +59,7 @@ def make_shards(
     `<name>-report.csv` with a line for every clip that is missing, in another format, short or broken. It can be stopped
     at any time; the same command resumes after the last finished shard and makes the same shards as an uninterrupted run.
 
-    A clip is found by the id of its video and its start (and end) in its name, in the forms of the common downloaders:
-    `YTID.wav`, `YYTID.wav`, `id_YTID.wav`, `YTID_30.flac`, `YTID_30.000_40.000.mp3`, `YTID_30.0-40.0.ogg`,
-    `YTID_000030.wav`, `YTID_30000_40000.flac`, `Title [YTID].wav`. Subfolders are searched. A file without a start is
-    not used where its video has several segments.
+    Clips are found by their names in the forms of the common downloaders (see `match_clips`).
 
     Args:
         segments: AudioSet's `*_segments.csv`.

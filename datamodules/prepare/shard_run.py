@@ -44,13 +44,13 @@ class ShardRun:
         self.complete = False
         for extension in ("json", "csv"):
             remove_leftovers(self.path(extension))
-        report = self.path("json")
-        if overwrite:
-            return
-        if not report.is_file():
-            if index_path(self.shard(0)).exists():
-                raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
-            return
+        if self.path("json").is_file() and not overwrite:
+            self._resume(self.path("json"))
+        elif not overwrite and index_path(self.shard(0)).exists():
+            raise InputError(f"'{self.shard(0)}' exists and no report says how it was made. Choose another --out.")
+
+    def _resume(self, report: Path) -> None:
+        settings = self._settings
         try:
             saved = json.loads(report.read_bytes())
             if saved["shards"] == 0:
@@ -66,7 +66,7 @@ class ShardRun:
             ) from None
         if changed:
             raise InputError(
-                f"'{out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
+                f"'{self.out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
                 "--name, or set --overwrite=true."
             )
         for shard in map(self.shard, range(self.shards)):
