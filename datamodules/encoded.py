@@ -14,7 +14,7 @@ from datamodules.resumable import ResumableDataModule
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.indexed import SampleTable
 from datamodules.shards.quarantine import Quarantine
-from datamodules.shards.urls import expand_shards, is_local
+from datamodules.shards.urls import expand_local_shards
 
 
 class EncodedDataModule(ResumableDataModule):
@@ -104,10 +104,7 @@ class EncodedDataModule(ResumableDataModule):
 
     def _pieces(self, split: str) -> tuple[SampleTable, list[Piece]]:
         names = self.train_shards if split == "train" else self.validation_shards
-        urls = expand_shards(f"{split}_shards", names or [], True, split)  # commands are refused below
-        if remote := [url for url in urls if not is_local(url)]:
-            raise InputError(f"{split}_shards: {remote[0]} is not local. Download it and give its path.")
-        table = SampleTable([Path(url) for url in urls])
+        table = SampleTable(expand_local_shards(f"{split}_shards", names or [], split))
         return table, pieces(table, self.cache, self.clips if split == "train" else None)
 
     # --- loaders ------------------------------------------------------------------------------------------------------

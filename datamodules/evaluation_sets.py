@@ -16,7 +16,7 @@ from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.indexed import IndexedShards, SampleTable
 from datamodules.shards.samples import Fault
-from datamodules.shards.urls import EMBEDDED, expand_shards, is_local
+from datamodules.shards.urls import EMBEDDED, expand_local_shards
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,8 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
         raise FileNotFoundError(
             f"sources: {sources} is not a folder. Give a folder of recordings, shards (*.tar), or embedded."
         )
-    urls = expand_shards("sources", sources, True, "validation")  # commands are refused below
-    if remote := [url for url in urls if not is_local(url)]:
-        raise InputError(f"sources: {remote[0]} is not local. Download it and give its path.")
-    return Path(urls[0]).resolve().parent.name, _of_shards([Path(url) for url in urls], output)
+    shards = expand_local_shards("sources", sources, "validation")
+    return shards[0].resolve().parent.name, _of_shards(shards, output)
 
 
 def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:

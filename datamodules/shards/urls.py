@@ -70,6 +70,19 @@ def expand_shards(setting: str, shards: str | Sequence[str], allow_pipe: bool, s
     return urls
 
 
+def expand_local_shards(setting: str, shards: str | Sequence[str], split: str) -> list[Path]:
+    """Expand the names of shards that must be local paths (see `expand_shards`).
+
+    Raises:
+        FileNotFoundError: If shards are missing.
+        InputError: If a name is a URL or a command, or cannot be expanded.
+    """
+    urls = expand_shards(setting, shards, True, split)  # commands are refused here, like all that is remote
+    if remote := [url for url in urls if not is_local(url)]:
+        raise InputError(f"{setting}: {remote[0]} is not local. Download it and give its path.")
+    return [Path(url) for url in urls]
+
+
 def is_local(url: str) -> bool:
     """Whether `url` is a path in the file system."""
     return not url.startswith(("http:", "https:", "pipe:"))

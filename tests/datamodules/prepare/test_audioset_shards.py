@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from shard_tools import encode, kill_own_process, tone
+from shard_tools import encode, kill_own_process, read_indexed, tone
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import file_lock
@@ -35,10 +35,14 @@ def test_shards_of_music_only_as_mono_flac(source, capsys: pytest.CaptureFixture
 
 
 def test_original_bytes_are_kept_by_choice(source) -> None:
-    source.lines('a, 0, 1.2, "/m/violin"')
+    source.lines('a, 0, 1.2, "/m/violin"', 'b, 0, 1.2, "/m/violin"')
     path = source.clip("a.mp3", rate=44_100)
+    opus = encode(tone(1.2, 48_000), 48_000, "ogg", "OPUS")
+    source.clips.joinpath("b.opus").write_bytes(opus)
     source.run(flac=False)
-    assert source.samples()["a_0"]["mp3"] == path.read_bytes()
+    assert source.samples()["a_0"]["mp3"] == path.read_bytes() and source.samples()["b_0"]["opus"] == opus
+    (a, b), faults = read_indexed(source.out / "train-000000.tar")
+    assert not faults and b["waveform"].std() == pytest.approx(a["waveform"].std(), rel=0.02)
 
 
 def test_labels_by_name_or_id(source) -> None:

@@ -36,7 +36,7 @@ def names(folder: Path, segments: list[Segment], *files: str) -> list[tuple[str,
         f"{ID}.p0.mp3",  # zhaoyanpeng/audioset-dl
         f"{ID}_30s.wav",  # PANNs' example
         f"{ID}_start_30_end_40.wav", f"{ID}_30_10.wav", f"{ID}_0030.00.wav", f"{ID} 30.0-40.0.wav",
-        f"A song (live, 1999) [{ID}].wav", f"A song-{ID}.mp3",  # the default names of yt-dlp and youtube-dl
+        f"A song (live, 1999) [{ID}].opus", f"A song-{ID}.mp3",  # the default names of yt-dlp and youtube-dl
         f"cutvalid_{ID}_Reverberation, Music, Piano, Inside, small room.wav",  # the published AP-Adapter
         f"00017_{ID}_30.wav", f"audio_{ID}.wav", f"unbalanced_Y{ID}.wav", f"バイオリン_{ID}_音.wav",
     ],
