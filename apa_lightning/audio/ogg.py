@@ -14,14 +14,19 @@ _BEGINS = 2  # the flag of a stream's first page
 def ogg_recordings(file: BinaryIO) -> list[bytes] | None:
     """The recordings of an Ogg file, FLAC in Ogg as native FLAC; None where libsndfile reads the file as it is."""
     links: list[list[tuple[int, int, int]]] = []
+    holds_sound: list[bool] = []
     begins_before = False
-    for start, body, end, begins in _pages(file):
+    for start, body, end, begins, position in _pages(file):
         if not links or (begins and not begins_before):  # streams that are multiplexed begin together
             links.append([])
+            holds_sound.append(False)
         links[-1].append((start, body, end))
+        holds_sound[-1] |= position > 0
         begins_before = begins
+    chained = len(links) > 1
+    links = [link for link, sound in zip(links, holds_sound, strict=True) if sound]
     flac = [_read(file, link[0][1], link[0][2]).startswith((b"\x7fFLAC", b"fLaC")) for link in links]
-    if len(links) < 2 and not any(flac):
+    if not chained and not any(flac):
         return None
     return [
         _native_flac(file, link) if is_flac else _read(file, link[0][0], link[-1][2])
@@ -29,8 +34,11 @@ def ogg_recordings(file: BinaryIO) -> list[bytes] | None:
     ]
 
 
-def _pages(file: BinaryIO) -> Iterator[tuple[int, int, int, bool]]:
-    """Start, body and end of every page in bytes, and whether a stream begins on it; bytes between pages are left out."""
+def _pages(file: BinaryIO) -> Iterator[tuple[int, int, int, bool, int]]:
+    """Start, body and end of every page in bytes, whether a stream begins on it, and its last frame's number.
+
+    Bytes between pages are left out.
+    """
     at = 0
     while True:
         file.seek(at)
@@ -43,7 +51,7 @@ def _pages(file: BinaryIO) -> Iterator[tuple[int, int, int, bool]]:
             continue
         body = at + 27 + head[26]
         end = body + sum(head[27 : 27 + head[26]])
-        yield at, body, end, bool(head[5] & _BEGINS)
+        yield at, body, end, bool(head[5] & _BEGINS), int.from_bytes(head[6:14], "little", signed=True)
         at = end
 
 

@@ -45,7 +45,11 @@ def find_recordings(file: BinaryIO, size: int, name: str) -> list[bytes] | None:
         file.seek(start)
         return [_with_total(file.read())]
     if magic in LAYOUTS:
-        return chunk_recordings(file, size, name)
+        if not start:
+            return chunk_recordings(file, size, name)
+        file.seek(start)
+        untagged = file.read()  # libsndfile would lose as many bytes at the end as the tag has
+        return chunk_recordings(io.BytesIO(untagged), len(untagged), name) or [untagged]
     return mpeg_recordings(file, size, start, name)
 
 

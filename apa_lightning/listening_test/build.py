@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from apa_lightning.audio import AudioError, load_audio, probe_audio
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import RESULTS, EvaluationRow, read_rows
 from apa_lightning.listening_test.attention import RULE
@@ -213,12 +214,10 @@ def _read_clip(path: Path) -> Clip:
     if not path.is_file():
         raise InputError(f"{path} is missing")
     try:
-        with soundfile.SoundFile(path) as file:
-            if not 0 < file.frames <= LONGEST_S * file.samplerate or file.channels > 2:
-                raise InputError(f"{path} is not mono or stereo of up to {LONGEST_S} s")
-            clip, rate = file.read(dtype="float32", always_2d=True), file.samplerate
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{path} is not audio: {error.error_string}") from None
-    if not len(clip) or not np.isfinite(clip).all():
-        raise InputError(f"{path} has no samples, or some that are NaN or infinite")
-    return clip, rate
+        info = probe_audio(path)
+        if info.seconds > LONGEST_S or info.channels > 2:
+            raise InputError(f"{path} is not mono or stereo of up to {LONGEST_S} s")
+        waveform, rate = load_audio(path)
+    except AudioError as error:
+        raise InputError(f"{path} is not audio: {error}") from None
+    return waveform.T.numpy(), rate
