@@ -14,7 +14,7 @@ from apa_lightning.errors import InputError
 from datamodules.shards.metadata import split_labels
 
 _COLUMNS = {
-    "ytid": ("ytid", "youtube_id", "video_id", "id"),
+    "ytid": ("ytid", "yt_id", "youtube_id", "video_id", "videoid", "id"),
     "start": ("start_seconds", "start_s", "start_time_seconds", "start_time", "start"),
     "end": ("end_seconds", "end_s", "end_time_seconds", "end_time", "end"),
     "labels": ("positive_labels", "audioset_positive_labels", "labels", "label", "mids"),
@@ -58,11 +58,9 @@ def read_segments(path: Path) -> list[Segment]:
                 if not any(row) or row[0].startswith("#"):
                     continue
                 try:
-                    if columns is None:
-                        columns = _header(row)
-                        if columns is not None:
-                            continue
-                        columns = range(4)
+                    if columns is None and (columns := _header(row)) is not None:
+                        continue
+                    columns = columns or range(4)
                     segments.append(_to_segment(row, columns))
                 except ValueError as error:
                     bad.append(f"line {number}: {error}")
@@ -77,11 +75,11 @@ def read_segments(path: Path) -> list[Segment]:
 
 
 def _header(row: Sequence[str]) -> list[int] | None:
-    """The places of the four columns if `row` is a header line, otherwise None."""
+    """The places of the four columns if `row` is a header line (known names, or words for times), otherwise None."""
     names = [re.sub(r"\W+", "_", name.strip().lower()) for name in row]
     places = [next((names.index(name) for name in known if name in names), None) for known in _COLUMNS.values()]
     if all(place is None for place in places):
-        return None
+        return None if len(row) < 4 or re.search(r"\d", row[1] + row[2]) else [0, 1, 2, 3]
     if missing := [name for name, place in zip(_COLUMNS, places, strict=True) if place is None]:
         raise ValueError(f"the header line '{','.join(row)}' has no column for {' and '.join(missing)}")
     return [place for place in places if place is not None]

@@ -41,6 +41,7 @@ def test_every_bad_line_is_named(source) -> None:
         """-0RWZT-miFs,30,40,"['/m/03v3yw', '/m/0k4j']\"""",
         '-0RWZT-miFs,30,40,"[""/m/03v3yw"", ""/m/0k4j""]"',
         "YTID,start_seconds,end_seconds,positive_labels\n-0RWZT-miFs,30,40,/m/03v3yw,/m/0k4j",
+        'clip,from,to,tags\n-0RWZT-miFs,30,40,"/m/03v3yw,/m/0k4j"',
         ',YTID,start_seconds,end_seconds,positive_labels\n0,-0RWZT-miFs,30,40,"/m/03v3yw,/m/0k4j"',  # pandas
         'Unnamed: 0;labels;YTID;Start Seconds;End\n7;"/m/03v3yw,/m/0k4j";-0RWZT-miFs;30;40',
         'ytid,start_s,end_s,audioset_positive_labels,caption\n-0RWZT-miFs,30,40,"/m/03v3yw,/m/0k4j","Low, slow"',
