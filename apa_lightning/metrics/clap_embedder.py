@@ -35,9 +35,10 @@ class ClapEmbedder:
     copied metric shares it.
 
     Args:
-        model: a ``ClapModel``; it is frozen and stays where it is.
-        feature_extractor, tokenizer: those that belong to it.
-        name: shown in reports.
+        model: The CLAP; it is frozen and stays on its device. One trained with fusion reads every window as a short clip.
+        feature_extractor: The feature extractor that belongs to it.
+        tokenizer: The tokenizer that belongs to it.
+        name: Name of the CLAP in reports.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class ClapEmbedder:
         """Load a CLAP.
 
         Args:
-            source: a CLAP folder or hub id (``laion/larger_clap_music``), an AudioLDM2 folder, or ``embedded``.
-            device: where it runs.
+            source: A CLAP folder or hub id (``laion/larger_clap_music``), an AudioLDM2 folder, or ``embedded``.
+            device: Device of the model.
 
         Raises:
-            FileNotFoundError, InputError: no such source, no network for a hub id that is not cached, or no CLAP.
+            FileNotFoundError: If there is no such source.
+            InputError: If the source is not a CLAP, or a hub id is not cached and the hub cannot be read.
         """
         path = resolve_source(source, "clap", _download)
         parts = PIPELINE_PARTS if (path / "model_index.json").is_file() else ("", "", "")

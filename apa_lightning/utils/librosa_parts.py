@@ -7,6 +7,7 @@ every later reader (https://github.com/numba/numba/issues/10128; seen with numba
 import importlib
 import os
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from apa_lightning.utils.atomic_files import file_lock
 def librosa_part(name: str) -> Any:
     """The module ``librosa.NAME`` with all that it compiles at import: ``core``, ``feature``, ``onset``, ``beat``."""
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or librosa.__path__[0])
-    if not os.access(folder, os.W_OK):  # numba takes a folder of the user's then, or makes the one that is named
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):  # numba takes a folder of the user's then
         folder = Path(tempfile.gettempdir())
     with file_lock(folder / "librosa-compilation.lock"):
         for module in ("util.utils", "core.audio", "core.pitch"):  # what all others import, whole

@@ -7,6 +7,7 @@ from tunes import RATE, melody
 
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ClapEmbedding, VggishEmbedding, load_embedding
+from apa_lightning.metrics.sets import embeddings
 from apa_lightning.metrics.sets.embeddings import _VggishNet, vggish_log_mel
 
 
@@ -42,6 +43,13 @@ def test_vggish_equals_torchvggish(weights):
     assert found.sum(dim=1).tolist() == pytest.approx([-35.8851, -35.8819, -35.8832], abs=1e-3)
     assert embedding(melody(1, seconds=0.5), RATE).shape == (0, 128)
     assert embedding(melody(1, seconds=0.01), RATE).shape == (0, 128)
+
+
+def test_vggish_in_half_precision_is_used_in_single(weights, monkeypatch):
+    half = {name: value.half() for name, value in torch.load(weights).items()}
+    monkeypatch.setattr(embeddings, "read_weights", lambda *_: half)
+    model = load_embedding("vggish", vggish=weights).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_clap_by_name():

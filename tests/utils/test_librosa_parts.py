@@ -28,10 +28,10 @@ def test_one_process_at_a_time_imports(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "to be made"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "folder"))
     monkeypatch.setattr(librosa_parts.importlib, "import_module", str)
     assert librosa_parts.librosa_part.__wrapped__("core") == "librosa.core"
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_imports_librosa_past_the_lock():
