@@ -20,7 +20,7 @@ from apa_lightning.diffusion.objectives import LossWeighting, Objective
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
-from apa_lightning.utils.lightning_compat import leave_out_of_ddp, training_batch
+from apa_lightning.utils.lightning_compat import is_logged, leave_out_of_ddp, training_batch
 from apa_lightning.utils.rng import generator_for, randn
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class AudioPromptModule(L.LightningModule):
             :class:`apa_lightning.backbones.base.Backbone` by ``class_path``.
         audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's. Or any
             :class:`apa_lightning.conditioning.base.AudioConditioner` by ``class_path``.
-        adapter: Adapter file to start from or to edit with (ours or a published ``pytorch_model.bin``); ``embedded`` is the
-            one that was trained on the embedded backbone; ``null`` starts from a copy of the backbone's own text K/V. Or any
-            :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
+        adapter: Adapter to start from or to edit with: our file, a published ``pytorch_model.bin``, a Trainer's checkpoint or
+            the folder of a run; ``embedded`` is the one that was trained on the embedded backbone; ``null`` starts from a copy
+            of the backbone's own text K/V. Or any :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.
         pooling_rates: The random pooling rate omega of each batch.
@@ -105,6 +105,7 @@ class AudioPromptModule(L.LightningModule):
         self.gradient_checkpointing, self.compile_blocks = gradient_checkpointing, compile
         self.half_backbone, self.vocoder = half_backbone, vocoder
         self.ap_scale, self.optimizer, self.lr_scheduler, self.seed = ap_scale, optimizer, lr_scheduler, seed
+        self.lr: float | None = None  # Lightning's LearningRateFinder puts its suggestion here
         kinds = (f"{kind}_omega_{omega}" for omega in pooling_rates.rates for kind in ("matched", "shuffled"))
         self.validation_losses = torch.nn.ModuleDict({kind: MeanMetric(nan_strategy="disable") for kind in kinds})
 
@@ -185,7 +186,7 @@ class AudioPromptModule(L.LightningModule):
         loss = (losses * weights).mean()
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        if (self.global_step + 1) % cast(Any, self.trainer).log_every_n_steps == 0:
+        if is_logged(self.trainer, self.global_step + 1):
             # Not self.log: at a step with another omega it would repeat the last value of this one.
             for logger in self.loggers:
                 logger.log_metrics({f"train/loss_omega_{omega}": float(loss.detach())}, self.global_step)
@@ -265,6 +266,8 @@ class AudioPromptModule(L.LightningModule):
             optimizer = self.optimizer(self.adapter.parameters())
         except ValueError as error:  # torch's "Invalid learning rate: -1.0"
             raise InputError(f"model.optimizer: {error}.") from error
+        for group in optimizer.param_groups if self.lr is not None else ():
+            group["lr"] = self.lr
         if self.lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}

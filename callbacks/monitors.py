@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from apa_lightning.module import AudioPromptModule
-from apa_lightning.utils.lightning_compat import log_every_n_steps
+from apa_lightning.utils.lightning_compat import is_logged
 
 
 class LearningRate(LearningRateMonitor):
@@ -58,7 +58,7 @@ class Throughput(L.Callback):
         self._mark = now
         self._clips += len(batch["prompt"]) * trainer.world_size
         steps = trainer.global_step - self._step
-        if steps == 0 or trainer.global_step % log_every_n_steps(trainer):
+        if steps == 0 or not is_logged(trainer, trainer.global_step):
             return
         clips_per_second = self._clips / self._seconds
         rates = {

@@ -11,14 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
+from apa_lightning.adapters.files import adapter_file, read_adapter
 from apa_lightning.utils.atomic_files import write_file
-from apa_lightning.utils.pretrained import read_weights
 
 FORMAT, FORMAT_VERSION = "apa_lightning.adapter", "1"
 #: What :meth:`AudioPromptAdapter.save` adds to an adapter's metadata.
@@ -88,16 +87,19 @@ class AudioPromptAdapter(Adapter):
         write_file(path, safetensors.torch.save(weights, metadata=header))
 
     def load(self, path: str | os.PathLike) -> "AudioPromptAdapter":
-        """Load a file of :meth:`save` or a published ``pytorch_model.bin``, all or nothing; returns ``self``.
+        """Load an adapter, all or nothing; returns ``self``.
+
+        Args:
+            path: A file of :meth:`save`, a published ``pytorch_model.bin``, a Trainer's checkpoint, or a folder with one of them.
 
         Raises:
-            FileNotFoundError: no such file.
-            AdapterError: another backbone, a missing or extra layer, another width, NaN or Inf, or a newer format.
+            FileNotFoundError: If there is no such file.
+            AdapterError: If it is for another backbone, lacks a layer or has one too many, has another width, NaN or Inf, or is
+                of a newer format.
         """
-        path = Path(path)
-        weights = {key: value for key, value in read_weights(path, "adapter").items()}
-        metadata = _read_metadata(path) if path.suffix == ".safetensors" else {}
-        if metadata.get("format") != FORMAT:  # the published checkpoint, perhaps converted to safetensors by others
+        path = adapter_file(Path(path))
+        weights, metadata = read_adapter(path, self.state_dict().keys())
+        if not {"format", "dropped_audio"} & metadata.keys():  # the published checkpoint, perhaps converted by others
             metadata = PUBLISHED_CONVENTIONS
         self.check(weights, f"adapter: {path}", metadata)
         self.load_state_dict(weights)
@@ -201,8 +203,3 @@ def _fingerprint(layers: Mapping[str, AttentionLayer]) -> Tensor:
         getattr(layer, part).weight.detach().flatten()[:4] for layer in layers.values() for part in ("to_k", "to_v")
     ]
     return torch.cat(parts).float().cpu() if not parts[0].is_meta else torch.cat(parts)
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    with safetensors.safe_open(path, "pt") as file:
-        return file.metadata() or {}

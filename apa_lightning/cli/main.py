@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 
 import callbacks
@@ -29,6 +29,11 @@ GUARDS: tuple[type[Callback], ...] = (
     callbacks.StopBetweenBatches,
     callbacks.SkipNonFiniteSteps,
     callbacks.RunHistory,
+)
+#: What a barebones Trainer refuses.
+NOT_BAREBONES = (
+    *("logger", "log_every_n_steps", "enable_checkpointing", "num_sanity_val_steps"),
+    *("enable_progress_bar", "enable_model_summary"),
 )
 
 
@@ -66,7 +71,9 @@ class CLI(CommandLine):
             parser.set_defaults({"return_predictions": False})
 
     def check_ckpt_path(self, path: str) -> None:
-        if path not in ("last", "best", "hpc", "registry"):
+        if path == "best" or path.startswith("registry"):
+            raise InputError(f"ckpt_path: {path!r} means nothing to a new process. Give a .ckpt file, or 'last'.")
+        if path not in ("last", "hpc"):
             check_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
@@ -85,6 +92,13 @@ class CLI(CommandLine):
         settings = self.config_init[str(self.subcommand)].trainer
         listed = settings.callbacks or []
         listed = listed if isinstance(listed, list) else [listed]
+        if settings.barebones:  # the raw speed of a configuration that logs and saves
+            kwargs |= dict.fromkeys(NOT_BAREBONES)
+            listed = [
+                one
+                for one in listed
+                if not isinstance(one, Checkpoint | ProgressBar | ModelSummary | LearningRateMonitor)
+            ]
 
         def is_listed(kind: type[Callback]) -> bool:
             return any(isinstance(callback, kind) for callback in listed)

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import linecache
 import logging
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,20 +43,23 @@ def mistakes_told() -> Iterator[None]:
             f"config: {str(error).splitlines()[0]} ({error.full_key or 'an interpolation'}). In a configuration ${{NAME}} means "
             "another setting; a manifest takes such text as it is."
         )
-    except (*USER_ERRORS, ValueError) as error:
-        if (message := root_message(error)) is None:
-            raise
-        fail(message)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-            raise
-        fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder.")
-    except RuntimeError as error:
-        if not re.search("closed by peer|reset by peer|communicator was aborted", str(error)):
-            raise
-        fail("another process of this run has ended, and this one cannot go on alone. Its message says why.")
+    except Exception as error:
+        if (message := root_message(error)) is not None:
+            fail(message)
+        tell_the_system_fails(error)
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def tell_the_system_fails(error: Exception) -> None:
+    """End the program with one line where the disk is full or another process has gone."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder.")
+    if isinstance(error, RuntimeError) and re.search(
+        "closed by peer|reset by peer|communicator was aborted", str(error)
+    ):
+        fail("another process of this run has ended, and this one cannot go on alone. Its message says why.")
 
 
 def fail(message: str) -> NoReturn:
@@ -111,18 +116,28 @@ def check_config_files(args: Sequence[str]) -> None:
 
 
 def root_message(error: BaseException | None) -> str | None:
-    """The message of the :class:`InputError` or missing file that jsonargparse wrapped into its own."""
+    """The message of the mistake that jsonargparse or Lightning may have wrapped into errors of their own."""
     while error is not None:
         if isinstance(error, USER_ERRORS):
             return str(error)
+        if is_said_by_lightning(error):
+            return f"trainer: {' '.join(str(error).split())}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def is_said_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself raised the error, to say what of its settings cannot be; it has no class for such errors."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__) if error.__traceback__ else [(None, 0)]
+    if frame is None or not str(frame.f_globals.get("__name__")).startswith(("lightning.", "lightning_utilities.")):
+        return False
+    return linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
 
 
 def shortened(message: str) -> str:
     """The message of jsonargparse on one line, without the types it tried in vain and the settings it dumps."""
     noise = re.compile(
-        r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class 'NoneType'>"
+        r"Given value|Subtypes:|Errors:|Does not validate against any|Expected a path|Expected a <class '(NoneType|collections)"
     )
     lines = [line.strip(" -") for line in message.splitlines()]
     short = " ".join(dict.fromkeys(line for line in lines if line and not noise.match(line)))

@@ -6,7 +6,9 @@ from inspect import isfunction
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from apa_lightning.cli.messages import check_config_files, fail, remember_typed_flags, root_message, shortened
@@ -25,6 +27,7 @@ set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
 )
 read_plain_text()
+register_type(torch.device, str, torch.device)
 
 
 class Parser(LightningArgumentParser):

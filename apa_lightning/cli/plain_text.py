@@ -44,6 +44,8 @@ for tag in ("bool", "int", "float", "timestamp", "value", "merge"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", _scalar)
 # An exponent without a point is text to PyYAML, and a number to OmegaConf and jsonargparse.
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+.\d_]+[eE][-+]?\d+$"), list("-+.0123456789"))
+# Words of an enumeration, which are defaults of settings that are text.
+_Dumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))
 
 
 def load(content: str) -> Any:
@@ -75,7 +77,7 @@ def as_typed(value: Any, kind: Any) -> tuple[Any, bool]:
     if all(_is_text(one) for one in kinds if one is not NoneType):
         if value == "null" and NoneType in kinds and Text not in kinds:
             return None, False  # a path of that name is ./null
-        is_plain = isinstance(value, str | int | float)
+        is_plain = type(value) in (str, int, float, bool)  # and not a word of an enumeration
         return (_spelled(value) if is_plain else value), is_plain
     if isinstance(value, list | dict) and "typing.Any" in str(kind):
         return _with_numbers(value), False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import _typehints
 from jsonargparse._optionals import omegaconf_absolute_to_relative_paths as relative_interpolations  # noqa: F401
 from jsonargparse._typehints import ActionTypeHint
 from jsonargparse._util import NestedArg
@@ -47,9 +48,10 @@ def is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(cast(Any, trainer).fast_dev_run)
 
 
-def log_every_n_steps(trainer: Trainer) -> int:
-    """Number of optimizer steps from one logged step to the next."""
-    return cast(Any, trainer).log_every_n_steps
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether the Trainer logs what is measured up to optimizer step ``step``; 0 as ``log_every_n_steps`` means never."""
+    every = cast(Any, trainer).log_every_n_steps
+    return every > 0 and step % every == 0
 
 
 # --- stopping and resuming --------------------------------------------------------------------------------------------
@@ -211,6 +213,9 @@ def read_values_with(as_typed: Callable[[Any, Any], tuple[Any, bool]]) -> None:
 
     if check_type.__name__ != read.__name__:
         ActionTypeHint._check_type = read  # type: ignore[method-assign]
+        # Of a setting that is a function or text, jsonargparse would write text as "Unable to serialize instance ...".
+        as_path = _typehints.serialize_as_import_path
+        _typehints.serialize_as_import_path = lambda value: value if isinstance(value, str) else as_path(value)
 
 
 class _Unread(str):
