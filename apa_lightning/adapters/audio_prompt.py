@@ -99,7 +99,9 @@ class AudioPromptAdapter(Adapter):
         """
         path = adapter_file(Path(path))
         weights, metadata = read_adapter(path, self.state_dict().keys())
-        if not {"format", "dropped_audio"} & metadata.keys():  # the published checkpoint, perhaps converted by others
+        if (
+            metadata.get("format") != FORMAT and "dropped_audio" not in metadata
+        ):  # the published checkpoint, perhaps converted by others
             metadata = PUBLISHED_CONVENTIONS
         self.check(weights, f"adapter: {path}", metadata)
         self.load_state_dict(weights)

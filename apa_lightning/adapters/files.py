@@ -28,7 +28,7 @@ def adapter_file(path: Path) -> Path:
         return path
     if found := next((path / place for place in PLACES if (path / place).is_file()), None):
         return found
-    runs = sorted(path.glob(f"**/{ADAPTER_FILE}"))
+    runs = sorted(run for depth in range(1, 4) for run in path.glob(f"{'*/' * depth}{ADAPTER_FILE}"))
     way_out = (
         f"Give {' or '.join(map(str, runs[:3]))}" if runs else f"Give a file, or a folder with {', '.join(PLACES)}"
     )
@@ -49,7 +49,7 @@ def read_adapter(path: Path, names: Collection[str]) -> tuple[dict[str, Tensor],
     if path.suffix == ".safetensors":
         with safetensors.safe_open(path, "pt") as file:
             return _renamed(weights, names), file.metadata() or {}
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     weights = _renamed(weights, names)
     if "state_dict" in content and names and weights.keys() >= set(names):  # a checkpoint of a whole model
         weights = {name: weights[name] for name in names}

@@ -158,6 +158,7 @@ def quiet_libraries() -> None:
         lambda record: not any(noise in record.getMessage() for noise in ("Tip:", "model summary callbacks"))
     )
     for pattern in (
+        "You are trying to `self.log",  # a barebones Trainer was asked for
         ".*does not have many workers.*",  # a choice, documented in base.yaml
         r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
         ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name

@@ -164,7 +164,7 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` or a torch file.
 
     A torch file is read with ``weights_only``, so that nothing in it is executed. Wrappers of one level
-    (``{"model": {...}}``, ``{"state_dict": {...}}``) are opened.
+    (``{"model": {...}}``, ``{"module": {...}}``, ``{"state_dict": {...}}``) are opened.
 
     Args:
         path: The file.
@@ -190,7 +190,7 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise InputError(f"{field}: {path} is damaged or no weights file ({first_line(error)}).") from None
-    for wrapper in ("model", "state_dict"):
+    for wrapper in ("model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict):

@@ -152,6 +152,83 @@ def test_save_load_and_published_round_trip(tmp_path, backbone):
     assert loaded.metadata["dropped_audio"] == "zero_fbank"  # the published code's convention
 
 
+@pytest.fixture
+def trained(backbone):
+    """An adapter that differs from its initialization, as a checkpoint of training describes it."""
+    adapter = backbone.new_adapter()
+    with torch.no_grad():
+        next(adapter.parameters()).add_(1)
+    adapter.metadata = {"dropped_audio": "zeros", "loa_layers": "last", "backbone": "tiny"}
+    return adapter
+
+
+def as_checkpoint(adapter) -> dict:
+    about = {"metadata": adapter.metadata, "backbone_fingerprint": adapter.backbone_fingerprint}
+    return {"state_dict": {f"adapter.{name}": value for name, value in adapter.state_dict().items()}, "adapter": about}
+
+
+@pytest.mark.parametrize(
+    "place", ["run/checkpoints/last.ckpt", "best.ckpt", "run/adapter.safetensors", "hub/pytorch_model.bin"]
+)
+def test_an_adapter_is_taken_out_of_checkpoints_and_folders(tmp_path, backbone, trained, place):
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".ckpt":
+        torch.save(as_checkpoint(trained), file)
+    elif file.suffix == ".bin":
+        trained.export_published(file)
+    else:
+        trained.save(file)
+    loaded = backbone.new_adapter(file if place == "best.ckpt" else tmp_path / place.split("/")[0])
+    assert loaded.digest() == trained.digest()
+    assert loaded.metadata["dropped_audio"] == ("zero_fbank" if file.suffix == ".bin" else "zeros")
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path, backbone, trained):
+    trained.backbone_fingerprint = trained.backbone_fingerprint + 1
+    torch.save(as_checkpoint(trained), tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="trained on tiny, whose weights differ"):
+        backbone.new_adapter(tmp_path / "last.ckpt")
+
+
+def test_a_folder_without_an_adapter_says_where_one_is(tmp_path, backbone, trained):
+    with pytest.raises(
+        InputError, match=r"is a folder without an adapter. Give a file, or a folder with adapter.safetensors"
+    ):
+        backbone.new_adapter(tmp_path)
+    trained.save(tmp_path / "lightning_logs" / "version_0" / "adapter.safetensors")
+    with pytest.raises(InputError, match=r"Give .*version_0/adapter.safetensors"):
+        backbone.new_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_forward_module.unet.{name}",
+        lambda name: f"unet._orig_mod.{name}",
+        lambda name: name.replace("attn2", "attn2._orig_mod"),
+        lambda name: f"model.adapter.{name}",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_names_that_wrappers_add_are_taken_off(tmp_path, backbone, trained, wrapped, suffix):
+    weights = {wrapped(name): value for name, value in trained.state_dict().items()}
+    file = tmp_path / f"x{suffix}"
+    torch.save(weights, file) if suffix == ".bin" else safetensors.torch.save_file(weights, file, {"format": "pt"})
+    loaded = backbone.new_adapter(file)
+    assert loaded.digest() == trained.digest() and loaded.metadata["dropped_audio"] == "zero_fbank"
+
+
+def test_two_weights_of_one_name_are_not_chosen_between(tmp_path, backbone, trained):
+    weights = {
+        f"{wrapper}.{name}": value for name, value in trained.state_dict().items() for wrapper in ("module", "unet")
+    }
+    torch.save(weights, tmp_path / "x.bin")
+    with pytest.raises(InputError, match="lacks 8 of 8 weights"):
+        backbone.new_adapter(tmp_path / "x.bin")
+
+
 class Payload:
     def __reduce__(self):
         return (open, ("canary", "w"))
