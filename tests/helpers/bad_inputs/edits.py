@@ -14,7 +14,7 @@ LINES: dict[str, tuple[str, list[dict | str]]] = {
     "missing_audio": ("edits.jsonl:1|gone.wav: no such audio file", [A | {"audio": "gone.wav"}]),
     "empty": ("edits.jsonl|holds no edit", []),
     "all_at_once": (
-        "7 problems|:2: audio|:3: time_pooling|:4: prompt|:5: 'audio'|:6: unknown column|:7: bad JSON",
+        "7 problems|:2: audio|:3: time_pooling|:4: 'prompt'|:5: 'audio'|:6: unknown column|:7: bad JSON",
         [
             A,
             A | {"audio": "missing.wav", "id": "b"},
