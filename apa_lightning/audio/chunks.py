@@ -1,8 +1,7 @@
-"""Files of chunks (WAV, RF64, AIFF, CAF, W64) and AU: whether the length of their audio is known, and true.
+"""Files of chunks (WAV, RF64, AIFF, CAF, W64) and AU: whether their header tells the length of the audio, and correctly.
 
-A program that writes to a pipe, or is killed, cannot go back to write the length: it leaves 0 or the largest number that it
-knows. libsndfile reads some of these files to their end and some not at all, and it returns a file that ends too early short,
-without a word.
+A program that writes to a pipe, or is killed, cannot go back to write the length: it leaves 0 or the largest number of the field.
+libsndfile reads some of these files to their end and others not at all. It returns a truncated file short, without an error.
 """
 
 import io
@@ -12,7 +11,7 @@ from apa_lightning.audio.mpeg import mpeg_recordings
 from apa_lightning.errors import AudioError
 
 _UNKNOWN = 0x7F000000
-"""A file that ends before such a length does not know its own: SoX writes 0x7F000000 and 0x7FFFF000, arecord 0x80000000,
+"""If a file is shorter than such a length, its length is unknown: SoX writes 0x7F000000 and 0x7FFFF000, arecord 0x80000000,
 ffmpeg 0xFFFFFFFF."""
 _MPEG_FORMATS = (0x50, 0x55)
 

@@ -1,4 +1,4 @@
-"""Recordings in a folder: those that can be read, and a word about sound that cannot."""
+"""Recordings in a folder: the files that can be read, and the number of sound files that cannot."""
 
 import os
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import NamedTuple
 #: What soundfile reads; in shards the first ones come first.
 AUDIO_SUFFIXES = (
     *(".flac", ".wav", ".ogg", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
-    *(".w64", ".rf64", ".bw64", ".bwf", ".wave", ".mp2", ".mpga"),
+    *(".w64", ".rf64", ".bw64", ".bwf", ".wave", ".mp2", ".mpga", ".voc", ".sph", ".nist"),
 )
 #: Sound, and video with sound, that soundfile does not read.
 OTHER_SUFFIXES = (
@@ -31,7 +31,7 @@ class FolderAudio(NamedTuple):
 
     @property
     def left_out(self) -> str:
-        """Which files are not read and what to do about them, such as "2 .m4a and 1 .wma"; empty where there are none."""
+        """A phrase that counts the files that are not read and says how to convert them; empty if there are none."""
         if not self.unread:
             return ""
         suffix = next(iter(self.unread))
@@ -40,7 +40,7 @@ class FolderAudio(NamedTuple):
 
 
 def find_audio(folder: Path, recursive: bool = False, leave_out: Path | None = None) -> FolderAudio:
-    """The sound files of a folder, told by their suffixes; hidden files and folders are left out.
+    """The sound files of a folder by their suffixes; hidden files and folders are left out.
 
     Args:
         folder: The folder.

@@ -1,9 +1,9 @@
-"""MPEG audio (MP3, MP2): streams whose length libsndfile would estimate, or that hold several recordings.
+"""MPEG audio (MP3, MP2): streams whose length libsndfile can only estimate, and files of several recordings.
 
-libsndfile takes the number of frames from a Xing or Info frame at the start. Without one it divides the file's size by the
-bit rate of the first frame, and reads no further than this estimate: of a variable rate it loses most. It reads nothing
-behind the frames that such a header counts either, as in two MP3 files joined with `cat`. Here the frames are counted, and
-each recording is given an Info frame that tells their number.
+libsndfile takes the number of frames from a Xing or Info header in the first frame. Without one it divides the size of the file
+by the bit rate of the first frame and reads no further than this estimate, so it loses most of a variable-rate stream that starts
+quietly. It also ignores everything after the frames that such a header counts, as in MP3 files joined with `cat`. This module
+counts the frames and gives each recording an Info header with their number.
 """
 
 import io
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
 
     Attributes:
         start: Its first byte.
-        end: The byte behind it.
+        end: The first byte after it.
         kind: Version, layer, sample rate in Hz and whether it is mono: the same in all frames of a recording.
         counted: Frames after this one, where it is a Xing or Info header that counts them.
         is_sound: False for a Xing, Info or VBRI header.
@@ -47,7 +47,7 @@ class Frame(NamedTuple):
 
 
 def skip_id3(file: BinaryIO, at: int = 0) -> int:
-    """The byte behind the ID3v2 tags that start at ``at``."""
+    """The first byte after the ID3v2 tags that start at ``at``."""
     while True:
         file.seek(at)
         tag = file.read(10)
@@ -63,7 +63,7 @@ def mpeg_recordings(file: BinaryIO, size: int, start: int, name: str) -> list[by
     Args:
         file: The stream.
         size: Its size in bytes.
-        start: The byte behind the ID3v2 tags.
+        start: The first byte after the ID3v2 tags.
         name: Its name, for messages.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Ogg files that libsndfile reads in part or not at all: several streams one after another, and FLAC in Ogg.
+"""Ogg files that libsndfile reads in part or not at all: chained streams, and FLAC in Ogg.
 
 Of chained streams (RFC 3533, section 4), such as two files joined with `cat` or the titles of an internet radio, libsndfile
-reads the first.
+reads the first or none.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""The recordings in a file, as libsndfile reads them: formats that do not know their own length, and files of several.
+"""The recordings in a file, in a form that libsndfile reads whole.
 
-libsndfile's number of frames is trusted where the format tells it. Elsewhere it is an estimate, a limit or an error; there the
-file is read once, and copies that tell their length are made in memory.
+libsndfile's number of frames is trusted where the format stores it. Elsewhere it is an estimate, a limit or an error; such a file
+is read once, and this module makes copies in memory that store the right number.
 """
 
 import io
@@ -62,7 +62,7 @@ def _with_total(flac: bytes) -> bytes:
 
 
 class _InOrder(soundfile.SoundFile):
-    """Without this soundfile seeks after each block, and fails behind the last one of a file of unknown length."""
+    """A file that is read in order: soundfile would seek after each block, and fail after the last one of unknown length."""
 
     def seekable(self) -> bool:
         return False
