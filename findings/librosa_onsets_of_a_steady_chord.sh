@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `librosa.onset.onset_detect` finds more than ten onsets per second in a chord that never changes, and one onset in a
 # single steady tone: it divides the onset strength by its own maximum, so the beating between partials, however
-# small, becomes onsets. An onset score of two sustained sounds compares such artefacts.
+# small, becomes onsets. An onset score of two sustained sounds compares such artifacts.
 # Exit status: 0 the behavior is as described, 1 it has changed, 2 the packages cannot be installed.
 set -euo pipefail
 

@@ -38,11 +38,21 @@ def pitch(samples):
 print(f"librosa {librosa.__version__}, pyin(fmin={LOWEST}, fmax={HIGHEST}) of single tones")
 print("Expected: a tone outside the range is unvoiced, or is reported some octaves away from itself.")
 changed = False
-for frequency, expected_ratio in ((110.0, 1.0), (41.2, 1.587), (49.0, 1.335), (61.7, 1.06), (3000.0, 1 / 3), (4186.0, 0.2)):
+for frequency, expected_ratio in (
+    (110.0, 1.0),
+    (41.2, 1.587),
+    (49.0, 1.335),
+    (61.7, 1.06),
+    (3000.0, 1 / 3),
+    (4186.0, 0.2),
+):
     found = pitch(tone(frequency))
     voiced, ratio = (found > 0).mean(), np.median(found[found > 0]) / frequency if (found > 0).any() else np.nan
     octaves = np.log2(ratio)
-    print(f"  {frequency:7.1f} Hz: voiced in {voiced:.0%} of the frames, at {ratio * frequency:7.1f} Hz ({octaves:+.2f} octaves)")
+    print(
+        f"  {frequency:7.1f} Hz: voiced in {voiced:.0%} of the frames, "
+        f"at {ratio * frequency:7.1f} Hz ({octaves:+.2f} octaves)"
+    )
     changed |= not (voiced > 0.95 and abs(ratio / expected_ratio - 1) < 0.02)
 one = pitch(np.concatenate([tone(f, 0.5) for f in (41.2, 46.2, 49.0, 55.0)]))
 other = pitch(np.concatenate([tone(f, 0.5) for f in (55.0, 41.2, 61.7, 43.7)]))

@@ -11,7 +11,8 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 {
     python3 -m venv venv
-    venv/bin/pip install -qq --disable-pip-version-check pretty_midi==0.2.11.post0 miditoolkit==1.0.1 symusic==0.6.0 mido==1.3.3 numpy==2.4.6 setuptools==80.9.0
+    venv/bin/pip install -qq --disable-pip-version-check \
+        pretty_midi==0.2.11.post0 miditoolkit==1.0.1 symusic==0.6.0 mido==1.3.3 numpy==2.4.6 setuptools==80.9.0
 } || exit 2
 export NUMBA_CACHE_DIR="$folder/numba" OMP_NUM_THREADS=1
 

@@ -11,7 +11,8 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 {
     python3 -m venv venv
-    venv/bin/pip install -qq --disable-pip-version-check pedalboard==0.9.26 soundfile==0.14.0 soxr==1.1.0 scipy==1.17.1 numpy==2.4.6
+    venv/bin/pip install -qq --disable-pip-version-check \
+        pedalboard==0.9.26 soundfile==0.14.0 soxr==1.1.0 scipy==1.17.1 numpy==2.4.6
 } || exit 2
 export NUMBA_CACHE_DIR="$folder/numba" OMP_NUM_THREADS=1
 
@@ -58,7 +59,8 @@ for source_rate, rate in ((44_100, 16_000), (48_000, 16_000), (22_050, 16_000)):
     other = soxr.resample(samples, source_rate, rate)
     print(
         f"  {source_rate} to {rate} Hz: pedalboard {delay(reference, found):+.2f} samples, "
-        f"{difference(reference, found):4.1f} dB; soxr {delay(reference, other):+.2f} samples, {difference(reference, other):4.1f} dB"
+        f"{difference(reference, found):4.1f} dB; "
+        f"soxr {delay(reference, other):+.2f} samples, {difference(reference, other):4.1f} dB"
     )
     as_described &= 0.1 < delay(reference, found) < 0.5 and difference(reference, found) < 20
     as_described &= abs(delay(reference, other)) < 0.01 and difference(reference, other) > 50

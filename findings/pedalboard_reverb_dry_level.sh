@@ -26,7 +26,10 @@ gains = {}
 for dry in (0.25, 0.5, 1.0):
     result = pedalboard.Reverb(wet_level=0.0, dry_level=dry)(samples, 44_100)
     gains[dry] = float(np.dot(result.ravel(), samples) / np.dot(samples, samples))
-    print(f"  dry_level={dry:<4g}: gain {gains[dry]:.3f} ({20 * np.log10(gains[dry]):+.1f} dB), peak {np.abs(result).max():.2f}")
+    print(
+        f"  dry_level={dry:<4g}: gain {gains[dry]:.3f} ({20 * np.log10(gains[dry]):+.1f} dB), "
+        f"peak {np.abs(result).max():.2f}"
+    )
 as_described = all(abs(gain - 2 * dry) < 0.01 for dry, gain in gains.items())
 print("As described: the gain is twice the dry level." if as_described else "CHANGED")
 sys.exit(not as_described)

@@ -10,7 +10,8 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 {
     python3 -m venv venv
-    venv/bin/pip install -qq --disable-pip-version-check webdataset==1.0.2 numpy==2.4.6 PyYAML==6.0.4 braceexpand==0.1.7
+    venv/bin/pip install -qq --disable-pip-version-check \
+        webdataset==1.0.2 numpy==2.4.6 PyYAML==6.0.4 braceexpand==0.1.7
 } || exit 2
 export NUMBA_CACHE_DIR="$folder/numba" OMP_NUM_THREADS=1
 
@@ -33,7 +34,9 @@ for key in "abc":
         file.write("{}")
 names = sorted(os.listdir("clips"))
 subprocess.run(["tar", "-cf", "shard.tar", "-C", "clips", *names], check=True)
-print(f"webdataset {version('webdataset')}: a shard of three clips, the third one's audio a hard link to the first one's")
+print(
+    f"webdataset {version('webdataset')}: a shard of three clips, the third one's audio a hard link to the first one's"
+)
 print("Expected: three samples with audio, or an error.")
 with tarfile.open("shard.tar") as tar:
     contents = {info.name: tar.extractfile(info).read() for info in tar}
