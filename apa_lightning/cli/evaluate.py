@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from apa_lightning.editing.editor import check_device
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report.findings import write_findings
 from apa_lightning.evaluation.report.page import FILE as REPORT
@@ -122,19 +123,10 @@ def load_weights(model: AudioPromptModule, ckpt_path: Path | None) -> None:
     model.load_state_dict(checkpoint["state_dict"], strict=True)
 
 
-def _device(name: str, rank: int) -> torch.device:
+def _device(name: str, rank: int) -> str:
     if name == "auto":
-        cuda = torch.cuda.is_available()
-        name = (
-            f"cuda:{rank % torch.cuda.device_count()}"
-            if cuda
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name!r} cannot be used ({str(error).splitlines()[0]}). Give cpu or auto.") from None
-    return device
+        if torch.cuda.is_available():
+            return f"cuda:{rank % torch.cuda.device_count()}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    check_device(name)
+    return name

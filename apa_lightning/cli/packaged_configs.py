@@ -22,15 +22,13 @@ def with_packaged_configs(args: Sequence[str]) -> list[str]:
     Raises:
         InputError: If the package has no file of that name.
     """
-    resolved, follows = [], False
-    for argument in args:
-        flag, equals, value = argument.partition("=")
-        if follows:
-            argument = _path(argument)
-        elif equals and flag in ("-c", "--config"):
-            argument = f"{flag}={_path(value)}"
-        follows = not follows and argument in ("-c", "--config")
-        resolved.append(argument)
+    resolved = list(args)
+    for i, argument in enumerate(args):
+        flag, joined, value = argument.partition("=")
+        if flag in ("-c", "--config") and joined:
+            resolved[i] = f"{flag}={_path(value)}"
+        elif argument in ("-c", "--config") and i + 1 < len(args):
+            resolved[i + 1] = _path(args[i + 1])
     return resolved
 
 

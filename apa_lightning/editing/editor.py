@@ -95,7 +95,7 @@ class AudioEditor:
         Raises:
             FileNotFoundError, InputError: If a source cannot be loaded, or the parts do not fit each other.
         """
-        _check_device(device)
+        check_device(device)
         if isinstance(adapter, str) and adapter == "auto":
             adapter = EMBEDDED if str(backbone) == EMBEDDED else None
         files: list[Any] = list(adapter) if isinstance(adapter, list | tuple) else [adapter]
@@ -273,7 +273,7 @@ class AudioEditor:
         return mask
 
 
-def _check_device(device: str | torch.device) -> None:
+def check_device(device: str | torch.device) -> None:
     """Raise :class:`InputError` unless tensors can be put there: before a large backbone is read."""
     try:
         torch.empty(0, device=device)
