@@ -10,12 +10,15 @@ from apa_lightning.metrics.samples import samples_at
 from apa_lightning.utils.librosa_parts import librosa_part
 
 PITCH_RATE, PITCH_HOP, PITCH_WINDOW = 16_000, 512, 2048
-LOWEST, HIGHEST = 65.4, 2093.0  # Hz: C2 to C7
+LOWEST, HIGHEST = 61.7, 2093.0  # Hz: B1, a semitone below the lowest pitch that is told, to C7
 _RESOLUTION = 0.2  # semitones; finer is slower and no better within a tolerance of half a semitone
 
 
 def pitch(waveform: Tensor, sample_rate: int) -> np.ndarray:
-    """Fundamental frequency in Hz (N,) of a waveform (S,), one frame per 32 ms, 0 where there is no pitch: librosa's pYIN."""
+    """Fundamental frequency in Hz (N,) of a waveform (S,), one frame per 32 ms: librosa's pYIN.
+
+    It is 0 where there is no pitch. pYIN gives every lower tone the lowest pitch that it looks for: that counts as none.
+    """
     frequency, voiced, _ = librosa_part("core").pyin(
         samples_at(PITCH_RATE, waveform, sample_rate),
         fmin=LOWEST,
@@ -26,7 +29,7 @@ def pitch(waveform: Tensor, sample_rate: int) -> np.ndarray:
         resolution=_RESOLUTION,
         fill_na=0.0,
     )
-    return np.where(voiced, frequency, 0.0)
+    return np.where(voiced & (frequency > LOWEST), frequency, 0.0)
 
 
 def pitch_accuracy(estimated: np.ndarray, reference: np.ndarray) -> float:
@@ -53,6 +56,7 @@ class PitchAccuracy(EditMetric):
     name = "melody"
     title = "melody accuracy"
     has_floor = True
+    version = 2
 
     def score(self, edit: EditedClip) -> float:
         """:func:`pitch_accuracy` of edit and source."""

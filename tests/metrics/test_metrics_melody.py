@@ -25,6 +25,12 @@ def test_pitch_of_known_tones(rate):
     assert np.abs(1200 * np.log2(np.array(middles) / np.array(TUNE))).max() < 25
 
 
+def test_a_tone_below_the_range_has_no_pitch_and_the_lowest_note_has():
+    """librosa's pYIN gives 50 Hz as the lowest pitch that it looks for."""
+    assert not pitch(tones([50.0]), RATE).any()
+    assert np.median(pitch(tones([65.4]), RATE)) == pytest.approx(65.4, abs=0.5)
+
+
 def test_silence_has_no_pitch_and_noise_hardly_any():
     assert not pitch(torch.zeros(RATE), RATE).any()
     assert (pitch(0.1 * torch.randn(2 * RATE, generator=torch.Generator().manual_seed(0)), RATE) > 0).mean() < 0.3
