@@ -117,13 +117,15 @@ def check_config_files(args: Sequence[str]) -> None:
 
 def root_message(error: BaseException | None) -> str | None:
     """The message of the mistake that jsonargparse or Lightning may have wrapped into errors of their own."""
+    # Of a list in a union, such as two loggers, jsonargparse keeps only the text.
+    quoted = re.search(r"Problem with given class_path '([\w.]+)':\n((?:\s+(?!- )\S.*\n)+)", str(error))
     while error is not None:
         if isinstance(error, USER_ERRORS):
             return str(error)
         if is_said_by_lightning(error):
             return f"trainer: {' '.join(str(error).split())}"
         error = error.__cause__ or error.__context__
-    return None
+    return f"{quoted[1]}: {' '.join(quoted[2].split())}" if quoted else None
 
 
 def is_said_by_lightning(error: BaseException) -> bool:

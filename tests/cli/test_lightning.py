@@ -103,6 +103,17 @@ def test_the_package_of_a_logger_is_named(tmp_path, capsys, logger, package):
     assert f"pip install -U '{package.replace('_', '-')}" in message
 
 
+def test_the_package_of_one_of_two_loggers_is_named(tmp_path, capsys):
+    if find_spec("mlflow"):
+        pytest.skip("mlflow is installed")
+    loggers = [
+        {"class_path": f"{LOGGERS}{name}", "init_args": {"save_dir": str(tmp_path)}}
+        for name in ("CSVLogger", "MLFlowLogger")
+    ]
+    message = refused(capsys, tmp_path, f"--trainer.logger={json.dumps(loggers)}")
+    assert "MLFlowLogger: Requirement 'mlflow" in message
+
+
 def test_an_error_inside_of_lightning_that_it_does_not_raise_itself_stays_a_bug():
     with pytest.raises(AttributeError), mistakes_told():
         lightning_hasattr(3, "lr")  # type: ignore[arg-type]
