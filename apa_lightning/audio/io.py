@@ -29,6 +29,8 @@ MAX_FRAMES_PER_BYTE = 8_192
 MPEG_FRAME = 1_152
 # A frame of MP3 may use bits of many frames before it; a decoder that starts at it lacks them.
 MPEG_LEAD = 32 * MPEG_FRAME
+# A tag whose content is ten bytes of padding; libsndfile overlooks one without any.
+EMPTY_ID3 = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
 WAY_OUT = "Give a WAV, FLAC, OGG, Opus, MP3 or AIFF file; `ffmpeg -i INPUT OUTPUT.flac` converts most others."
 
 
@@ -67,11 +69,27 @@ def _recordings(source: AudioSource) -> Sequence[AudioSource]:
         raise AudioError(f"{name}: cannot be read ({error.strerror}).") from None
 
 
+def _unmistakable(source: AudioSource) -> str | io.BytesIO:
+    """What libsndfile opens: a path, or bytes.
+
+    libsndfile takes an MP3 without an ID3 tag for Sound Designer II where macOS has left ``._NAME`` next to it, and MP3 bytes
+    where the working folder holds a file ``._``. An empty tag in front of them decides.
+    """
+    if not isinstance(source, bytes):
+        folder, file = os.path.split(os.fspath(source))
+        shadows = (os.path.join(folder, f"._{file}"), os.path.join(folder, ".AppleDouble", file))
+        if not any(map(os.path.exists, shadows)):
+            return os.fspath(source)
+        source = Path(source).read_bytes()
+    is_bare_mpeg = len(source) > 1 and source[0] == 0xFF and source[1] & 0xE0 == 0xE0
+    return io.BytesIO(EMPTY_ID3 + source if is_bare_mpeg else source)
+
+
 @contextmanager
 def _open(source: AudioSource, name: str) -> Iterator[soundfile.SoundFile]:
     """Yield the opened file; every library error becomes an :class:`AudioError`."""
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)) as file:
+        with soundfile.SoundFile(_unmistakable(source)) as file:
             yield file
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw files need a sample rate
         reason = error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else error

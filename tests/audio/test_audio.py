@@ -187,3 +187,17 @@ def test_raw_samples_are_refused(tmp_path):
     (tmp_path / "a.raw").write_bytes(bytes(1_000))
     with pytest.raises(AudioError, match="not a readable audio file"):
         probe_audio(tmp_path / "a.raw")
+
+
+@pytest.mark.parametrize("shadow", ["._a.mp3", ".AppleDouble/a.mp3", "._"])
+def test_shadow_files_of_macos_do_not_hide_an_mp3(tmp_path, monkeypatch, shadow):
+    """libsndfile takes an MP3 without a tag next to such a file for Sound Designer II, and bytes where ``._`` is."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.mp3", TONE, 16_000)
+    expected, _ = load_audio("a.mp3")
+    data = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).write_bytes(b"")
+    for source in ("a.mp3", tmp_path / "a.mp3", data):
+        assert probe_audio(source).frames == expected.shape[1]
+        assert torch.equal(load_audio(source)[0], expected)
