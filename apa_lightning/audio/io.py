@@ -15,6 +15,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from apa_lightning.audio.ogg import before_last_page
 from apa_lightning.audio.recordings import find_recordings
 from apa_lightning.audio.waveform import resample, to_mono
 from apa_lightning.errors import AudioError
@@ -183,10 +184,13 @@ def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
     """Frames of one recording: (C, S)."""
     with _open(source, name) as file:
         is_mpeg = file.subtype.startswith("MPEG")
-        lead = min(first, MPEG_LEAD if is_mpeg else 0)
-        if first:
-            file.seek(first - lead)
-        samples = file.read(lead + count, dtype="float32", always_2d=True)[lead:]
+        start = max(0, first - MPEG_LEAD) if is_mpeg else first
+        if first and file.subtype == "VORBIS":
+            with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as ogg:
+                start = min(first, before_last_page(ogg))
+        if start:
+            file.seek(start)
+        samples = file.read(first - start + count, dtype="float32", always_2d=True)[first - start :]
     # An encoder may count its header as a frame, and a decoder drops an incomplete last frame.
     spare = MPEG_FRAME if is_mpeg else 0
     if len(samples) + spare < count or not len(samples):

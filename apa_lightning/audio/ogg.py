@@ -34,6 +34,15 @@ def ogg_recordings(file: BinaryIO) -> list[bytes] | None:
     ]
 
 
+def before_last_page(file: BinaryIO) -> int:
+    """A frame from which libsndfile reads Vorbis at the right place to the end.
+
+    A seek into the last page lands too late, by the frames that the stream's end cuts off the last block.
+    """
+    ends = [position for *_, position in _pages(file) if position > 0]
+    return max(0, ends[-2] - 1) if len(ends) > 1 else 0
+
+
 def _pages(file: BinaryIO) -> Iterator[tuple[int, int, int, bool, int]]:
     """Start, body and end of every page in bytes, whether a stream begins on it, and its last frame's number.
 

@@ -201,3 +201,17 @@ def test_shadow_files_of_macos_do_not_hide_an_mp3(tmp_path, monkeypatch, shadow)
     for source in ("a.mp3", tmp_path / "a.mp3", data):
         assert probe_audio(source).frames == expected.shape[1]
         assert torch.equal(load_audio(source)[0], expected)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_windows_of_vorbis_lie_where_they_were_asked_for(tmp_path, rate):
+    """A seek into the last page of a stream, here the last half, is a block late in libsndfile."""
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, 0.3 * np.sin(np.arange(10 * rate) / 9), rate)
+    whole, _ = load_audio(path)
+    for first in range(rate // 3, 10 * rate - 100, rate // 3):
+        for source in (path, path.read_bytes()):
+            part, _ = load_audio(source, start=first / rate, seconds=100 / rate)
+            torch.testing.assert_close(part, whole[:, first : first + 100], atol=1e-5, rtol=0)
+    end, _ = load_audio(path, start=9.99)
+    torch.testing.assert_close(end, whole[:, round(9.99 * rate) :], atol=1e-5, rtol=0)
