@@ -219,5 +219,9 @@ def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> N
         raise AudioError(f"{path}: {suffix} cannot hold samples above 1, as in this recording. Name the file .wav.")
     encoded = io.BytesIO()  # soundfile reports a full disk as "System error"; writing bytes says what it is
     soundfile.write(encoded, samples.numpy().T, sample_rate, format=suffix, subtype="FLOAT" if exceeds else None)
+    content = encoded.getbuffer()
+    if exceeds:  # libsndfile's PEAK chunk holds the time of writing; the same samples shall give the same bytes
+        time = bytes(content[:128]).index(b"PEAK") + 12
+        content[time : time + 4] = bytes(4)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+        temporary.write_bytes(content)

@@ -162,6 +162,9 @@ def test_samples_above_1_are_kept_in_wav_only(tmp_path):
     loud[0, 0] = 1.5
     save_audio(tmp_path / "a.wav", loud, 16_000)
     assert torch.equal(load_audio(tmp_path / "a.wav")[0], loud)
+    content = (tmp_path / "a.wav").read_bytes()
+    at = content.index(b"PEAK") + 12
+    assert content[at : at + 4] == bytes(4)  # no time of writing: the same edit gives the same bytes
     save_audio(tmp_path / "b.wav", loud / 2, 16_000)
     assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
     with pytest.raises(AudioError, match="FLAC cannot hold samples above 1"):
