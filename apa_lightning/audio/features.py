@@ -14,7 +14,6 @@ import torchaudio
 from torch import Tensor
 
 from apa_lightning.audio.waveform import real_parts
-from apa_lightning.utils.librosa_parts import librosa_part
 
 # AudioMAE's input normalization, (x - mean) / (2 * std), with AudioSet's statistics (x + 4.2677393).
 FBANK_MEAN, FBANK_STD = -4.2677393, 4.5689974
@@ -77,7 +76,9 @@ def fbank(
 @lru_cache(maxsize=8)
 def mel_basis(spec: MelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """The Slaney mel filters (n_fft // 2 + 1, F) and the Hann window (n_fft,) of :func:`log_mel`."""
-    filters = librosa_part("filters").mel(
+    from librosa.filters import mel  # takes a second, and only an edit needs it
+
+    filters = mel(
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         n_mels=spec.num_mels,

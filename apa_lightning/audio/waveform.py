@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import soxr
 import torch
 import torchaudio
 from torch import Tensor
-
-from apa_lightning.utils.librosa_parts import librosa_part
 
 CANCELLED = 0.1
 """A mean of the channels at less than this share of their level (-20 dB) is what is left of channels that cancel."""
@@ -33,10 +33,10 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     common = math.gcd(from_rate, to_rate)
     if from_rate // common * (to_rate // common) <= 1_000_000:
         return torchaudio.functional.resample(waveform, from_rate, to_rate)
-    samples = librosa_part("core").resample(
-        waveform.cpu().numpy(), orig_sr=from_rate, target_sr=to_rate, res_type="soxr_hq"
-    )
-    return torch.from_numpy(samples).to(waveform)
+    length = math.ceil(waveform.shape[-1] * (to_rate / from_rate))
+    rows = [soxr.resample(row, from_rate, to_rate) for row in waveform.reshape(-1, waveform.shape[-1]).cpu().numpy()]
+    resampled = torch.from_numpy(np.stack(rows)).to(waveform)
+    return fit_length(resampled, length).reshape(*waveform.shape[:-1], length)
 
 
 def fit_length(waveform: Tensor, samples: int) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +183,9 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{field}: {path} is damaged or no safetensors file ({error}).") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is read, or refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{field}: {path} is not a plain weights file: it holds objects other than tensors, or is damaged. "

@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
+from librosa.core.convert import mel_frequencies
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from apa_lightning.audio import MelSpec, log_mel
 from apa_lightning.utils.atomic_files import atomic_path
-from apa_lightning.utils.librosa_parts import librosa_part
 
 DECIBELS = 80.0
 TICKS = (250, 1_000, 2_000, 4_000)
@@ -31,7 +31,7 @@ def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title
     }
     loudest = max(panel.max() for panel in panels.values())
     seconds = max(len(wave) for wave in waveforms.values()) / sample_rate
-    bins = librosa_part("core").mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
+    bins = mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
     ticks = [tick for tick in TICKS if tick < spec.f_max]
 
     figure = Figure(figsize=(6.6, 1.2 + 1.5 * len(panels)), dpi=100, layout="constrained")

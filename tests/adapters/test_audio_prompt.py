@@ -279,7 +279,6 @@ def test_bad_files_are_refused_by_name_and_nothing_is_loaded(tmp_path, backbone,
     assert adapter.digest() == before
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickles_are_not_executed(tmp_path, backbone, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"w": Payload()}))

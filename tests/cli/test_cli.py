@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import yaml
 from jsonargparse import Namespace
+from processes import Command
 from random_folders import tiny_flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -317,34 +318,25 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_two_processes(tmp_path):
-    """DDP on two CPU processes through the command line: uneven validation, one set of files, no hang."""
-    command = [
-        sys.executable,
-        "-m",
-        "apa_lightning",
-        "fit",
-        *SMALL,
-        *tiny_flags(WINDOW),
-        "--trainer.default_root_dir",
-        str(tmp_path),
-        "--trainer.max_steps",
-        "2",
-        "--trainer.val_check_interval",
-        "2",
-        "--trainer.devices",
-        "2",
-        "--trainer.strategy",
-        "ddp",
-        "--data.validation_samples",
-        "5",
-        "--trainer.num_sanity_val_steps",
-        "0",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+TWO = (
+    "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.validation_samples=5",
+    "--trainer.num_sanity_val_steps=0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("launch", ["torchrun", pytest.param("lightning", marks=pytest.mark.slow)])
+def test_two_processes(launch, tmp_path):
+    """DDP on two CPU processes: uneven validation, one set of files, no hang."""
+    arguments = ["fit", *SMALL, *tiny_flags(WINDOW), f"--trainer.default_root_dir={tmp_path}", *TWO]
+    if launch == "torchrun":  # it sets each process's rank and starts the command in it
+        running = Command(arguments, tmp_path / "log.txt", ranks=2)
+        assert running.wait() == 0, running.output[-3000:]
+    else:
+        command = [sys.executable, "-m", "apa_lightning", *arguments, "--trainer.devices=2", "--trainer.strategy=ddp"]
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
     version = tmp_path / "lightning_logs" / "version_0"
     assert (version / "adapter.safetensors").is_file()
     assert not (tmp_path / "lightning_logs" / "version_1").exists()

@@ -58,6 +58,7 @@ def test_the_editor_edits_with_its_own_dependencies_alone():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_training_needs_no_other_extra():
     """Torch itself depends on jinja2, so that it is never absent."""
     code = (

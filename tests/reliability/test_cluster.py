@@ -26,7 +26,8 @@ def test_slurm_requeues_and_the_same_command_goes_on(tmp_path: Path, promise) ->
     assert not list(tmp_path.glob("hpc_ckpt_*")) and len(list((tmp_path / "lightning_logs").iterdir())) == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(signum: int, tmp_path: Path, promise) -> None:
     """As Ctrl+C, timeout(1), scancel and service managers send it."""
     fit = Fit(workers=2)

@@ -152,10 +152,10 @@ DAMAGES = {
     "name that leaves the shard": Damage(beside(*UNSAFE), {n for n, _ in UNSAFE}, more=frozenset(n for n, _ in UNSAFE)),
     "symlink": Damage(beside(link(tarfile.SYMTYPE), sample("extra")[1]), {"extra"}, more=frozenset({"extra"})),
     "device": Damage(beside(link(tarfile.CHRTYPE), sample("extra")[1]), {"extra"}, more=frozenset({"extra"})),
-    "index that is no JSON": Damage(lambda shard: index_path(shard).write_text("{"), refused="is no index of"),
+    "index that is no JSON": Damage(lambda shard: index_path(shard).write_text("{"), refused="is not an index of"),
     "index of another shard": Damage(
         lambda shard: shutil.copy(index_path(shard.with_name("train-000001.tar")), index_path(shard)),
-        refused="is no index of",
+        refused="is not an index of",
     ),
     "another shard under this index": Damage(
         lambda shard: shutil.copy(shard.with_name("train-000001.tar"), shard),
@@ -172,7 +172,7 @@ DAMAGES = {
     "JSON of two megabytes": Damage(instead(f"{K[4]}.json", b'{"labels": ["%s"]}' % (b"x" * 2_000_000)), {K[4]}),
     "digital silence": Damage(instead(f"{K[4]}.flac", encode(0 * tone())), set()),
     "index missing": Damage(lambda shard: index_path(shard).unlink(), set()),
-    "index cut short": Damage(lambda shard: cut(index_path(shard), 300), refused="is no index of"),
+    "index cut short": Damage(lambda shard: cut(index_path(shard), 300), refused="is not an index of"),
     "index with a wrong offset": Damage(lambda shard: reindex(shard, misplace), {K[3]}),
     "index without a sample": Damage(
         lambda shard: reindex(shard, lambda index: index["members"].pop(5) and index["members"].pop(4)),

@@ -139,7 +139,7 @@ DATA = [
     bad(11, "no_match", "train_shards|no shard matches", data(train_shards="gone-*.tar")),
     bad(11, "braces", "cannot be expanded", data(train_shards="{a.tar")),
     bad(11, "shared", "is a training shard too", data(train_shards=shards(), validation_shards=lambda r: str(r.path / "shards/train-000000.tar"))),
-    bad(12, "no_index", "is no index of", data(train_shards=lambda r: (shards()(r), r.write("shards/train-000000.index.json", "{"))[0])),
+    bad(12, "no_index", "is not an index of", data(train_shards=lambda r: (shards()(r), r.write("shards/train-000000.index.json", "{"))[0])),
     bad(16, "pipe", "allow_pipe", data(train_shards="pipe:touch canary")),
     bad(16, "s3", "pipe:aws s3 cp", data(train_shards="s3://bucket/a.tar")),
     bad(17, "stream_without_length", "samples_per_epoch: is needed", data(train_shards="http://127.0.0.1:9/a.tar")),
