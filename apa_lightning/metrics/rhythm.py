@@ -12,6 +12,8 @@ from apa_lightning.metrics.samples import samples_at
 from apa_lightning.utils.librosa_parts import librosa_part
 
 RHYTHM_RATE = 22_050  # librosa's own: its detectors are tuned for it, one frame per 23 ms
+#: Mean rise of the mel bands in dB. Beating partials of a steady chord reach 0.35, the weakest onsets of recordings 0.97.
+LEAST_STRENGTH = 0.5
 ONSET_WINDOW, BEAT_WINDOW = 0.05, 0.07  # s either side
 
 
@@ -27,9 +29,14 @@ class Events(NamedTuple):
 
 
 def onsets(waveform: Tensor, sample_rate: int) -> Events:
-    """Onsets of a waveform (S,): librosa's ``onset_detect`` with its defaults."""
-    samples = samples_at(RHYTHM_RATE, waveform, sample_rate)
-    times = librosa_part("onset").onset_detect(y=samples, sr=RHYTHM_RATE, units="time")
+    """Onsets of a waveform (S,): librosa's ``onset_detect`` with its defaults, those of :data:`LEAST_STRENGTH` or more.
+
+    The detector compares strengths with their maximum in the clip, so that it finds onsets in a chord that never changes.
+    """
+    onset, samples = librosa_part("onset"), samples_at(RHYTHM_RATE, waveform, sample_rate)
+    strength = onset.onset_strength(y=samples, sr=RHYTHM_RATE)
+    frames = onset.onset_detect(onset_envelope=strength, sr=RHYTHM_RATE)
+    times = librosa_part("core").frames_to_time(frames[strength[frames] >= LEAST_STRENGTH], sr=RHYTHM_RATE)
     return Events(times, len(waveform) / sample_rate)
 
 
@@ -72,6 +79,7 @@ class OnsetF1(EditMetric):
 
     name = "onset_f1"
     title = "onset F1"
+    version = 2
 
     def score(self, edit: EditedClip) -> float:
         """:func:`onset_f1` of edit and source."""

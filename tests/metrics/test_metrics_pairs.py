@@ -110,6 +110,14 @@ def test_one_held_note_or_frame_has_no_correlation(line):
 # --- rhythm ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_chord_that_never_changes_has_no_onset_but_its_start():
+    """librosa finds more than ten a second in it."""
+    time = torch.arange(5 * 22_050) / 22_050
+    chord = 0.1 * sum(torch.sin(2 * math.pi * f * time) for f in (220.0, 277.18, 329.63))
+    assert len(onsets(chord, 22_050).times) <= 1
+    assert len(onsets(chord[22_050:] * torch.linspace(0, 1, 4 * 22_050).clamp(0.5), 22_050).times) <= 1
+
+
 def test_onsets_and_beats_of_clicks():
     found = onsets(clicks(STEADY, 6.0), RATE)
     assert found.seconds == 6
