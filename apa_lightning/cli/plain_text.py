@@ -1,4 +1,4 @@
-"""How settings are read: text is kept as it is typed, and the type of a setting says what else its text may mean.
+"""Reading of settings: text is kept as it is typed, and the type of a setting says what else its text may mean.
 
 YAML reads much text as something else (``yes`` as a boolean, ``1:30`` as 90, ``#1 hit`` as null), and jsonargparse reads each
 string as YAML once more, even one that is quoted in a file. Here a value without quotes is a number or a boolean only where

@@ -1,6 +1,7 @@
 """Local shards as a list of samples: positioned reads, a length, and an order that is pure arithmetic."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,11 +97,12 @@ class SampleTable:
         return Group(self.shards[self._shard_numbers[index]], key, extension, members[0], members[1])
 
 
-class NumberedSamples(Dataset[Fetched]):
+class NumberedSamples(Dataset[Fetched], ABC):
     """Samples that are read by `index`, or by `(epoch, index)` where the epoch takes part in the draws."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Number of samples."""
 
 
 class IndexedShards(NumberedSamples):

@@ -1,4 +1,4 @@
-"""What every training run has beside what its configuration lists: a safe stop, skipped bad steps, a history."""
+"""Guards that every training run has in addition to its configuration: a safe stop, skipped bad steps, a history."""
 
 import json
 import os

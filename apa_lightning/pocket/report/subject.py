@@ -1,4 +1,4 @@
-"""What a part of the report is measured on."""
+"""The clips, folder and seed that a part of the report is measured with."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From notes to shards: SoundFonts, the sampler, encoding, the render command and the embedded data."""
+"""Rendering of notes into shards: SoundFonts, the sampler, encoding, the render command and the embedded data."""
 
 import hashlib
 import io

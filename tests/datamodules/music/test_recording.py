@@ -1,4 +1,4 @@
-"""What a recording adds to a performance, measured on tones."""
+"""Effects of a recording on a performance, measured on tones."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""From AudioSet's files to shards: filters, dead clips, and resuming after an interruption."""
+"""Shards from AudioSet's files: filters, dead clips, and resuming after an interruption."""
 
 import io
 import json

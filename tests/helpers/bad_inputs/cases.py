@@ -1,4 +1,4 @@
-"""What a case is, how its end is checked, and edits and shards that several areas prepare."""
+"""The cases, the check of how each ends, and edits and shards that several areas prepare."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a command ended: run it in this process or as two ranks, and read what it left."""
+"""The end of a command: run it in this process or as two ranks, and read what it left."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What a payload is, what a careless program would do with it, and a watch over processes that are started."""
+"""Payloads, the careless use of each, and a watch over processes that are started."""
 
 import importlib
 import pickle
