@@ -142,7 +142,7 @@ def summary(queue: EditQueue, seconds: float, files: str, left_out: str = "") ->
         *([("left", left, "(start the same command again)")] if left else []),
         ("audio", queue.results.folder, ""),
         ("results", files, ""),
-        *([("formats", left_out, "")] if left_out else []),
+        *([("not read", left_out, "")] if left_out else []),
     ]
     named = [f"  {edit_id}: {message}" for edit_id, message in unreadable.items()]
     table = [f"  {name:<8} {value}  {note}".rstrip() for name, value, note in rows]

@@ -50,7 +50,7 @@ def read_set(sources: str, instruments: Path | None, output: Path) -> tuple[str,
 
 
 def _of_folder(folder: Path, instruments: Path | None) -> list[Source]:
-    files, _ = found_audio = find_audio(folder)
+    files, _, _ = found_audio = find_audio(folder)
     if not files:
         raise InputError(
             f"sources: {folder} holds no recordings ({found_audio.left_out or ', '.join(AUDIO_SUFFIXES)})."

@@ -24,10 +24,12 @@ class FolderAudio(NamedTuple):
     Attributes:
         files: Recordings that can be read, in order.
         unread: Number of files by the suffix of a format that is not read.
+        deeper: Number of recordings in subfolders that were not searched.
     """
 
     files: list[Path]
     unread: Counter[str]
+    deeper: int = 0
 
     @property
     def left_out(self) -> str:
@@ -47,17 +49,21 @@ def find_audio(folder: Path, recursive: bool = False, leave_out: Path | None = N
         recursive: Whether to search its subfolders too.
         leave_out: A subfolder that is not searched.
     """
-    found = FolderAudio([], Counter())
+    files: list[Path] = []
+    unread: Counter[str] = Counter()
+    deeper = 0
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        shown = [name for name in sorted(folders) if recursive and not name.startswith(".")]
+        shown = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [name for name in shown if leave_out is None or (here / name).resolve() != leave_out.resolve()]
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
             if name.startswith("."):
                 continue
-            if suffix in AUDIO_SUFFIXES:
-                found.files.append(here / name)
+            if here != Path(folder) and not recursive:
+                deeper += suffix in AUDIO_SUFFIXES
+            elif suffix in AUDIO_SUFFIXES:
+                files.append(here / name)
             elif suffix in OTHER_SUFFIXES:
-                found.unread[suffix] += 1
-    return found
+                unread[suffix] += 1
+    return FolderAudio(files, unread, deeper)

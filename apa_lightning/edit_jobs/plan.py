@@ -57,11 +57,10 @@ def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> tuple[
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: {folder} is not a folder.")
-    files, _ = found = find_audio(folder, recursive, leave_out=output)
+    files, _, deeper = found = find_audio(folder, recursive, leave_out=output)
+    hints = [found.left_out] if found.unread else []
+    hints += [f"its subfolders hold {deeper}: `recursive` true searches them"] if deeper else []
     if not files:
-        deeper = 0 if recursive else len(find_audio(folder, True, output).files)
-        hints = [found.left_out] if found.unread else []
-        hints += [f"its subfolders hold {deeper}: `recursive` true searches them"] if deeper else []
         kinds = ", ".join(AUDIO_SUFFIXES)
         raise InputError(f"folder: {folder} holds no recordings ({'; '.join(hints) or f'files that end in {kinds}'}).")
     stems = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
@@ -70,7 +69,7 @@ def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> tuple[
         # a.wav and a.flac in one folder keep their suffix in the name.
         name = f"{stem}_{file.suffix[1:]}" if stems.count(stem) > 1 else stem
         rows.append(ManifestRow("", {"id": name, "audio": str(file.resolve())}))
-    return rows, found.left_out
+    return rows, "; ".join(hints)
 
 
 def plan_edits(

@@ -151,7 +151,7 @@ class EditSettings:
     )
     """Sample rate of the results in Hz; null: the recording's."""
     match_level: bool = knob(lambda value: isinstance(value, bool), "give true or false", True, batch=differs)
-    """Give the results the recordings' loudness (RMS)."""
+    """Give the results the recordings' loudness (RMS), as far as their peaks stay at full scale or below."""
 
     def __post_init__(self) -> None:
         for name, (knob, default) in _knobs(type(self)).items():

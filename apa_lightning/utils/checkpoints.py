@@ -92,7 +92,7 @@ def check_checkpoint(path: str | os.PathLike) -> None:
         raise InputError(
             f"ckpt_path: {path} holds objects other than tensors and plain values, or is damaged. It was not executed."
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # bytes of another format are read as commands of a pickle, whose errors are of any kind
         raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({first_line(error)}).") from None
     if not isinstance(content, dict) or not {"state_dict", "loops"} <= content.keys():
         raise InputError(f"ckpt_path: {path} is not a Trainer checkpoint. For an adapter file use --model.adapter.")

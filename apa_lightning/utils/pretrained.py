@@ -191,7 +191,7 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
             f"{field}: {path} is not a plain weights file: it holds objects other than tensors, or is damaged. "
             "It was not executed. Ask for a safetensors file."
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # bytes of another format are read as commands of a pickle, whose errors are of any kind
         raise InputError(f"{field}: {path} is damaged or no weights file ({first_line(error)}).") from None
     for wrapper in ("model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

@@ -25,7 +25,9 @@ def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
     if not shard.exists():
         raise FileNotFoundError(f"shard '{shard}' does not exist.")
     if not shard.is_file():
-        raise InputError(f"shard '{shard}' is not a file.")
+        raise InputError(
+            f"shard '{shard}' is a folder, not a file. Give the files in it, for example {shard}/train-*.tar."
+        )
     with open(shard, "rb") as file:
         if (size := file.seek(0, 2)) == 0:
             raise InputError(f"shard '{shard}' is empty (0 bytes). {_WAY_OUT}")

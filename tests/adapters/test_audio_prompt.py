@@ -10,6 +10,7 @@ from random_folders import tiny_backbone
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.adapters.base import AdapterError
 from apa_lightning.adapters.scale import expand_scale
+from apa_lightning.audio import save_audio
 from apa_lightning.backbones.architectures import AUDIOLDM2_LARGE, TINY, adapted_unet
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone, adapted_layers
 from apa_lightning.errors import InputError
@@ -277,6 +278,13 @@ def test_bad_files_are_refused_by_name_and_nothing_is_loaded(tmp_path, backbone,
         adapter.load(path)
     assert str(path) in str(error.value)
     assert adapter.digest() == before
+
+
+def test_a_recording_is_no_adapter(tmp_path, backbone):
+    """Its bytes are read as commands of a pickle."""
+    save_audio(tmp_path / "song.wav", torch.rand(1_000), 16_000)
+    with pytest.raises(InputError, match=r"song\.wav is damaged or no weights file"):
+        backbone.new_adapter(tmp_path / "song.wav")
 
 
 def test_pickles_are_not_executed(tmp_path, backbone, monkeypatch):

@@ -177,12 +177,12 @@ def test_folders_tell_what_they_leave_out(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     top = find_audio(tmp_path)
-    assert [path.name for path in top.files] == ["a.opus", "b.WAV", "c.aif"]
+    assert [path.name for path in top.files] == ["a.opus", "b.WAV", "c.aif"] and top.deeper == 2
     assert top.left_out.startswith(
         "2 .m4a and 1 .wma not read: convert to FLAC or WAV, for example with `ffmpeg -i SONG.m4a"
     )
     deep = find_audio(tmp_path, recursive=True, leave_out=tmp_path / "out")
-    assert [path.name for path in deep.files] == ["a.opus", "b.WAV", "c.aif", "h.flac"]
+    assert [path.name for path in deep.files] == ["a.opus", "b.WAV", "c.aif", "h.flac"] and deep.deeper == 0
     assert find_audio(tmp_path / "sub").left_out == ""
 
 

@@ -221,9 +221,12 @@ def test_batches_are_alone_in_their_bytes(here, predict):
     assert [record["id"] for record in records()] == ["0", "1", "2", "3", "4", "1", "4"]
 
 
-def test_folder_with_subfolders(here, predict):
+def test_folder_with_subfolders(here, predict, capsys):
     tone(here / "clips" / "x.wav", 0.5)
     tone(here / "clips" / "deep" / "y.ogg", 0.5)
+    predict("--data.folder=clips", "--data.prompt=harp", "--data.output=top")
+    assert audio_bytes("top").keys() == {"x.wav"}
+    assert "its subfolders hold 1: `recursive` true searches them" in capsys.readouterr().out
     predict("--data.folder=clips", "--data.recursive=true", "--data.prompt=harp", "--data.output=out")
     assert audio_bytes("out").keys() == {"x.wav", "deep/y.wav"}
     assert [record["id"] for record in records("out")] == ["deep/y", "x"] or [
