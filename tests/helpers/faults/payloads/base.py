@@ -16,7 +16,7 @@ from markers import leave
 from random_folders import tiny_flags
 
 Unsafe = Callable[[], object]
-"""Does what a careless program would do; the canary must be there then, or the payload is a dud."""
+"""The careless use of a payload: the canary must be there afterwards, or the payload is a dud."""
 Prepared = tuple[list[object], Unsafe]
 WORD = "apa-marker"
 """Stands where a command would stand; there is no such program."""
