@@ -18,6 +18,7 @@ from datamodules.shards.metadata import check_metadata
 from datamodules.shards.samples import BadSample
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".flac" stays inside ustar's 100 characters
+_PAIR_KEY = 88  # as 88 + ".prompt.flac" does
 _RESERVED = re.compile(r"__[^/]*__")  # webdataset drops members of such names as its own
 
 
@@ -80,7 +81,9 @@ class ShardWriter:
         else:
             self._stack.__exit__(kind, error, trace)
 
-    def write(self, key: str, audio: bytes, extension: str, metadata: dict[str, Any]) -> None:
+    def write(
+        self, key: str, audio: bytes, extension: str, metadata: dict[str, Any], prompt: bytes | None = None
+    ) -> None:
         """Add one sample.
 
         Args:
@@ -88,11 +91,15 @@ class ShardWriter:
             audio: The encoded audio file's bytes.
             extension: One of `AUDIO_EXTENSIONS`.
             metadata: At least `labels` (see `check_metadata`); optionally `caption` and more.
+            prompt: Bytes of an audio prompt other than `audio`, in the same format; None: `audio` is its own prompt.
 
         Raises:
             InputError: If one of these is not valid (it is named), or a finished shard of this name exists.
         """
-        files = {extension: bytes(audio), "json": _encode_metadata(key, metadata)}
+        files = {extension: bytes(audio)}
+        if prompt is not None:
+            files[f"prompt.{extension}"] = bytes(prompt)
+        files["json"] = _encode_metadata(key, metadata)
         if not isinstance(key, str) or not _KEY.fullmatch(key) or _RESERVED.fullmatch(key):
             raise InputError(
                 f"key {key!r} cannot name a sample: use up to 90 of A-Z a-z 0-9 _ - and not the form '__name__'."
@@ -101,8 +108,12 @@ class ShardWriter:
             raise InputError(f"key '{key}' was written before; keys must be unique.")
         if extension not in AUDIO_EXTENSIONS:
             raise InputError(f"extension '{extension}' of '{key}' is not one of {', '.join(AUDIO_EXTENSIONS)}.")
-        if not audio:
-            raise InputError(f"the audio of '{key}' is empty.")
+        if not audio or prompt == b"":
+            raise InputError(f"the {'audio prompt' if audio else 'audio'} of '{key}' is empty.")
+        if prompt is not None and len(key) > _PAIR_KEY:
+            raise InputError(
+                f"key '{key}' is too long for a sample with an audio prompt: use up to {_PAIR_KEY} characters."
+            )
 
         if self._open is not None:
             grown = self._open.bytes_with(files.values())

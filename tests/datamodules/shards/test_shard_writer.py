@@ -57,6 +57,20 @@ def test_metadata_is_kept_and_unicode_survives(tmp_path: Path) -> None:
         assert json.load(tar.extractfile("k.json")) == {"labels": ["Violin, fiddle", "Music"]}
 
 
+def test_an_audio_prompt_is_a_third_member_of_its_sample(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "a-{:d}.tar") as writer:
+        writer.write("a" * 88, b"target", "flac", LABELS, prompt=b"prompt")
+        writer.write("b" * 90, b"alone", "flac", LABELS)
+        with pytest.raises(InputError, match="up to 88 characters"):
+            writer.write("c" * 89, b"target", "flac", LABELS, prompt=b"prompt")
+        with pytest.raises(InputError, match="the audio prompt of 'd' is empty"):
+            writer.write("d", b"target", "flac", LABELS, prompt=b"")
+    with tarfile.open(writer.shards[0]) as tar:
+        assert [name.lstrip("ab") for name in tar.getnames()] == [".flac", ".prompt.flac", ".json", ".flac", ".json"]
+        assert tar.extractfile("a" * 88 + ".prompt.flac").read() == b"prompt"
+    assert read_index(writer.shards[0]).samples == 2
+
+
 @pytest.mark.parametrize(
     ("key", "audio", "extension", "metadata", "message"),
     [
