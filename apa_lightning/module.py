@@ -245,15 +245,16 @@ class AudioPromptModule(L.LightningModule):
         return self.backbone.encode_audio(batch["waveform"], noise, batch.get("num_samples")).float()
 
     def _grid(self, batch: dict[str, Any]) -> Tensor:
-        """The audio prompts' unpooled tokens (B, T, F, D)."""
-        return self.audio_encoder(self._fitting(batch), self.backbone.sample_rate, batch.get("num_samples"))
+        """The unpooled tokens (B, T, F, D) of the audio prompts: the clips themselves where there are no others."""
+        of = "prompt_" if "prompt_waveform" in batch else ""
+        waveform = self._fitting(batch[f"{of}waveform"])
+        return self.audio_encoder(waveform, self.backbone.sample_rate, batch.get(f"{of}num_samples"))
 
     def _null(self) -> Tensor | None:
         return self.audio_encoder.null() if self.dropped_audio == "zero_fbank" else None
 
-    def _fitting(self, batch: dict[str, Any]) -> Tensor:
+    def _fitting(self, waveform: Tensor) -> Tensor:
         """The waveforms (B, S), if they are one window long."""
-        waveform = batch["waveform"]
         if waveform.shape[-1] != self.backbone.window_samples:
             raise InputError(
                 f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.backbone.sample_rate:.2f} s do not fit the "

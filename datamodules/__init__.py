@@ -1,4 +1,4 @@
-"""LightningDataModules: training data from shards, edits of recordings, prompts, encoded windows; and evaluation sets."""
+"""LightningDataModules: training data from shards, edits of recordings, prompts, encoded windows; evaluation sets; a writer of shards."""
 
 import lazy_loader
 
@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoded": ["EncodedDataModule"],
         "evaluation": ["EvaluationSet"],
         "prompts": ["PromptDataModule"],
+        "shards.writer": ["ShardWriter"],
     },
 )

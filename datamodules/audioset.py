@@ -24,8 +24,9 @@ class AudioSetDataModule(ResumableDataModule):
 
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
     `num_samples` (list of B), `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: the content of the
-    JSON). Local shards are read by index, in one global order that depends on (seed, epoch) alone; if one shard is remote,
-    all are streamed (see `StreamedShards`).
+    JSON). With `<key>.prompt.flac`, an audio prompt other than the target, in at least one of the samples there are also
+    `prompt_waveform` (B, S), cut at the same time, and `prompt_num_samples` (list of B). Local shards are read by index, in
+    one global order that depends on (seed, epoch) alone; if one shard is remote, all are streamed (see `StreamedShards`).
 
     Broken samples are skipped, listed in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay full.
     Under DDP every rank takes the same number of training steps, and each validation sample comes once over all ranks.
@@ -42,7 +43,9 @@ class AudioSetDataModule(ResumableDataModule):
         min_seconds: Shorter clips are skipped as broken.
         samples_per_epoch: Clips of all ranks in one epoch; null: all clips. Required for streamed shards.
         validation_samples: Use only so many validation clips, spread evenly over the shards; null: all.
-        seed: Seed of order, windows and captions.
+        self_prompts: Share of the training clips with an audio prompt of their own that nevertheless are their own audio
+            prompt, drawn in every epoch.
+        seed: Seed of order, windows, captions and self-prompts.
         caption_templates: Texts with `{}` in place of the labels; null: 15 of the paper's kind.
         lowercase_labels: Write labels without their initial capital.
         prefer_captions: Use a clip's own caption if it has one.
@@ -66,6 +69,7 @@ class AudioSetDataModule(ResumableDataModule):
         min_seconds: float = 1.0,
         samples_per_epoch: int | None = None,
         validation_samples: int | None = None,
+        self_prompts: float = 0.0,
         seed: int = 0,
         caption_templates: list[str] | None = None,
         lowercase_labels: bool = True,
@@ -83,6 +87,7 @@ class AudioSetDataModule(ResumableDataModule):
         check_range("min_seconds", min_seconds, int | float, 0, 1800)
         check_range("samples_per_epoch", samples_per_epoch, int | None, 1)
         check_range("validation_samples", validation_samples, int | None, 1)
+        check_range("self_prompts", self_prompts, int | float, 0, 1)
         check_range("max_broken_share", max_broken_share, int | float, 0, 1)
         check_range("shuffle_buffer", shuffle_buffer, int, 1)
         self.train_shards, self.validation_shards = train_shards, validation_shards
@@ -90,6 +95,7 @@ class AudioSetDataModule(ResumableDataModule):
         self.audio_length_in_s, self.sample_rate, self.min_seconds = audio_length_in_s, sample_rate, min_seconds
         self.samples_per_epoch, self.validation_samples, self.seed = samples_per_epoch, validation_samples, seed
         self.captions = CaptionTemplates(caption_templates, lowercase_labels, prefer_captions)
+        self.self_prompts = self_prompts
         self.max_broken_share, self.quarantine_dir = max_broken_share, quarantine_dir
         self.shuffle_buffer, self.allow_pipe = shuffle_buffer, allow_pipe
         self.quarantines: dict[str, Quarantine] = {}
@@ -135,13 +141,19 @@ class AudioSetDataModule(ResumableDataModule):
             return urls
         table = SampleTable([Path(url) for url in urls])
         self.quarantines[split].located(table.faults, len(table))
-        rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards")
+        pairs = f", {table.audio_prompts} with an audio prompt of their own" if table.audio_prompts else ""
+        rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards{pairs}")
         return table
 
     def describe(self) -> dict[str, dict[str, int | str]]:
-        """Number of shards, number of clips and their digest, by split; of streamed shards only the first is known."""
+        """Number of shards, clips and audio prompts and a digest, by split; of streamed shards only the first is known."""
         return {
-            split: {"shards": len(source.shards), "clips": len(source), "digest": source.digest()}
+            split: {
+                "shards": len(source.shards),
+                "clips": len(source),
+                "audio_prompts": source.audio_prompts,
+                "digest": source.digest(),
+            }
             if isinstance(source, SampleTable)
             else {"shards": len(source)}
             for split, source in self._sources.items()
@@ -153,18 +165,19 @@ class AudioSetDataModule(ResumableDataModule):
         folder = self.trainer.log_dir if self.trainer is not None else None
         return Path(folder) if folder else None
 
-    def _decoder(self, random_crop: bool) -> ExampleDecoder:
+    def _decoder(self, training: bool) -> ExampleDecoder:
         module = getattr(self.trainer, "lightning_module", None)
         backbone: Any = getattr(module, "backbone", None)
         seconds: Any = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
         rate: Any = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
-        return ExampleDecoder(seconds, rate, self.min_seconds, random_crop, self.captions, self.seed)
+        self_prompts = self.self_prompts if training else 0.0
+        return ExampleDecoder(seconds, rate, self.min_seconds, training, self.captions, self.seed, self_prompts)
 
     # --- loaders ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
-        source, decode, quarantine = self._sources["train"], self._decoder(random_crop=True), self.quarantines["train"]
+        source, decode, quarantine = self._sources["train"], self._decoder(training=True), self.quarantines["train"]
         per_epoch = self.samples_per_epoch or len(source)
         identity: dict[str, int | str] = {"samples_per_epoch": per_epoch, "seed": self.seed}
         if isinstance(source, SampleTable):
@@ -179,7 +192,7 @@ class AudioSetDataModule(ResumableDataModule):
         """Validation batches of this rank, the same in every epoch."""
         if self.validation_shards is None:
             return []
-        source, decode = self._sources["validation"], self._decoder(random_crop=False)
+        source, decode = self._sources["validation"], self._decoder(training=False)
         quarantine, wanted = self.quarantines["validation"], self.validation_samples
         if isinstance(source, SampleTable):
             dataset = IndexedShards(source, decode, substitute=False)

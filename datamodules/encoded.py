@@ -22,8 +22,10 @@ class EncodedDataModule(ResumableDataModule):
 
     Windows without encodings are encoded before training starts, on the trainer's device. Batches are `mean` and `std`
     (B, C, T, F) of the scaled latents, `grid` (B, T', F', D), AudioMAE's unpooled tokens, all in half precision, and `key`,
-    `prompt`, `labels` and `metadata` (lists of B). The order of training depends on (seed, epoch) alone and resumes
-    exactly. Validation takes the first window of each clip, so that neighbors in a batch are different clips.
+    `prompt`, `labels` and `metadata` (lists of B). With `<key>.prompt.flac`, an audio prompt other than the target, in at
+    least one of the clips there is also `prompt_grid` (B, T', F', D), the tokens of the audio prompts. The order of
+    training depends on (seed, epoch) alone and resumes exactly. Validation takes the first window of each clip, so that
+    neighbors in a batch are different clips.
 
     Args:
         folder: Folder of the pocket backbone; its `vae` and `audio_encoder` are read.

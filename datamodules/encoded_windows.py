@@ -1,17 +1,18 @@
 """Clips of shards as the frozen parts of a pocket folder encode them: encoded once, kept in files, read by number.
 
 `<shard>-<piece>.safetensors` holds 200 clips of a shard: `mean`, `std` and `grid` of each window in half precision
-(`WindowEncoder`), and in its header the weights and clips that it was made of and each window's clip. A file is written
-whole or not at all, so an interrupted run resumes.
+(`WindowEncoder`), `prompt_grid` of the windows whose audio prompt is not the target, and in its header the weights and
+clips that it was made of, each window's clip, and its row of `prompt_grid`. A file is written whole or not at all, so an
+interrupted run resumes.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,7 @@ from apa_lightning.utils.progress import progress
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
+from datamodules.shards.index import Member
 from datamodules.shards.indexed import Fetched, IndexedShards, NumberedSamples, SampleTable
 from datamodules.shards.quarantine import Quarantine
 
@@ -50,17 +52,21 @@ class Piece:
 def pieces(table: SampleTable, cache: Path, clips: int | None = None) -> list[Piece]:
     """Divide the first `clips` of a table (None: all) into pieces; the last piece may hold more than are wanted."""
     found: list[Piece] = []
-    for shard, group in groupby(range(len(table)), lambda number: table.group(number).shard):
+    for shard, group in itertools.groupby(range(len(table)), lambda number: table.group(number).shard):
         numbers = list(group)
         for part in range(0, len(numbers), PIECE):
             own = numbers[part : part + PIECE]
             if clips is not None and own[0] >= clips:
                 return found
-            members = [(g.key, g.audio.offset, g.audio.size, g.audio.sha256) for g in map(table.group, own)]
+            members = [(g.key, *_place(g.audio), *_place(g.audio_prompt)) for g in map(table.group, own)]
             source = hashlib.sha256(repr(members).encode()).hexdigest()
             name = f"{Path(shard).stem}-{part // PIECE:04d}.safetensors"
             found.append(Piece(cache / name, range(own[0], own[-1] + 1), source))
     return found
+
+
+def _place(member: Member | None) -> tuple[int | str, ...]:
+    return (member.offset, member.size, member.sha256) if member else ()
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -129,37 +135,53 @@ def encode_missing(
     clips = IndexedShards(table, ExampleDecoder(seconds, _RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
     with progress(sum(len(piece.clips) for piece in left), "encoding", "clip") as bar:
         for piece in left:
-            parts, windows = [], []
+            parts: list[dict[str, Tensor]] = []
+            windows: list[dict[str, Any]] = []
+            row = itertools.count()
             for start in range(0, len(piece.clips), _BATCH):
                 fetched = [clips[i] for i in piece.clips[start : start + _BATCH]]
                 quarantine.note([fault for f in fetched for fault in f.faults], len(fetched))
-                if cut := list(_windows(fetched, encoder.samples)):
-                    parts.append(encoder(torch.stack([w for w, _ in cut]), [about["num_samples"] for _, about in cut]))
-                    windows += [about for _, about in cut]
+                if cut := [window for f in fetched if f.example for window in _windows(f.example, encoder.samples)]:
+                    parts.append(encoder(torch.stack([w.waveform for w in cut]), [w.length for w in cut]))
+                    windows += [w.about if w.prompt is None else w.about | {"prompt_row": next(row)} for w in cut]
+                if prompts := [w.prompt for w in cut if w.prompt is not None]:
+                    waveforms, lengths = zip(*prompts, strict=True)
+                    parts[-1]["prompt_grid"] = encoder.grid(torch.stack(waveforms), lengths)
                 bar.update(len(fetched))
             header = _origin(piece, weights, windows_per_clip) | {"windows": windows}
-            tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
+            names = dict.fromkeys(name for part in parts for name in part)
+            tensors = {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
             # save_file would turn a full disk into an error of its own
             write_file(piece.path, save(tensors, metadata={"encodings": json.dumps(header)}), sole_writer=True)
     quarantine.finish_epoch()
 
 
-def _windows(fetched: Sequence[Fetched], samples: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """Yield the windows (S,) of each clip that hold sound, and what is kept about them."""
-    for example in (f.example for f in fetched):
-        if example is None:
-            continue
-        for number, window in enumerate(example["waveform"].split(samples)):
-            if (length := min(samples, example["num_samples"] - number * samples)) > 0:
-                about = {"key": example["key"], "window": number, "num_samples": length, "fields": example["metadata"]}
-                yield window, about
+class _Window(NamedTuple):
+    """A window (S,) of a clip, its length without padding, what is kept about it, and the same of its audio prompt."""
+
+    waveform: Tensor
+    length: int
+    about: dict[str, Any]
+    prompt: tuple[Tensor, int] | None
+
+
+def _windows(example: Mapping[str, Any], samples: int) -> Iterator[_Window]:
+    """Cut an example into the windows in which it, and its audio prompt if that is another recording, hold sound."""
+    kinds = [kind for kind in ("", "prompt_") if f"{kind}waveform" in example]
+    for number, start in enumerate(range(0, example["num_samples"], samples)):
+        lengths = [min(samples, example[f"{kind}num_samples"] - start) for kind in kinds]
+        if min(lengths) > 0:
+            waveforms = [example[f"{kind}waveform"][start : start + samples] for kind in kinds]
+            about = {"key": example["key"], "window": number, "num_samples": lengths[0], "fields": example["metadata"]}
+            prompt = (waveforms[1], lengths[1]) if len(kinds) > 1 else None
+            yield _Window(waveforms[0], lengths[0], about, prompt)
 
 
 class EncodedWindows(NumberedSamples):
     """Encoded windows by number, memory-mapped.
 
-    An example is `key`, `mean`, `std`, `grid` (half precision), `prompt`, `labels` and `metadata`; the prompt is drawn again
-    in every epoch by (seed, epoch, key).
+    An example is `key`, `mean`, `std`, `grid` (half precision), `prompt`, `labels` and `metadata`, and `prompt_grid` where
+    the audio prompt is not the target; the prompt is drawn again in every epoch by (seed, epoch, key).
 
     Args:
         pieces: Pieces that have their files.
@@ -199,9 +221,10 @@ class EncodedWindows(NumberedSamples):
         tensors, place, about = self._rows[index]
         fields = about["fields"]
         draws = generator_for(self._seed, "caption", epoch, about["key"], about["window"])
+        rows = {"mean": place, "std": place, "grid": place, "prompt_grid": about.get("prompt_row")}
         example = {
             "key": about["key"],
-            **{name: tensor[place] for name, tensor in tensors.items()},
+            **{name: tensors[name][row] for name, row in rows.items() if row is not None},
             "prompt": self._captions.caption(fields["labels"], fields.get("caption"), draws),
             "labels": fields["labels"],
             "metadata": fields,

@@ -120,7 +120,8 @@ def _of_shards(shards: list[Path], output: Path) -> list[Source]:
 
 def _unpack(table: SampleTable, folder: Path) -> tuple[list[Source], list[Fault]]:
     """Write the clips that name an instrument as files into ``folder``; also return the faults of those that are broken."""
-    clips = IndexedShards(table, ExampleDecoder(SECONDS, RATE, 0.0, False, CaptionTemplates(), 0), substitute=False)
+    decode = ExampleDecoder(SECONDS, RATE, 0.0, False, CaptionTemplates(), 0, self_prompts=1.0)
+    clips = IndexedShards(table, decode, substitute=False)
     found: list[Source] = []
     faults = list(table.faults)
     counts: Counter[str] = Counter()

@@ -12,6 +12,7 @@ import soundfile
 
 from apa_lightning.cli.main import CLI, main
 from apa_lightning.editing.settings import EditSettings
+from datamodules import AudioSetDataModule
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,6 +88,26 @@ def test_the_site_builds_without_warnings(tmp_path, monkeypatch):
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
     assert (tmp_path / "site" / "architecture" / "index.html").is_file()
+
+
+def test_the_shards_of_one_s_own_recordings_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label, pitch in (("Piano", 440), ("Cello", 220)):
+        (tmp_path / "recordings" / label).mkdir(parents=True)
+        for number in range(6):
+            wave = 0.3 * np.sin(2 * np.pi * (pitch + number) * np.arange(16_000) / 16_000)
+            soundfile.write(f"recordings/{label}/{number}.wav", wave, 16_000)
+    page = (ROOT / "docs" / "data.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page.split("## Your own recordings")[1].split("\n## ")[0], re.DOTALL)
+    exec(code, {})
+    shards = dict(re.findall(r'--data.(\w+) "(data/own/[^"]+)"', page))
+    data = AudioSetDataModule(**shards, batch_size=2, num_workers=0, audio_length_in_s=1.0)
+    data.setup("fit")
+    labels = [
+        [label for batch in loader for (label,) in batch["labels"]]
+        for loader in (data.train_dataloader(), data.val_dataloader())
+    ]
+    assert sorted(labels[0]) == ["Cello"] * 5 + ["Piano"] * 5 and sorted(labels[1]) == ["Cello", "Piano"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The LightningModule: what is trained, what stays frozen, what a checkpoint holds."""
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -115,6 +117,33 @@ def test_same_seed_same_losses_whatever_the_global_state(tmp_path):
     first = losses(0, 1)
     assert losses(0, 2) == first
     assert losses(1, 1) != first
+
+
+def test_the_audio_encoder_takes_the_audio_prompt_and_the_vae_the_target(tmp_path):
+    class Prompts(Callback):
+        """Gives each clip an audio prompt: itself, or the other clip of the batch."""
+
+        def __init__(self, shift: int):
+            self.shift = shift
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            batch["prompt_waveform"] = batch["waveform"].roll(self.shift, dims=0)
+
+        def on_validation_batch_start(self, *arguments):
+            self.on_train_batch_start(*arguments)
+
+    module = build(pooling_rates=PoolingRates([1]), optimizer=partial(torch.optim.SGD, lr=0.0))
+
+    def losses(*callbacks) -> dict[str, float]:
+        record = Losses()
+        run = trainer(tmp_path, callbacks=[*callbacks, record], max_steps=1, val_check_interval=1)
+        run.fit(module, loader(count=2), loader(count=2))
+        found = {kind: float(run.callback_metrics[f"val/loss_{kind}_omega_1"]) for kind in ("matched", "shuffled")}
+        return found | {"fit": record.values[0]}
+
+    plain, other = losses(), losses(Prompts(1))
+    assert losses(Prompts(0)) == plain and other["fit"] != plain["fit"]
+    assert (other["matched"], other["shuffled"]) == (plain["shuffled"], plain["matched"])
 
 
 def test_an_edit_in_between_leaves_training_as_it_was(tmp_path):

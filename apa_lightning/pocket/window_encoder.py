@@ -52,9 +52,13 @@ class WindowEncoder:
         encoded = {
             "mean": posterior.mean * factor,
             "std": posterior.std * factor,
-            "grid": self.audio_encoder(waveform, lengths=lengths),
         }
-        return {name: values.half().cpu() for name, values in encoded.items()}
+        return {**{name: values.half().cpu() for name, values in encoded.items()}, "grid": self.grid(waveform, lengths)}
+
+    @torch.no_grad()
+    def grid(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """AudioMAE's unpooled tokens (B, T', F', D) of windows (B, S), in half precision on the CPU."""
+        return self.audio_encoder(waveform.to(self.device), lengths=lengths).half().cpu()
 
 
 def fingerprint(folder: Path) -> str:

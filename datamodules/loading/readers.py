@@ -17,15 +17,21 @@ from datamodules.shards.streamed import StreamedShards
 Batch = dict[str, Any]
 
 
+SELF_PROMPT = {"prompt_waveform": "waveform", "prompt_num_samples": "num_samples", "prompt_grid": "grid"}
+"""Columns of samples whose audio prompt is not the target, and the columns that stand for them in other samples."""
+
+
 def collate(fetched: list[Fetched]) -> dict[str, Any]:
     """Collate examples to `batch` (None if all were broken), with the faults for the quarantine.
 
-    Tensors are stacked, everything else is listed.
+    Tensors are stacked, everything else is listed. A batch has the columns of an audio prompt if one of its samples has
+    them; the others are then their own audio prompts.
     """
     examples = [f.example for f in fetched if f.example is not None]
     batch: Batch | None = None
     if examples:
-        columns = {name: [example[name] for example in examples] for name in examples[0]}
+        names = dict.fromkeys(name for example in examples for name in example)
+        columns = {name: [e[name] if name in e else e[SELF_PROMPT[name]] for e in examples] for name in names}
         batch = {name: torch.stack(c) if isinstance(c[0], torch.Tensor) else c for name, c in columns.items()}
     return {
         "batch": batch,

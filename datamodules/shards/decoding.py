@@ -1,4 +1,4 @@
-"""Decodes a sample's bytes to one training example: a window of mono audio and its prompt."""
+"""Decodes a sample's bytes to one training example: a window of mono audio, its audio prompt and its prompt."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ class ExampleDecoder:
         random_crop: The window's place is drawn (training); otherwise it starts at the clip's start.
         captions: Makes the prompt from the labels.
         seed: The run's seed.
+        self_prompts: Share of the samples with an audio prompt of their own that are their own audio prompt nevertheless.
     """
 
     audio_length_in_s: float
@@ -34,48 +35,63 @@ class ExampleDecoder:
     random_crop: bool
     captions: CaptionTemplates
     seed: int
+    self_prompts: float = 0.0
 
     @property
     def samples(self) -> int:
         """Length S of every waveform."""
         return round(self.audio_length_in_s * self.sample_rate)
 
-    def __call__(self, key: str, audio: bytes, metadata: bytes, epoch: int | str) -> dict[str, Any]:
+    def __call__(
+        self, key: str, audio: bytes, metadata: bytes, epoch: int | str, audio_prompt: bytes | None = None
+    ) -> dict[str, Any]:
         """Decode one sample.
 
         Returns:
             `key`, `waveform` (S,) float32 mono, `num_samples` of it without padding, `prompt`, `labels`, and all the
-            `metadata` of the JSON.
+            `metadata` of the JSON. With an audio prompt other than the target also `prompt_waveform` (S,) and
+            `prompt_num_samples`: the same window of time, which lies within the shorter of the two recordings.
 
         Raises:
-            BadSample: If the audio or its metadata cannot be used.
+            BadSample: If the audio, its audio prompt or its metadata cannot be used.
         """
         fields = parse_metadata(metadata)
         generator = generator_for(self.seed, "example", epoch, key)
-        mono = self._window(audio, generator)
-        prompt = self.captions.caption(fields["labels"], fields.get("caption"), generator)
-        return {
-            "key": key,
-            "waveform": fit_length(mono, self.samples),
-            "num_samples": min(len(mono), self.samples),
-            "prompt": prompt,
-            "labels": fields["labels"],
-            "metadata": fields,
-        }
-
-    def _window(self, audio: bytes, generator: torch.Generator) -> Tensor:
         place = float(torch.rand((), generator=generator, dtype=torch.float64))
+        prompt = self.captions.caption(fields["labels"], fields.get("caption"), generator)
+        if audio_prompt is not None and float(torch.rand((), generator=generator)) < self.self_prompts:
+            audio_prompt = None
+
+        # By the start of their columns' names: the target, and the audio prompt if it is another recording.
+        recordings = {"": audio} if audio_prompt is None else {"": audio, "prompt_": audio_prompt}
+        shortest = min(self._seconds(data, name) for name, data in recordings.items())
+        start = place * max(0.0, shortest - self.audio_length_in_s) if self.random_crop else 0.0
+        columns: dict[str, Any] = {}
+        for name, data in recordings.items():
+            mono = self._window(data, start, name)
+            columns[f"{name}waveform"] = fit_length(mono, self.samples)
+            columns[f"{name}num_samples"] = min(len(mono), self.samples)
+        return {"key": key, **columns, "prompt": prompt, "labels": fields["labels"], "metadata": fields}
+
+    def _seconds(self, audio: bytes, name: str) -> float:
+        """The length that a recording's header tells."""
+        of = "audio prompt: " if name else ""
         if len(audio) > MAX_AUDIO_BYTES:
-            raise BadSample("audio too large", f"{len(audio)} bytes; at most {MAX_AUDIO_BYTES} are read")
+            raise BadSample(f"{of}audio too large", f"{len(audio)} bytes; at most {MAX_AUDIO_BYTES} are read")
         try:
-            info = probe_audio(audio)
-            if info.seconds < self.min_seconds:
-                raise BadSample("too short", f"{info.seconds:.3f} s; at least {self.min_seconds:g} s are needed")
-            spare = max(0.0, info.seconds - self.audio_length_in_s)
-            start = place * spare if self.random_crop else 0.0
+            seconds = probe_audio(audio).seconds
+        except AudioError as error:
+            raise BadSample(f"{of}unusable audio", str(error)) from None
+        if seconds < self.min_seconds:
+            raise BadSample(f"{of}too short", f"{seconds:.3f} s; at least {self.min_seconds:g} s are needed")
+        return seconds
+
+    def _window(self, audio: bytes, start: float, name: str) -> Tensor:
+        """The recording from `start` on, at most as long as the window (S,)."""
+        try:
             waveform, rate = load_audio(audio, start=start, seconds=self.audio_length_in_s)
         except AudioError as error:
-            raise BadSample("unusable audio", str(error)) from None
+            raise BadSample(f"{'audio prompt: ' if name else ''}unusable audio", str(error)) from None
         mono = to_mono(waveform)
         if rate != self.sample_rate:
             mono = resample(mono, rate, self.sample_rate)

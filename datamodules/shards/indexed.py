@@ -14,10 +14,11 @@ from apa_lightning.utils.rng import generator_for
 from datamodules.shards.decoding import MAX_AUDIO_BYTES, ExampleDecoder
 from datamodules.shards.index import AUDIO_EXTENSIONS, Member
 from datamodules.shards.metadata import MAX_METADATA_BYTES
-from datamodules.shards.samples import LOST, BadSample, Fault, Group
+from datamodules.shards.samples import LOST, PROMPT, BadSample, Fault, Group
 from datamodules.shards.scan import locate_samples
 
 _TRIES = 100
+_NONE = Member("", "", 0, 0)
 
 
 class Fetched(NamedTuple):
@@ -59,17 +60,25 @@ class SampleTable:
                     continue
                 keys.append(item.key.encode("utf-8", "surrogateescape"))
                 numbers.append(number)
-                extensions.append(AUDIO_EXTENSIONS.index(item.extension))
-                spans.append([item.audio.offset, item.audio.size, item.metadata.offset, item.metadata.size])
-                digests += [bytes.fromhex(m.sha256).ljust(32, b"\0") for m in (item.audio, item.metadata)]
+                members = (item.audio, item.metadata, item.audio_prompt or _NONE)
+                prompt = AUDIO_EXTENSIONS.index(item.prompt_extension) if item.audio_prompt else -1
+                extensions.append([AUDIO_EXTENSIONS.index(item.extension), prompt])
+                spans.append([(m.offset, m.size) for m in members])
+                digests += [bytes.fromhex(m.sha256).ljust(32, b"\0") for m in members]
         self._keys = np.array(keys, dtype=bytes)
         self._shard_numbers = np.array(numbers, dtype=np.int32)
-        self._extensions = np.array(extensions, dtype=np.int8)
-        self._spans = np.array(spans, dtype=np.int64).reshape(-1, 4)
-        self._digests = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 2, 32)
+        # In each row: audio, JSON (which has no extension here), audio prompt.
+        self._extensions = np.array(extensions, dtype=np.int8).reshape(-1, 2)
+        self._spans = np.array(spans, dtype=np.int64).reshape(-1, 3, 2)
+        self._digests = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 3, 32)
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def audio_prompts(self) -> int:
+        """Number of samples whose audio prompt is not the target itself."""
+        return int((self._extensions[:, 1] >= 0).sum())
 
     def audio_digests(self) -> Iterator[tuple[bytes, int]]:
         """Yield (SHA-256, number) of each clip in shards with an index."""
@@ -79,22 +88,26 @@ class SampleTable:
 
     def digest(self) -> str:
         """Digest of every sample's key, place and checksum, in their order; the shards may lie anywhere."""
+        arrays = [self._keys, self._shard_numbers, self._extensions[:, 0], self._spans[:, :2], self._digests[:, :2]]
+        if self.audio_prompts:  # without any the digest is that of checkpoints from before there were prompts
+            arrays += [self._extensions[:, 1], self._spans[:, 2], self._digests[:, 2]]
         digest = hashlib.sha256()
-        for array in (self._keys, self._shard_numbers, self._extensions, self._spans, self._digests):
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     def group(self, index: int) -> Group[Member]:
         """Return sample `index` as it was located."""
         key = bytes(self._keys[index]).decode("utf-8", "surrogateescape")
-        extension = AUDIO_EXTENSIONS[self._extensions[index]]
-        members = [
+        extension, prompt = (AUDIO_EXTENSIONS[number] if number >= 0 else "" for number in self._extensions[index])
+        audio, metadata, audio_prompt = (
             Member(key, f"{key}.{kind}", int(offset), int(size), digest.tobytes().hex() if digest.any() else "")
             for kind, (offset, size), digest in zip(
-                (extension, "json"), self._spans[index].reshape(2, 2), self._digests[index], strict=True
+                (extension, "json", PROMPT + prompt), self._spans[index], self._digests[index], strict=True
             )
-        ]
-        return Group(self.shards[self._shard_numbers[index]], key, extension, members[0], members[1])
+        )
+        shard = self.shards[self._shard_numbers[index]]
+        return Group(shard, key, extension, audio, metadata, audio_prompt if prompt else None, prompt)
 
 
 class NumberedSamples(Dataset[Fetched], ABC):
@@ -133,7 +146,8 @@ class IndexedShards(NumberedSamples):
         for tried in range(1, _TRIES + 1):
             group = self.table.group(index)
             try:
-                example = self.decode(group.key, _read(group, group.audio), _read(group, group.metadata), epoch)
+                audio, metadata, *prompt = (_read(group, member) for member in group.members)
+                example = self.decode(group.key, audio, metadata, epoch, *prompt)
                 faults += remarks(group.shard, example)
                 return Fetched(example, faults, tried)
             except BadSample as bad:
@@ -147,9 +161,11 @@ class IndexedShards(NumberedSamples):
 
 def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
     """Remarks on a sample that is delivered: digital silence."""
-    if example["waveform"].any():
-        return []
-    return [Fault(shard, example["key"], "digital silence", "the window holds only zeros", kept=True)]
+    return [
+        Fault(shard, example["key"], "digital silence", f"the window{of} holds only zeros", kept=True)
+        for name, of in (("waveform", ""), ("prompt_waveform", " of its audio prompt"))
+        if name in example and not example[name].any()
+    ]
 
 
 def _read(group: Group[Member], member: Member) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
+from apa_lightning.audio import OTHER_SUFFIXES
 from datamodules.shards.index import AUDIO_EXTENSIONS
 
 # Webdataset's default decoders open these with pickle or torch.load, so a sample that carries one is not trusted.
@@ -15,6 +16,9 @@ EXECUTABLE_EXTENSIONS = frozenset(
     {"pyd", "pkl", "pickle", "pck", "p", "pt", "pth", "ckpt", "bin", "joblib", "dill", "npy", "npz", "ten", "tb"}
     | {"so", "dll", "exe", "sh", "py"}
 )
+
+PROMPT = "prompt."
+"""`<key>.prompt.flac` is the audio prompt of `<key>.flac`: another recording, parallel in time."""
 
 Payload = TypeVar("Payload")
 
@@ -46,13 +50,30 @@ class Fault:
 
 @dataclass(frozen=True)
 class Group(Generic[Payload]):
-    """One sample's two members, not decoded yet."""
+    """One sample's members, not decoded yet.
+
+    Attributes:
+        shard: Name of the shard.
+        key: Key of the sample.
+        extension: Of `audio`.
+        audio: The target.
+        metadata: The JSON.
+        audio_prompt: Audio prompt other than the target, if there is one.
+        prompt_extension: Of `audio_prompt`; "" without one.
+    """
 
     shard: str
     key: str
     extension: str
     audio: Payload
     metadata: Payload
+    audio_prompt: Payload | None = None
+    prompt_extension: str = ""
+
+    @property
+    def members(self) -> tuple[Payload, ...]:
+        """The members that are there."""
+        return (self.audio, self.metadata, *(() if self.audio_prompt is None else (self.audio_prompt,)))
 
 
 class BadSample(Exception):
@@ -89,9 +110,9 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
         members: (name, whether it is a regular file, payload), without folders; faults are passed on.
 
     Yields:
-        A `Group` for each key with exactly one audio and one JSON member, and a `Fault` for everything else: links
-        and devices, unsafe names, keys that come again after another key, members that could run code. Audio that a dot
-        adds to a whole sample (`a.flac`, `a.remix.flac`) is not read; one last remark names it.
+        A `Group` for each key with exactly one audio and one JSON member and at most one audio prompt, and a `Fault` for
+        everything else: links and devices, unsafe names, keys that come again after another key, members that could run
+        code. Other audio that a dot adds to a whole sample (`a.flac`, `a.remix.flac`) is not read; one last remark names it.
     """
     seen: set[str] = set()
     unread: list[Fault] = []
@@ -137,7 +158,7 @@ def group_members(shard: str, members: Iterable[tuple[str, bool, Payload] | Faul
 
 
 def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload] | Fault:
-    audio = [extension for extension in AUDIO_EXTENSIONS if extension in files]
+    audio, prompts = ([end for end in AUDIO_EXTENSIONS if start + end in files] for start in ("", PROMPT))
     if not audio:
         if dotted := _dotted_audio(files):
             return Fault(shard, key, _DOT, _DOT_DETAIL.format(f"{key}.{dotted}", key))
@@ -145,11 +166,18 @@ def _to_group(shard: str, key: str, files: dict[str, Payload]) -> Group[Payload]
         return Fault(shard, key, "sample without audio", f"it has {there}; read are {', '.join(AUDIO_EXTENSIONS)}")
     if len(audio) > 1:
         return Fault(shard, key, "sample with several audio files", ", ".join(audio))
+    if len(prompts) > 1:
+        return Fault(shard, key, "sample with several audio prompts", ", ".join(PROMPT + end for end in prompts))
+    if unread := [PROMPT + end[1:] for end in OTHER_SUFFIXES if PROMPT + end[1:] in files]:
+        detail = f"'{key}.{unread[0]}'; read are {', '.join(AUDIO_EXTENSIONS)}"
+        return Fault(shard, key, "audio prompt in another format", detail)
     if "json" not in files:
         return Fault(shard, key, "sample without JSON", f"'{key}.json' does not stand next to '{key}.{audio[0]}'")
-    return Group(shard, key, audio[0], files[audio[0]], files["json"])
+    prompt = prompts[0] if prompts else ""
+    return Group(shard, key, audio[0], files[audio[0]], files["json"], files.get(PROMPT + prompt), prompt)
 
 
 def _dotted_audio(files: Iterable[str]) -> str:
-    """The first extension of audio that holds a dot, such as `remix.flac`; empty if there is none."""
-    return next((name for name in files if "." in name and name.rpartition(".")[2] in AUDIO_EXTENSIONS), "")
+    """The first extension of audio that holds a dot and is not a prompt's, such as `remix.flac`; empty if there is none."""
+    dotted = (name for name in files if "." in name and name.rpartition(".")[2] in AUDIO_EXTENSIONS)
+    return next((name for name in dotted if name.rpartition(".")[0] + "." != PROMPT), "")

@@ -58,7 +58,7 @@ def _from_index(shard: Path, index: ShardIndex, file: BinaryIO, size: int) -> It
     if size > index.bytes:
         yield Fault(str(shard), "", "shard longer than its index", f"{size} bytes, {index.bytes} are read", kept=True)
     for item in groups:
-        if isinstance(item, Group) and max(m.offset + m.size for m in (item.audio, item.metadata)) > size:
+        if isinstance(item, Group) and max(m.offset + m.size for m in item.members) > size:
             yield Fault(str(shard), item.key, LOST, f"the shard ends at byte {size} of {index.bytes}")
         else:
             yield item

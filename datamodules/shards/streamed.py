@@ -112,7 +112,7 @@ class StreamedShards(IterableDataset[Fetched]):
                 yield Fetched(None, [item])
                 continue
             try:
-                example = self.decode(item.key, item.audio, item.metadata, epoch)
+                example = self.decode(item.key, item.audio, item.metadata, epoch, item.audio_prompt)
             except BadSample as bad:
                 yield Fetched(None, [Fault(item.shard, item.key, bad.reason, bad.detail)])
             else:
@@ -138,20 +138,20 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
     """
     seen: set[str] = set()
     stream: IO[bytes] | None = None
-    digests: dict[str, set[str]] | None = None
+    digests: dict[str, list[str]] | None = None
     trouble = ""
     try:
         if (index := _index_of(url)) is not None:
-            digests = {member.key: set() for member in index.members}
+            digests = {member.key: [] for member in index.members}
             for member in index.members:
-                digests[member.key].add(member.sha256)
+                digests[member.key].append(member.sha256)
         stream = open_stream(url)
         for item in group_members(url, _members(url, stream)):
             if isinstance(item, Fault) and not item.key:
                 trouble = item.detail
                 continue
             seen.add(item.key)
-            yield item if digests is None or isinstance(item, Fault) else _verify(item, digests.get(item.key, set()))
+            yield item if digests is None or isinstance(item, Fault) else _verify(item, digests.get(item.key, []))
         if not trouble:
             stream.close()  # raises an error if the command failed
     except (OSError, HTTPError, ValueError) as error:
@@ -165,9 +165,11 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
         yield Fault(url, "", reason, trouble)
 
 
-def _verify(item: Group[bytes], digests: set[str]) -> Group[bytes] | Fault:
+def _verify(item: Group[bytes], digests: list[str]) -> Group[bytes] | Fault:
     """Compare a sample with the digests of its members: JSON and WAV have no checksum of their own."""
-    for data in (item.audio, item.metadata):
+    if len(item.members) < len(digests):
+        return Fault(item.shard, item.key, LOST, f"{len(item.members)} of its {len(digests)} members are there")
+    for data in item.members:
         if "" not in digests and hashlib.sha256(data).hexdigest() not in digests:
             return Fault(item.shard, item.key, "checksum differs", "the sample is not what the index says was written")
     return item

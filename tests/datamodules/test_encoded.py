@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from pocket_tools import pocket_folder, tone_shards, with_untrained_unet
-from shard_tools import plain_tar, sample
+from shard_tools import encode, plain_tar, sample
 from torch.utils.data import DataLoader
 
 from apa_lightning import AudioMAE
@@ -20,8 +20,10 @@ from datamodules.encoded import EncodedDataModule
 from datamodules.loading.readers import collate
 from datamodules.shards.index import read_index
 from datamodules.shards.quarantine import QuarantineWarning
+from datamodules.shards.writer import ShardWriter
 
 WINDOW = 81_920
+PROMPTS = [(0, WINDOW), (WINDOW, 8 * 16_000 - WINDOW), (0, WINDOW - 100)]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,31 @@ def test_windows_hold_what_an_adapter_s_training_hears(encoded, shards, tmp_path
         expected = {"mean": mean, "std": std, "grid": hear(window, lengths=[length])}
         for name, values in expected.items():
             torch.testing.assert_close(batch[name][row].float(), values[0], rtol=2e-3, atol=2e-3)
+
+
+def test_audio_prompts_have_grids_of_their_own(tmp_path):
+    time, lengths = torch.arange(8 * 16_000) / 16_000, {"b": 8 * 16_000, "c": WINDOW - 100}
+    target, other = (0.3 * torch.sin(2 * torch.pi * pitch * time).numpy() for pitch in (220, 330))
+    with ShardWriter(tmp_path / "train-{:06d}.tar") as writer:
+        for key in "abc":  # one without, one with a prompt of its own, one whose prompt ends in the first window
+            prompt = encode(other[: lengths[key]]) if key in lengths else None
+            writer.write(key, encode(target), "flac", {"labels": ["Piano"]}, prompt)
+    module = EncodedDataModule(pocket_folder(), f"{tmp_path}/train-*.tar", None, tmp_path / "cache", batch_size=5)
+    module.prepare_data()
+    module.setup("fit")
+    windows = module._windows["train"]
+    batch = next(iter(DataLoader(windows, batch_size=5, collate_fn=collate)))["batch"]
+    assert batch["key"] == ["a", "a", "b", "b", "c"]
+    assert torch.equal(batch["prompt_grid"][:2], batch["grid"][:2])  # a is its own audio prompt
+    hear = AudioMAE.from_pretrained(pocket_folder() / "audio_encoder")
+    stored = load_audio(encode(other))[0]
+    cut = [stored[:, start : start + length] for start, length in PROMPTS]
+    for row, (waveform, (_, length)) in enumerate(zip(cut, PROMPTS, strict=True), start=2):
+        padded = torch.nn.functional.pad(waveform, (0, WINDOW - waveform.shape[1]))
+        expected = hear(padded, lengths=[length])[0]
+        torch.testing.assert_close(batch["prompt_grid"][row].float(), expected, rtol=2e-3, atol=2e-3)
+        assert not torch.allclose(batch["grid"][row].float(), expected, atol=0.05)
+    assert "prompt_grid" not in windows[0].example
 
 
 def test_prompts_change_and_order_repeats(encoded):
