@@ -10,7 +10,7 @@ from datamodules.music.composition.accompany import accompany
 from datamodules.music.composition.chance import weighted
 from datamodules.music.composition.events import Note, Performance, Track, trimmed
 from datamodules.music.composition.genres import compose_genre
-from datamodules.music.composition.grooves import GENRES
+from datamodules.music.composition.grooves import GENRES, Genre
 from datamodules.music.composition.instruments import INSTRUMENTS, Instrument, octave_shift, play
 from datamodules.music.composition.line import Line, compose_line
 
@@ -26,7 +26,9 @@ class Recipe:
     seconds: float = 10.24  # Length of the clips
     shares: tuple[float, float, float] = (7.0, 1.0, 2.0)  # Relative numbers of solos, duets and genre clips
     renditions: int = 1  # Number of instruments on which each solo melody and its performance is rendered
+    prompts: float = 0.0  # Share of clips with an audio prompt
     variety: float = 0.0  # How much tape, equalizer, microphone, noise and tuning change the sound; 0: not at all
+    prompt_variety: float = 0.0  # The same for audio prompts
     captions: float = 0.0  # Share of clips with a `caption` in a musician's own words (duets always have one)
 
 
@@ -78,15 +80,50 @@ def compose(recipe: Recipe, plan: Plan) -> Clip:
     return clip
 
 
-def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
-    count = len(_PLAYERS)
-    if recipe.renditions > 1:  # The first instrument goes round, the others follow in an order of the melody's own.
-        order = [0, *random.Random(f"{recipe.seed}/{plan.melody}/order").sample(range(1, count), count - 1)]
-        instrument = _PLAYERS[(plan.turn // recipe.renditions + order[plan.rendition % count]) % count]
-        texture = "melody"  # One and the same performance on each: the pairs are ground truth for timbre transfer.
+def has_prompt(recipe: Recipe, plan: Plan) -> bool:
+    """Whether a clip has an audio prompt."""
+    return random.Random(f"{recipe.seed}/{plan.split}/{plan.index}/prompt").random() < recipe.prompts
+
+
+def compose_prompt(recipe: Recipe, plan: Plan) -> Performance:
+    """The melody of a clip alone, in the same time, on an instrument that the clip's melody is not played on.
+
+    It is an audio prompt whose target is the clip: for a solo the same performance on another instrument, for a duet the
+    melody that is accompanied, for a band the tune that it plays.
+    """
+    rng = random.Random(f"{recipe.seed}/{plan.melody}")  # the draws of `compose`: the same line
+    if plan.kind == "genre":
+        line, _ = compose_genre(rng, _genre_of(plan), recipe.seconds)
+        others = _PLAYERS
     else:
-        instrument = _PLAYERS[plan.turn % count]
-        texture = weighted(rng, instrument.textures)
+        line = compose_line(rng, recipe.seconds)
+        own = _instrument(recipe, plan) if plan.kind == "solo" else None
+        others = [player for player in _PLAYERS if player is not own]
+    player = random.Random(f"{recipe.seed}/{plan.melody}/{plan.kind}/{plan.rendition}/prompt")
+    instrument = player.choice(others)
+    program = weighted(player, instrument.programs)
+    notes = play(player, line, instrument, program)
+    return _performance(recipe, [_track("lead", program, notes, player, line, instrument)], player)
+
+
+def _instrument(recipe: Recipe, plan: Plan) -> Instrument:
+    """The instrument of a solo."""
+    count = len(_PLAYERS)
+    if recipe.renditions == 1:
+        return _PLAYERS[plan.turn % count]
+    # The first instrument goes round, the others follow in an order of the melody's own.
+    order = [0, *random.Random(f"{recipe.seed}/{plan.melody}/order").sample(range(1, count), count - 1)]
+    return _PLAYERS[(plan.turn // recipe.renditions + order[plan.rendition % count]) % count]
+
+
+def _genre_of(plan: Plan) -> Genre:
+    return list(GENRES.values())[plan.turn % len(GENRES)]
+
+
+def _solo(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
+    instrument = _instrument(recipe, plan)
+    # One and the same performance on each rendition: they are ground truth for timbre transfer.
+    texture = "melody" if recipe.renditions > 1 else weighted(rng, instrument.textures)
     program = weighted(rng, instrument.programs)
     # Now and then another register; not the lower one where the left hand plays, and never where renditions are compared.
     away = rng.choices([0, 1, -1], [6, 1, 0 if texture == "accompanied" else 1])[0]
@@ -118,7 +155,7 @@ def _duet(recipe: Recipe, plan: Plan, line: Line, rng: random.Random) -> Clip:
 
 
 def _genre(recipe: Recipe, plan: Plan, rng: random.Random) -> Clip:
-    genre = list(GENRES.values())[plan.turn % len(GENRES)]
+    genre = _genre_of(plan)
     line, performance = compose_genre(rng, genre, recipe.seconds)
     about = {"genre": genre.name, "program": performance.lead.program}
     return Clip(performance, _metadata(recipe, plan, line, [genre.label], 0, about))

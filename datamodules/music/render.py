@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.progress import progress
-from datamodules.music.clip import Plan, Recipe, compose, plan
+from datamodules.music.clip import Plan, Recipe, compose, compose_prompt, has_prompt, plan
+from datamodules.music.composition.events import Performance
 from datamodules.music.composition.instruments import INSTRUMENTS
 from datamodules.music.sound.encode import CODINGS, AudioFormat, encode
 from datamodules.prepare.workers import in_order
 from datamodules.ranges import check_range
 from datamodules.shards.index import index_path
 from datamodules.shards.writer import ShardWriter
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SETTINGS_FILE = "render.json"
 _METADATA_BYTES = 4_000  # Of JSON and tar headers per clip, to which a second of music adds at most 600.
@@ -44,7 +48,9 @@ def render(
     duet: float = 1.0,
     genre: float = 2.0,
     renditions: int = 1,
+    prompts: float | None = None,
     variety: float = 0.0,
+    prompt_variety: float | None = None,
     captions: float = 0.0,
     audio_format: AudioFormat = "flac",
     soundfonts: list[Path] | None = None,
@@ -69,8 +75,12 @@ def render(
         genre: Relative number of genre clips, the eight genres in turn.
         renditions: Instruments on which each solo melody is rendered, all from one performance (the JSON field
             `melody` groups them): ground truth for timbre transfer.
+        prompts: Share of the clips with an audio prompt, `<key>.prompt.<extension>`: the clip's melody alone, in the same time,
+            on an instrument that does not play it in the clip. Null: all clips if there are several renditions, else none.
         variety: How much tuning, tape, equalizers, microphones and noise change the sound: 0 clean, 1 as varied as
             recordings are.
+        prompt_variety: The same for audio prompts, with lossy coding in addition; null: as `variety`. Rough prompts of clean
+            clips teach an adapter to hear through a poor recording.
         captions: Share of the clips with a `caption` in a musician's words next to the labels; duets always have one.
         audio_format: Flac (lossless), ogg-opus (about 22 kbit/s), ogg-vorbis or wav.
         soundfonts: SoundFont 2 or 3 files with General MIDI programs; each clip takes one of them by chance.
@@ -83,7 +93,11 @@ def render(
         InputError: If a setting is out of range, a SoundFont is unusable, or `out` holds another recipe's shards.
         FileNotFoundError: If a SoundFont does not exist.
     """
-    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions, variety, captions)
+    if prompts is None:
+        prompts = float(renditions > 1)
+    if prompt_variety is None:
+        prompt_variety = variety
+    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions, prompts, variety, prompt_variety, captions)
     _check(recipe, clips, validation, clips_per_shard, workers)
     fonts = _soundfonts(soundfonts)
     shards = _shards(out, clips, validation, _capacity(recipe, audio_format, clips_per_shard, max_shard_bytes))
@@ -100,27 +114,39 @@ def render(
     print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
 
 
-def render_clip(
-    recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat
-) -> tuple[str, bytes, dict]:
-    """Compose, render and encode one clip.
+class Rendered(NamedTuple):
+    """One clip as it is written into a shard."""
 
-    Returns:
-        Its key, the audio file's bytes and its metadata.
-    """
+    key: str
+    audio: bytes  # The encoded audio file
+    metadata: dict[str, Any]
+    prompt: bytes | None  # The encoded audio prompt, if the clip has one
+
+
+def render_clip(recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], audio_format: AudioFormat) -> Rendered:
+    """Compose, render and encode one clip."""
     from datamodules.music.sound.mix import SAMPLE_RATE, mix
-    from datamodules.music.sound.recording import Recording, draw_recording
+    from datamodules.music.sound.recording import Recording, coded, draw_recording
     from datamodules.music.sound.soundfont import open_soundfont
 
     clip, name = compose(recipe, planned), f"{recipe.seed}/{planned.split}/{planned.index}"
-    rng = random.Random(f"{name}/sound")
-    path = rng.choice(soundfonts)
-    recording = draw_recording(random.Random(f"{name}/recording"), recipe.variety) if recipe.variety else Recording()
-    audio = mix(clip.performance, open_soundfont(path), rng, recording)
-    name = clip.metadata.get("instrument") or clip.metadata["genre"]
-    key = f"{planned.split}-{planned.index:07d}-{planned.kind}-{name.replace(' ', '-')}"
+
+    def render(performance: Performance, name: str, variety: float) -> "tuple[np.ndarray, Path]":
+        rng = random.Random(f"{name}/sound")
+        font = rng.choice(soundfonts)
+        recording = draw_recording(random.Random(f"{name}/recording"), variety) if variety else Recording()
+        return mix(performance, open_soundfont(font), rng, recording), font
+
+    audio, font = render(clip.performance, name, recipe.variety)
+    prompt = None
+    if has_prompt(recipe, planned):
+        rough, _ = render(compose_prompt(recipe, planned), f"{name}/prompt", recipe.prompt_variety)
+        rough = coded(rough, SAMPLE_RATE, random.Random(f"{name}/coding"), recipe.prompt_variety)
+        prompt = encode(rough, SAMPLE_RATE, audio_format, serial=planned.index + 1)
+    player = clip.metadata.get("instrument") or clip.metadata["genre"]
+    key = f"{planned.split}-{planned.index:07d}-{planned.kind}-{player.replace(' ', '-')}"
     data = encode(audio, SAMPLE_RATE, audio_format, serial=planned.index + 1)
-    return key, data, {**clip.metadata, "soundfont": path.stem}
+    return Rendered(key, data, {**clip.metadata, "soundfont": font.stem}, prompt)
 
 
 def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int | None, workers: int) -> None:
@@ -128,7 +154,9 @@ def _check(recipe: Recipe, clips: int, validation: float, clips_per_shard: int |
     check_range("clips", clips, int, 1)
     check_range("seconds", recipe.seconds, int | float, 1, 600)
     check_range("renditions", recipe.renditions, int, 1, len(INSTRUMENTS))
+    check_range("prompts", recipe.prompts, int | float, 0, 1)
     check_range("variety", recipe.variety, int | float, 0, 2)
+    check_range("prompt_variety", recipe.prompt_variety, int | float, 0, 2)
     check_range("captions", recipe.captions, int | float, 0, 1)
     check_range("clips_per_shard", clips_per_shard, int | None, 1)
     check_range("workers", workers, int, 0)
@@ -159,7 +187,8 @@ def _soundfonts(paths: list[Path] | None) -> tuple[Path, ...]:
 
 def _capacity(recipe: Recipe, audio_format: AudioFormat, clips_per_shard: int | None, max_shard_bytes: int) -> int:
     """Number of clips that surely fit into a shard."""
-    most = recipe.seconds * (CODINGS[audio_format].most_bytes + 600) + _METADATA_BYTES
+    files = 1 + (recipe.prompts > 0)
+    most = recipe.seconds * (files * CODINGS[audio_format].most_bytes + 600) + _METADATA_BYTES
     fitting = int(max_shard_bytes // most)
     if fitting < 1:
         raise InputError(
@@ -190,6 +219,8 @@ def _remember(
         "audio_format": audio_format, "clips_in_first_shard": first,
         "soundfonts": [{"name": font.name, "sha256": hashlib.sha256(font.read_bytes()).hexdigest()} for font in fonts],
     }  # fmt: skip
+    if not recipe.prompts:  # as the settings were before there were audio prompts
+        del settings["prompts"], settings["prompt_variety"]
     path = Path(out) / SETTINGS_FILE
     if path.exists():
         try:
@@ -208,7 +239,7 @@ def _remember(
     write_file(path, json.dumps(settings, indent=1, sort_keys=True) + "\n", sole_writer=True)
 
 
-def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]], extension: str) -> None:
+def _write(shards: list[_Shard], rendered: Iterator[Rendered], extension: str) -> None:
     """Write rendered clips, which come in order, into their shards."""
     with progress(sum(len(shard.clips) for shard in shards), "rendering", "clip", shown=bool(shards)) as bar:
         for shard in shards:
@@ -216,6 +247,6 @@ def _write(shards: list[_Shard], rendered: Iterator[tuple[str, bytes, dict]], ex
             number = int(shard.path.stem.rsplit("-", 1)[1])
             with ShardWriter(pattern, max_bytes=2**62, max_samples=len(shard.clips), start=number) as writer:
                 for _ in shard.clips:
-                    key, audio, metadata = next(rendered)
-                    writer.write(key, audio, extension, metadata)
+                    clip = next(rendered)
+                    writer.write(clip.key, clip.audio, extension, clip.metadata, clip.prompt)
                     bar.update()

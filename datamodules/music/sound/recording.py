@@ -1,9 +1,12 @@
 """Properties of a recording: tuning, tape, equalizers, microphones, noise; all of them are drawn anew for each clip."""
 
+import io
 import random
 from dataclasses import dataclass
 
 import numpy as np
+
+from datamodules.music.sound.encode import CODINGS
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,19 @@ def draw_recording(rng: random.Random, variety: float) -> Recording:
         noise=(rng.choice([0.0, 1.0, 1.0, 2.0]), rng.uniform(38, 65), rng.randrange(2**31)) if happens(0.25) else None,
         hum=(rng.choice([50.0, 60.0]), rng.uniform(40, 60)) if happens(0.08) else None,
     )  # fmt: skip
+
+
+def coded(audio: np.ndarray, rate: int, rng: random.Random, variety: float) -> np.ndarray:
+    """The audio (S,), now and then as it comes back from Opus or Vorbis at a low bit rate."""
+    if rng.random() >= 0.15 * variety:
+        return audio
+    import soundfile
+
+    file, coding = io.BytesIO(), rng.choice(["ogg-opus", "ogg-vorbis"])
+    soundfile.write(file, audio, rate, **CODINGS[coding].options)
+    file.seek(0)
+    decoded, _ = soundfile.read(file, frames=len(audio), fill_value=0.0)
+    return decoded
 
 
 def on_tape(audio: np.ndarray, recording: Recording, rate: int) -> np.ndarray:

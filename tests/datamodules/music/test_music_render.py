@@ -288,7 +288,7 @@ def test_embedded_data_can_be_made_again(embedded):
     assert hashlib.sha256(fonts[0].read_bytes()).hexdigest() == settings["soundfonts"][0]["sha256"]
     recipe = Recipe(settings["seed"], settings["seconds"], tuple(settings["shares"]), settings["renditions"])
     for split, index in (("train", 4), ("validation", 1), ("train", 15)):
-        key, data, metadata = render_clip(recipe, plan(recipe, split, index), fonts, settings["audio_format"])
+        key, data, metadata, _ = render_clip(recipe, plan(recipe, split, index), fonts, settings["audio_format"])
         assert metadata == embedded[key][1]
         # The bytes are equal where numpy, libsndfile and processor are; the sound is everywhere.
         again, before = (soundfile.read(io.BytesIO(d))[0] for d in (data, embedded[key][2]))
@@ -300,8 +300,8 @@ def test_variety_changes_the_sound_and_nothing_else(soundfont):
     clean, varied = Recipe(4, 2.0), Recipe(4, 2.0, variety=1.0)
     different = 0
     for index in range(12):
-        key, audio, metadata = render_clip(clean, plan(clean, "train", index), (soundfont,), "flac")
-        same_key, other, same_metadata = render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")
+        key, audio, metadata, _ = render_clip(clean, plan(clean, "train", index), (soundfont,), "flac")
+        same_key, other, same_metadata, _ = render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")
         assert (key, metadata) == (same_key, same_metadata)
         assert other == render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")[1]
         different += audio != other
