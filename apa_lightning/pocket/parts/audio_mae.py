@@ -1,8 +1,8 @@
 """Training the pocket AudioMAE: a ViT that encodes a fifth of a filter bank and a light decoder that predicts the rest.
 
 Masked Autoencoders that Listen (arXiv 2207.06405): its pretraining on patches and, if wished, in the same steps its
-fine-tuning on labels. Other parts read the encoder; the decoder is written next to it, to draw its predictions. The label
-head stays in the checkpoint.
+fine-tuning on labels, and on the notes of melodies. Other parts read the encoder; the decoder is written next to it, to draw
+its predictions. The heads stay in the checkpoint.
 """
 
 import copy
@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 from apa_lightning.audio import fbank
 from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
+from apa_lightning.conditioning.audio_mae import AudioMAE
+from apa_lightning.pocket.assembly import require
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
+from apa_lightning.pocket.parts.note_loss import NoteHead, sounding
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, position_embedding
 from apa_lightning.pocket.report.pictures import draw_masked
@@ -34,7 +37,11 @@ class PocketAudioMAE(PocketPart):
         visible_weight: Weight of the loss on the patches that it does see, next to 1 for the masked ones. Without it a token
             need not keep the detail of its own patch, and with that the pitch.
         label_weight: Weight of predicting the AudioSet labels of a clip from the mean of its visible tokens; 0: patches
-            alone. With it, a probe for the instrument measures what was taught; pitch is never taught.
+            alone. With it, a probe for the instrument measures what was taught.
+        note_weight: Weight of predicting the pitch classes of a melody, column by column, from the tokens of its audio prompt
+            (or, without one, of the clip, if it is a melody alone) pooled by each omega; 0: pitch is not taught.
+        level: Lowest and highest gain in dB of what the notes are predicted from.
+        start: Folder whose ``audio_encoder`` replaces random weights.
         decoder_width: Width of the decoder's blocks.
         decoder_depth: Number of the decoder's blocks.
         decoder_heads: Attention heads of the decoder's blocks.
@@ -49,9 +56,12 @@ class PocketAudioMAE(PocketPart):
         mask_share: float = 0.8,
         visible_weight: float = 1.0,
         label_weight: float = 0.0,
+        note_weight: float = 0.0,
+        level: tuple[float, float] = (-12.0, 6.0),
         decoder_width: int = 96,
         decoder_depth: int = 1,
         decoder_heads: int = 3,
+        start: Path | None = None,
         **schedule: Any,
     ):
         super().__init__(folder, **schedule)
@@ -59,6 +69,8 @@ class PocketAudioMAE(PocketPart):
         self.mask_share = check("mask_share", mask_share, 0 < mask_share < 1, rule)
         self.visible_weight = not_negative("visible_weight", visible_weight)
         self.label_weight = not_negative("label_weight", label_weight)
+        self.note_weight = not_negative("note_weight", note_weight)
+        self.level = check("level", level, level[0] <= level[1], "give the lowest gain first, in dB.")
         least = 4 * decoder_heads
         rule = f"it must be a multiple of 4 * decoder_heads = {least}."
         check("decoder_width", decoder_width, decoder_width % least == 0, rule)
@@ -69,6 +81,17 @@ class PocketAudioMAE(PocketPart):
             sizes = (decoder_width, decoder_depth, decoder_heads)
             self.decoder = PatchDecoder(self.grid, self.encoder.embed_dim, self.patch**2, *sizes)
             self.label_head = nn.Linear(self.encoder.embed_dim, len(LABELS))
+            if self.note_weight:
+                self.note_head = NoteHead(self.encoder.embed_dim)
+        if start is not None:
+            self._load(Path(start) / "audio_encoder")
+
+    def _load(self, folder: Path) -> None:
+        """Take the weights that were written before."""
+        require(folder.parent, ("audio_encoder",))
+        self.encoder.load_state_dict(AudioMAE.from_pretrained(folder).encoder.state_dict())
+        if (folder / DECODER).is_file():
+            self.decoder = PatchDecoder.load(folder / DECODER).train()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -107,8 +130,27 @@ class PocketAudioMAE(PocketPart):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         banks = self.banks(batch)
         losses = self._losses(self(banks, random_order(banks, self.grid, self.draws("masks"))), batch)
+        low, high = self.level
+        gain = low + (high - low) * torch.rand(len(banks), 1, generator=self.draws("level"))
+        self._add_notes(losses, batch, 10 ** (gain / 20))
         self.log_scores("train", losses, len(banks))
         return losses["loss"]
+
+    def _add_notes(self, losses: dict[str, Tensor], batch: dict[str, Any], gain: Tensor | float = 1.0) -> None:
+        """Add the loss of the notes of all melodies in a batch that are played alone."""
+        rows = [i for i, fields in enumerate(batch["metadata"]) if plays_alone(batch, i, fields)]
+        if not self.note_weight or not rows:
+            return
+        waveform = batch.get("prompt_waveform", batch["waveform"]) * gain
+        lengths = batch.get("prompt_num_samples", batch["num_samples"])
+        frames, bins = self.encoder.patch_embed.img_size
+        banks = fbank(waveform[rows], frames, bins, lengths=[lengths[i] for i in rows])
+        tokens = self.encoder.forward_features(banks)[:, self.encoder.num_prefix_tokens :]
+        starts = batch.get("start", [0.0] * len(waveform))
+        notes = [sounding(batch["metadata"][i]["notes"], starts[i], frames * 0.01, self.grid[0]) for i in rows]
+        target = torch.stack(notes)
+        losses["notes"] = self.note_head.loss(tokens.unflatten(1, self.grid), target.to(tokens))
+        losses["loss"] = losses["loss"] + self.note_weight * losses["notes"]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         banks = self.banks(batch)
@@ -118,6 +160,7 @@ class PocketAudioMAE(PocketPart):
         mean, _ = reconstruction_losses(target.mean(dim=(0, 1), keepdim=True).expand_as(target), target, masked)
         losses = self._losses(outputs, batch)
         losses["unexplained"] = losses["hidden"] / mean
+        self._add_notes(losses, batch)
         self.log_scores("val", losses, len(banks))
         if batch_idx == 0 and self.writing:
             self._draw(banks, predicted, masked, batch["key"])
@@ -135,6 +178,13 @@ class PocketAudioMAE(PocketPart):
         encoder = copy.deepcopy(self.encoder).cpu().half()
         save_audio_encoder(encoder, folder / "audio_encoder", POCKET)
         self.decoder.save(folder / "audio_encoder" / DECODER)
+
+
+def plays_alone(batch: dict[str, Any], row: int, fields: dict[str, Any]) -> bool:
+    """Whether the notes in a clip's metadata are all that its audio prompt plays: the clip itself, or another recording."""
+    if "notes" not in fields or fields.get("texture") == "melody":
+        return "notes" in fields
+    return "prompt_waveform" in batch and not torch.equal(batch["prompt_waveform"][row], batch["waveform"][row])
 
 
 def random_order(banks: Tensor, grid: tuple[int, int], generator: torch.Generator) -> Tensor:

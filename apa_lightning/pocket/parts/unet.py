@@ -101,9 +101,12 @@ class PocketUNet(PocketPart):
         true_audio = float(torch.rand((), generator=draw)) < phase.true_audio
         omega = PoolingRates(phase.rates).draw(draw)
         kept = torch.rand(2, len(batch["prompt"]), generator=draw) < torch.tensor([[phase.text], [phase.audio]])
+        paired = phase.paired > 0 and float(torch.rand((), generator=draw)) < phase.paired
+        grid = batch["prompt_grid"] if true_audio and paired and "prompt_grid" in batch else batch["grid"]
+        kept[0] |= grid is not batch["grid"]
         prompts = [prompt if keep else "" for prompt, keep in zip(batch["prompt"], kept[0].tolist(), strict=True)]
         text = self.streams(prompts, self.device)
-        return text, audio_tokens(batch["grid"].float(), ~kept[1], omega) if true_audio else text.generated
+        return text, audio_tokens(grid.float(), ~kept[1], omega) if true_audio else text.generated
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

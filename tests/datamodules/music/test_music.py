@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from apa_lightning.pocket.text import prompts
-from datamodules.music.clip import Recipe, compose, plan
+from datamodules.music.clip import Recipe, compose, compose_prompt, has_prompt, plan
 from datamodules.music.composition.accompany import accompany
 from datamodules.music.composition.genres import compose_genre
 from datamodules.music.composition.grooves import DRUMS, GENRES
@@ -239,6 +239,30 @@ def test_renditions_group_one_melody():
         assert len({clip["instrument"] for clip in clips}) == 4
         assert len({str([n[:2] for n in clip["notes"]]) for clip in clips}) == 1
     assert {clips[0]["instrument"] for clips in groups.values()} == set(INSTRUMENTS)
+
+
+@pytest.mark.parametrize(("kind", "shares"), [("solo", (1, 0, 0)), ("duet", (0, 1, 0)), ("genre", (0, 0, 1))])
+def test_an_audio_prompt_plays_the_melody_of_its_clip_alone(kind, shares):
+    recipe, other = Recipe(seed=5, shares=shares, prompts=1.0), 0
+    for index in range(24):
+        planned = plan(recipe, "train", index)
+        clip, prompt = compose(recipe, planned), compose_prompt(recipe, planned)
+        assert prompt == compose_prompt(recipe, planned) and prompt.seconds == clip.performance.seconds
+        assert len(prompt.tracks) == 1
+        heard = {(round(note.start, 1), note.pitch % 12) for note in prompt.lead.notes}
+        wanted = {(round(start, 1), key % 12) for start, _, key, _ in clip.metadata["notes"]}
+        assert len(wanted & heard) > 0.7 * len(wanted), (kind, index)  # grace notes delay a few
+        other += (
+            prompt.lead.program not in INSTRUMENTS.get(clip.metadata.get("instrument"), INSTRUMENTS["piano"]).programs
+        )
+    assert other == 24 if kind == "solo" else other > 12
+
+
+def test_a_share_of_the_clips_has_an_audio_prompt():
+    recipe = Recipe(seed=5, prompts=0.25)
+    count = sum(has_prompt(recipe, plan(recipe, "train", index)) for index in range(400))
+    assert 70 < count < 130
+    assert not any(has_prompt(Recipe(seed=5), plan(recipe, "train", index)) for index in range(40))
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.3, 30.0, 75.0])

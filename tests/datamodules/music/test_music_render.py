@@ -23,6 +23,7 @@ from datamodules.music.render import render, render_clip
 from datamodules.music.sound import modulators
 from datamodules.music.sound.encode import encode, renumbered
 from datamodules.music.sound.mix import leveled, mix
+from datamodules.music.sound.recording import coded
 from datamodules.music.sound.sampler import OVERSAMPLING, render_track
 from datamodules.music.sound.soundfont import SoundFont, default_soundfont
 
@@ -306,6 +307,33 @@ def test_variety_changes_the_sound_and_nothing_else(soundfont):
         assert other == render_clip(varied, plan(varied, "train", index), (soundfont,), "flac")[1]
         different += audio != other
     assert different == 12  # the tuning alone is never exactly concert pitch
+
+
+def test_an_audio_prompt_stands_next_to_its_clip(soundfont, tmp_path):
+    render(tmp_path, clips=3, seconds=1.0, renditions=2, prompt_variety=2.0, soundfonts=[soundfont], workers=1)
+    with tarfile.open(tmp_path / "train-000000.tar") as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    clips = [name for name in files if name.endswith(".json")]
+    assert len(files) == 3 * len(clips) == 6
+    for name in clips:
+        own, prompt = (
+            soundfile.read(io.BytesIO(files[name.replace(".json", end)]))[0] for end in (".flac", ".prompt.flac")
+        )
+        assert len(own) == len(prompt) == RATE and not np.array_equal(own, prompt)
+    render(tmp_path / "none", clips=3, seconds=1.0, soundfonts=[soundfont], workers=1)
+    assert "prompts" not in json.loads((tmp_path / "none" / "render.json").read_text())
+    with tarfile.open(tmp_path / "none" / "train-000000.tar") as tar:
+        assert not [name for name in tar.getnames() if ".prompt." in name]
+
+
+def test_coding_leaves_the_length_and_most_of_the_sound():
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    heard = [coded(tone, RATE, random.Random(seed), variety=2.0) for seed in range(20)]
+    changed = [audio for audio in heard if not np.array_equal(audio, tone)]
+    assert 1 <= len(changed) < 20
+    for audio in changed:
+        assert audio.shape == tone.shape and np.corrcoef(audio, tone)[0, 1] > 0.98
+    assert np.array_equal(coded(tone, RATE, random.Random(0), variety=0.0), tone)
 
 
 def test_clips_render_on_one_of_several_soundfonts(soundfont):

@@ -17,6 +17,7 @@ from apa_lightning.pocket.measures import audio_mae as measure_audio_mae
 from apa_lightning.pocket.measures.audio_mae import measure, sounding_columns
 from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, random_order, reconstruction_losses
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
+from apa_lightning.pocket.parts.note_loss import CLASSES, NoteHead, sounding
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, unpatched
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.subject import Subject
@@ -145,6 +146,73 @@ def test_label_loss_counts_clips_with_known_labels():
     assert label_loss(several, [["Flute", "Organ"]]).item() == pytest.approx(40 / (len(LABELS) + 1), rel=1e-4)
 
 
+def test_sounding_shares_of_columns():
+    shares = sounding([[0.0, 1.0, 60, 90], [1.0, 1.25, 71, 90], [1.5, 3.0, 74, 90]], start=0.5, seconds=2.0, columns=4)
+    expected = torch.zeros(4, CLASSES)
+    expected[0, 0] = 1.0  # 0.5 to 1.0 s: middle C
+    expected[1, 11], expected[1, -1] = 0.5, 0.5  # to 1.5 s: a B for a quarter of a second
+    expected[2:, 2] = 1.0
+    assert torch.allclose(shares, expected, atol=1e-5)
+    assert sounding([], 0.0, 1.0, 2)[:, -1].tolist() == [1, 1]
+
+
+def test_note_loss_wants_the_notes_of_each_column_from_every_pooled_token():
+    grid, target = torch.zeros(1, 8, 8, 4), torch.zeros(1, 8, CLASSES)
+    target[:, :, 3] = 1
+    head = NoteHead(4)
+    for layer in head.heads:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    assert head.loss(grid, target).item() == pytest.approx(math.log(CLASSES), rel=1e-5)
+    for layer in head.heads:
+        layer.bias.data.view(-1, CLASSES)[:, 3] = 30
+    assert head.loss(grid, target).item() == pytest.approx(0, abs=1e-5)
+    assert head.loss(grid, target.roll(1, dims=1) * 0 + target.roll(1, dims=2)).item() == pytest.approx(30, rel=1e-3)
+
+
+def test_notes_are_learned_from_the_audio_prompt(items, tmp_path):
+    """The target plays other notes than the metadata say, the audio prompt plays them: the loss falls all the same."""
+    silent = torch.zeros_like(items[0]["waveform"])
+    paired = [
+        {**item, "waveform": silent, "prompt_waveform": item["waveform"], "prompt_num_samples": item["num_samples"]}
+        for item in items[:4]
+    ]
+    rows = {
+        name: torch.stack([item[name] for item in paired]) if "waveform" in name else [item[name] for item in paired]
+        for name in paired[0]
+    } | {"start": [0.0] * 4}
+    module = PocketAudioMAE(folder=tmp_path, note_weight=1.0, learning_rate=2e-3)
+    optimizer, found = torch.optim.AdamW(module.parameters(), 2e-3), []
+    for _ in range(25):
+        losses = {"loss": torch.zeros(())}
+        module._add_notes(losses, rows)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        found.append(losses["notes"].item())
+    assert found[0] == pytest.approx(math.log(CLASSES), abs=1.0) and found[-1] < 0.8 * found[0]
+
+
+def test_chords_and_bands_have_no_notes_to_learn(items):
+    module, losses = PocketAudioMAE(note_weight=1.0), {"loss": torch.zeros(())}
+    rows = batch(items[:2])
+    rows["metadata"] = [{**fields, "texture": "accompanied"} for fields in rows["metadata"]]
+    module._add_notes(losses, rows)
+    assert set(losses) == {"loss"}
+
+
+def test_training_goes_on_from_written_weights(trained, items):
+    again = PocketAudioMAE(start=trained.folder, note_weight=0.1)
+    rows = batch(items[:2])
+    with torch.no_grad():
+        before, after = (
+            module.eval().encoder.forward_features(module.banks(rows)) for module in (trained.module, again)
+        )
+    assert torch.allclose(before, after, atol=2e-2)
+    with pytest.raises(InputError, match=r"audio_mae\.yaml"):
+        PocketAudioMAE(start=trained.folder / "nowhere")
+
+
 def test_padding_is_silence(items):
     module = PocketAudioMAE()
     rows = batch(items[:1])
@@ -160,6 +228,8 @@ def test_refusals():
         ({"mask_share": 1.0}, "model.mask_share: 1.0"),
         ({"visible_weight": -1}, "model.visible_weight: -1"),
         ({"label_weight": -1}, "model.label_weight: -1"),
+        ({"note_weight": -1}, "model.note_weight: -1"),
+        ({"level": (3.0, -3.0)}, "model.level"),
         ({"decoder_width": 90}, "model.decoder_width: 90"),
         ({"learning_rate": 0}, "model.learning_rate"),
     ):
