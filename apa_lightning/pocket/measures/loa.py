@@ -30,7 +30,7 @@ def measure(subject: Subject) -> list[Score]:
     if len(clips) < 2:
         raise InputError(f"clips: {len(clips)}; a caption is compared with those of other clips. Give more.")
     encoder, prompts = AudioMAE.from_pretrained(folder / "audio_encoder"), PromptEncoder(folder)(clips.prompts)
-    true = torch.cat([true_loa(encoder, part) for part in clips.waveform.split(32)])
+    true = torch.cat([true_loa(encoder(part)) for part in clips.waveform.split(32)])
     projection, language_model = (load_frozen(folder, part) for part in GENERATOR)
     with seeded(subject.seed):
         random = type(projection).from_config(projection.config), type(language_model)(language_model.config).eval()

@@ -21,7 +21,8 @@ FROZEN = "audio_encoder."
 class PocketLOA(PocketPart):
     """Trains the projection of both text encoders and GPT-2 to predict the pooled AudioMAE tokens of the clip.
 
-    The text encoders, tokenizers and AudioMAE of ``folder`` are read and stay frozen. The eight tokens are generated in
+    The text encoders, tokenizers and AudioMAE of ``folder`` are read and stay frozen. Batches are those of
+    ``datamodules.EncodedDataModule`` or, encoded in each step, of ``AudioSetDataModule``. The eight tokens are generated in
     training as in use, each from those before it, with gradients through all of them; the loss is the mean squared error.
     Dropout is off: it would blur the tokens that GPT-2 reads back.
 
@@ -49,8 +50,10 @@ class PocketLOA(PocketPart):
 
     def _encoded(self, batch: dict[str, Any]) -> tuple[EncodedPrompts, Tensor]:
         """The encoded prompts of a batch, and the true LOA (B, 8, W)."""
-        prompts = self.prompts(batch["prompt"], self.device)
-        return prompts, true_loa(self.audio_encoder, batch["waveform"], batch.get("num_samples"))
+        grid = batch["grid"].float() if "grid" in batch else None
+        if grid is None:
+            grid = self.audio_encoder(batch["waveform"], lengths=batch.get("num_samples"))
+        return self.prompts(batch["prompt"], self.device), true_loa(grid)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         prompts, target = self._encoded(batch)
@@ -99,12 +102,11 @@ def match_moments(norm: Any, targets: Tensor) -> None:
     norm.weight.copy_(flat.std(dim=0))
 
 
-def true_loa(audio_encoder: AudioMAE, waveform: Tensor, lengths: list[int] | None = None) -> Tensor:
-    """The target of the generator: AudioMAE's grid of (B, S) pooled to eight stretches of time, (B, 8, W).
+def true_loa(grid: Tensor) -> Tensor:
+    """The target of the generator: AudioMAE's grid (B, T, F, W) pooled to eight stretches of time, (B, 8, W).
 
     Pooled by :func:`pool_tokens` (mean of average and maximum), as an audio prompt is.
     """
-    grid = audio_encoder(waveform, lengths=lengths)
     return pool_tokens(grid, grid.shape[1] // TOKENS, grid.shape[2])
 
 

@@ -144,7 +144,7 @@ def test_the_true_loa_is_the_grid_pooled_to_eight_stretches():
     grid = encoder(waveform)
     assert grid.shape == (2, 32, 8, 160)
     block = grid[1, 4:8].flatten(0, 1)
-    torch.testing.assert_close(true_loa(encoder, waveform)[1, 1], (block.mean(dim=0) + block.amax(dim=0)) / 2)
+    torch.testing.assert_close(true_loa(encoder(waveform))[1, 1], (block.mean(dim=0) + block.amax(dim=0)) / 2)
 
 
 def test_similarities():
