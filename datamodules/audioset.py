@@ -23,8 +23,8 @@ class AudioSetDataModule(ResumableDataModule):
     """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
 
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
-    `num_samples` (list of B), `prompt` (list of B), `labels` (list of B lists) and `metadata` (list of B: the content of the
-    JSON). With `<key>.prompt.flac`, an audio prompt other than the target, in at least one of the samples there are also
+    `num_samples` without padding, `start` in seconds of the clip, `prompt`, `labels` and `metadata`, the content of the JSON
+    (lists of B). With `<key>.prompt.flac`, an audio prompt other than the target, in at least one of the samples there are also
     `prompt_waveform` (B, S), cut at the same time, and `prompt_num_samples` (list of B). Local shards are read by index, in
     one global order that depends on (seed, epoch) alone; if one shard is remote, all are streamed (see `StreamedShards`).
 

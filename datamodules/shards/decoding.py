@@ -48,8 +48,8 @@ class ExampleDecoder:
         """Decode one sample.
 
         Returns:
-            `key`, `waveform` (S,) float32 mono, `num_samples` of it without padding, `prompt`, `labels`, and all the
-            `metadata` of the JSON. With an audio prompt other than the target also `prompt_waveform` (S,) and
+            `key`, `waveform` (S,) float32 mono, `num_samples` of it without padding, its `start` in seconds of the clip,
+            `prompt`, `labels`, and all the `metadata` of the JSON. With an audio prompt other than the target also `prompt_waveform` (S,) and
             `prompt_num_samples`: the same window of time, which lies within the shorter of the two recordings.
 
         Raises:
@@ -71,7 +71,7 @@ class ExampleDecoder:
             mono = self._window(data, start, name)
             columns[f"{name}waveform"] = fit_length(mono, self.samples)
             columns[f"{name}num_samples"] = min(len(mono), self.samples)
-        return {"key": key, **columns, "prompt": prompt, "labels": fields["labels"], "metadata": fields}
+        return {"key": key, **columns, "start": start, "prompt": prompt, "labels": fields["labels"], "metadata": fields}
 
     def _seconds(self, audio: bytes, name: str) -> float:
         """The length that a recording's header tells."""

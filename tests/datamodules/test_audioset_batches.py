@@ -28,12 +28,29 @@ def test_batches_keep_the_contract(folder: Path, workers: int) -> None:
         assert len(batches) == len(loader) == steps
         for batch in batches:
             size = len(batch["key"])
-            assert set(batch) == {"key", "waveform", "num_samples", "prompt", "labels", "metadata"}
+            assert set(batch) == {"key", "waveform", "num_samples", "start", "prompt", "labels", "metadata"}
             assert all(1 <= count <= 16_000 for count in batch["num_samples"])
             assert batch["waveform"].shape == (size, 16_000) and batch["waveform"].dtype == torch.float32
             assert batch["waveform"].abs().max() <= 1
             assert all("piano, music" in prompt for prompt in batch["prompt"]) and len(batch["prompt"]) == size
             assert batch["labels"] == [["Piano", "Music"]] * size
+
+
+def test_the_start_of_a_window_is_where_it_lies_in_the_clip(folder: Path) -> None:
+    data = module(folder, audio_length_in_s=0.25)
+    data.setup("fit")
+    whole = module(folder, audio_length_in_s=4.0, train_shards=data.train_shards)
+    whole.setup("fit")
+    clips = {
+        key: w for batch in whole.train_dataloader() for key, w in zip(batch["key"], batch["waveform"], strict=True)
+    }
+    starts = []
+    for batch in data.train_dataloader():
+        for key, start, window in zip(batch["key"], batch["start"], batch["waveform"], strict=True):
+            at = round(start * 16_000)
+            assert torch.allclose(window, clips[key][at : at + len(window)], atol=2e-3)
+            starts.append(start)
+    assert len(set(starts)) > 3
 
 
 def test_workers_change_nothing(folder: Path) -> None:
