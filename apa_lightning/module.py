@@ -16,6 +16,7 @@ from apa_lightning.backbones.vocoding import Vocoder
 from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
+from apa_lightning.conditioning.pooling import pooling_kernel
 from apa_lightning.diffusion.objectives import LossWeighting, Objective
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
@@ -49,7 +50,7 @@ class AudioPromptModule(L.LightningModule):
             of the backbone's own text K/V. Or any :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.
-        pooling_rates: The random pooling rate omega of each batch.
+        pooling_rates: The random pooling rate omega of each batch. Each must divide the audio encoder's grid.
         condition_dropout: Share of items that lose text, audio or both.
         dropped_audio: What a dropped audio prompt is: ``zeros`` (paper) or ``zero_fbank`` (published code); ``null`` means as
             ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
@@ -162,6 +163,8 @@ class AudioPromptModule(L.LightningModule):
                 f"model.half_backbone: needs --trainer.precision bf16-mixed, not {self.trainer.precision}."
             )
         self.configure_model()
+        for omega in () if stage == "predict" else self.pooling_rates.rates:
+            pooling_kernel(self.audio_encoder.grid_size, omega, fields=["pooling_rates.rates"] * 2)
 
     def on_predict_start(self) -> None:
         if self.adapter.is_untrained:

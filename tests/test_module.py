@@ -176,6 +176,12 @@ def test_every_choice_of_the_paper_against_code_table_trains(tmp_path):
                 assert module.adapter.metadata[name] == value
 
 
+def test_pooling_rates_must_divide_the_grid_of_the_encoder(tmp_path):
+    trainer(tmp_path, max_steps=1).fit(build(pooling_rates=PoolingRates([64])), loader())  # one token
+    with pytest.raises(InputError, match=r"^pooling_rates.rates: 3; choose one of 1, 2, 4, 8, 16, 32, 64: "):
+        trainer(tmp_path, max_steps=1).fit(build(pooling_rates=PoolingRates([1, 3])), loader())
+
+
 def test_half_precision_training(tmp_path):
     module = build(half_backbone=True)
     trainer(tmp_path, max_steps=2, precision="bf16-mixed").fit(module, loader())

@@ -31,6 +31,12 @@ class AudioConditioner(nn.Module, ABC):
     def null(self) -> Tensor:
         """The grid (1, T, F, D) that can stand for "no audio prompt" (``dropped_audio: zero_fbank``)."""
 
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Tokens along time and frequency, which pooling rates must divide."""
+        _, steps, bands, _ = self.null().shape
+        return steps, bands
+
     def load_weights(self) -> None:
         """Load heavy weights; called once in each process before use. By default there is nothing to load."""
 

@@ -60,13 +60,13 @@ class ConditionDropout:
 
 @dataclass(frozen=True)
 class PoolingRates:
-    """The random omega of training: one rate per batch, uniform over ``rates``."""
+    """The random omega of training: one rate per batch, uniform over ``rates``, along time and, up to the whole axis, frequency."""
 
     rates: Sequence[int] = field(default=POOLING_RATES)
 
     def __post_init__(self) -> None:
         if not self.rates:
-            raise InputError("pooling_rates.rates: empty; give one or more of 1, 2, 4, 8.")
+            raise InputError("pooling_rates.rates: empty; give one or more, as 1, 2, 4, 8.")
         for rate in self.rates:
             check_pooling_rate(rate, "pooling_rates.rates")
 

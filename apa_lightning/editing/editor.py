@@ -26,13 +26,14 @@ from apa_lightning.backbones.vocoding import Vocoder
 from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import DroppedAudio
-from apa_lightning.conditioning.pooling import pool_tokens
+from apa_lightning.conditioning.pooling import pool_tokens, pooling_kernel
 from apa_lightning.diffusion.guidance import guided
 from apa_lightning.diffusion.objectives import Model
 from apa_lightning.diffusion.sampling import denoise
 from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.request import EditRequest, EditResult
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import ModelInput, Recording
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import EMBEDDED, first_line
@@ -138,13 +139,34 @@ class AudioEditor:
         request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
         return self._edit_all([request], batch_size, progress)[0]
 
+    def problems(self, settings: EditSettings) -> list[InputError]:
+        """What is wrong with settings that are good by themselves, but not for these parts."""
+        found = []
+        for check in (self.check_steps, self.check_scale, self.check_pooling):
+            try:
+                check(settings)
+            except InputError as error:
+                found.append(error)
+        return found
+
+    def check_steps(self, settings: EditSettings) -> None:
+        """Raise :class:`InputError` unless the scheduler suits the backbone and can make so many steps."""
+        self.backbone.make_scheduler(settings.scheduler, settings.num_inference_steps)
+
+    def check_scale(self, settings: EditSettings) -> None:
+        """Raise :class:`InputError` unless ``ap_scale`` suits the adapters and names layers of the backbone."""
+        for scale in scale_of_each(settings.ap_scale, len(self.adapters)):
+            expand_scale(scale, self.adapters[0].layer_names)
+
+    def check_pooling(self, settings: EditSettings) -> None:
+        """Raise :class:`InputError` unless the pooling rates divide the audio encoder's grid."""
+        pooling_kernel(self.audio_encoder.grid_size, settings.time_pooling, settings.freq_pooling)
+
     def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
-        for request in requests:
-            self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
-            for scale in scale_of_each(request.ap_scale, len(self.adapters)):
-                expand_scale(scale, self.adapters[0].layer_names)
+        for problem in (problem for request in requests for problem in self.problems(request)):
+            raise problem
         recordings = [Recording.load(request.audio, request.region) for request in requests]
         inputs = [ModelInput(recording, self.backbone) for recording in recordings]
         groups: dict[tuple, list[int]] = {}

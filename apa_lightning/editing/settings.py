@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any
 
-from apa_lightning.conditioning.pooling import POOLING_RATES
+from apa_lightning.conditioning.pooling import POOLING_CHOICE, is_pooling_rate
 from apa_lightning.errors import InputError
 
 #: Text that a setting may lack, but that may also be the word ``null``: a prompt, unlike a path.
@@ -62,11 +62,6 @@ def are_numbers(value: object) -> bool:
     return is_number(value) if parts is None else all(map(are_numbers, parts))
 
 
-def is_pooling_rate(value: object) -> bool:
-    """Whether ``value`` is one of the audio encoder's pooling rates."""
-    return value in POOLING_RATES and not isinstance(value, bool)
-
-
 def is_region(value: object) -> bool:
     """Whether ``value`` is a start and a later end, in seconds."""
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_number, value)):
@@ -80,7 +75,6 @@ def differs(value: object) -> object:
 
 
 TEXT_CHOICE = "give a string of whole characters ('' means unconditional)"
-POOLING_CHOICE = f"choose one of {', '.join(map(str, POOLING_RATES))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +98,10 @@ class EditSettings:
     """Strength alpha of the audio prompt: a number, a mapping for single blocks ({"up": 0.5}), or a list with one of them
     per adapter. Paper: 0.5, genre transfer 0.4."""
     time_pooling: int = knob(is_pooling_rate, POOLING_CHOICE, 2, symbol="omega", point=True)
-    """Pooling rate omega along time (1, 2, 4 or 8); a larger one keeps less of the recording. Paper: 2, genre transfer 1."""
+    """Pooling rate omega along time: 1, 2, 4, 8, ... up to one token for the whole window (32 with the pocket's encoder, 64 with
+    AudioMAE). It must divide the encoder's grid; a larger one keeps less of the recording. Paper: 2, genre transfer 1."""
     freq_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None, symbol="omega", point=True)
-    """Pooling rate along frequency; null: the same as time_pooling."""
+    """Pooling rate along frequency; null: the same as time_pooling, but at most the whole grid (8)."""
     guidance_scale: float = knob(
         lambda value: is_number(value) and value >= 0,
         "give a number of 0 or more (1 or less: no guidance)",

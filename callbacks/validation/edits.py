@@ -141,7 +141,8 @@ class EditsCallback(L.Callback, ABC):
         self._edits = ValidationEdits(self.plan)
         try:
             pl_module.configure_model()  # Lightning would call it after the callbacks' setup
-            pl_module.backbone.make_scheduler(self.plan.scheduler)
+            for problem in pl_module.editor().problems(self.plan):
+                raise problem
         except InputError as error:
             raise InputError(f"plan.{error}") from None
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):

@@ -373,7 +373,7 @@ def test_a_picture_of_any_prompt():
         (lambda: ValidationPlan(prompt="a solo"), r"plan.prompt: 'a solo' must contain {} exactly once"),
         (lambda: ValidationPlan(negative_prompt="{} {}"), "plan.negative_prompt"),
         (lambda: ValidationPlan(ap_scale=math.nan), "plan.ap_scale"),
-        (lambda: ValidationPlan(time_pooling=3), "plan.time_pooling"),
+        (lambda: ValidationPlan(time_pooling=0), "plan.time_pooling"),
         (lambda: ValidationPlan(num_inference_steps=0), "plan.num_inference_steps"),
         (lambda: AudioSamples(every_n_validations=0), "every_n_validations: 0"),
         (lambda: AudioSamples(name="../x"), "name: '../x'"),
@@ -392,6 +392,8 @@ def test_wrong_settings_are_refused_at_construction(make, message):
 def test_an_unusable_scheduler_strategy_or_clap_is_refused_before_training(module, tmp_path):
     with pytest.raises(InputError, match=r"plan.scheduler: 'Nonsense'"):
         fit(module, tmp_path, [AudioSamples(ValidationPlan(scheduler="Nonsense"))])
+    with pytest.raises(InputError, match=r"plan.time_pooling: 3; choose one of 1, 2, 4, 8: "):
+        fit(module, tmp_path, [AudioSamples(ValidationPlan(time_pooling=3))])
     with pytest.raises(InputError, match="sharded weights"):
         AudioSamples().setup(SimpleNamespace(strategy=FSDPStrategy()), module, "fit")
     with pytest.raises(FileNotFoundError, match="clap"):

@@ -78,7 +78,7 @@ def test_bad_dropout(settings, message):
         ConditionDropout(**settings)
 
 
-@pytest.mark.parametrize("rates", [[], [3], [0], [1, 16]])
+@pytest.mark.parametrize("rates", [[], [1.5], [0], [1, True]])
 def test_bad_rates(rates):
     with pytest.raises(InputError, match="pooling_rates"):
         PoolingRates(rates)

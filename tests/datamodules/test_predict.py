@@ -371,14 +371,24 @@ def test_foreign_files_are_not_replaced(here, predict, capsys):
         ),
         (["--data.manifest=m.csv", "--data.output=a.wav"], "--data.output: cannot write to a.wav"),
         (["--data.manifest=m.csv", "--data.output=/proc/edits"], "--data.output: cannot write to /proc/edits"),
+        (["--data.manifest=bad.csv"], "bad.csv:5: time_pooling: 128; choose one of 1, 2, 4, 8, 16"),
+        (
+            ["--data.manifest=bad.csv"],
+            "bad.csv:6: freq_pooling: 16; choose one of 1, 2, 4, 8: the audio encoder's grid",
+        ),
+        (["--data.manifest=m.csv", "--data.time_pooling=3"], "--data.time_pooling: 3; choose one of 1, 2, 4, 8"),
         (["--data.manifest=gone.csv"], "--data.manifest: gone.csv does not exist"),
         ([*["--data.manifest=m.csv"], "--data.batch_size=0"], "--data.batch_size: 0"),
     ],
 )
 def test_refused_before_any_edit(here, predict, capsys, arguments, expected):
-    write_manifest([("x", "a.wav")], "bad.csv", scheduler=["Magic"], num_inference_steps=[""])
+    write_manifest(
+        [("x", "a.wav")], "bad.csv", scheduler=["Magic"], num_inference_steps=[""], time_pooling=[""], freq_pooling=[""]
+    )
     with open("bad.csv", "a") as file:
-        file.write("y,a.wav,flute,DDIMScheduler,1000\nz,a.wav,flute,PNDMScheduler,2\n")
+        file.write(
+            "y,a.wav,flute,DDIMScheduler,1000,,\nz,a.wav,flute,PNDMScheduler,2,,\nv,a.wav,flute,,,128,\nw,a.wav,flute,,,,16\n"
+        )
     assert expected in refusal(predict, capsys, *arguments)
     assert not Path("edits").exists() or not audio_bytes()
 

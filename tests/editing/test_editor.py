@@ -250,6 +250,11 @@ def test_progress_bar_counts_all_steps(editor, clip, capsys):
         ({"prompt": None}, "prompt: None; give a string"),
         ({"negative_prompt": 3}, "negative_prompt: 3"),
         ({"time_pooling": 3}, "choose one of 1, 2, 4, 8"),
+        (
+            {"time_pooling": 128},
+            "time_pooling: 128; choose one of 1, 2, 4, 8, 16, 32, 64: the audio encoder's grid has 64",
+        ),
+        ({"freq_pooling": 16}, "freq_pooling: 16; choose one of 1, 2, 4, 8: "),
         ({"freq_pooling": 0}, "freq_pooling: 0"),
         ({"ap_scale": float("nan")}, "ap_scale: nan"),
         ({"guidance_scale": -1.0}, "guidance_scale: -1.0"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apa_lightning.conditioning.pooling import POOLING_RATES, check_pooling_rate
+from apa_lightning.conditioning.pooling import POOLING_RATES
 from apa_lightning.pocket.parts.part import check, share
 
 TIMESTEPS = 1000
@@ -40,7 +40,7 @@ class Phase:
             share(f"phases.{name}", getattr(self, name))
         check("phases.rates", "empty", bool(self.rates), "give one or more of 1, 2, 4, 8.")
         for rate in self.rates:
-            check_pooling_rate(rate, "model.phases.rates")
+            check("phases.rates", rate, rate in POOLING_RATES, "choose one of 1, 2, 4, 8.")
         low, high = self.timesteps
         rule = f"give the lowest and the highest of 0 to {TIMESTEPS - 1}."
         check("phases.timesteps", list(self.timesteps), 0 <= low <= high < TIMESTEPS, rule)

@@ -169,8 +169,8 @@ def edit(**knobs: Any) -> Callable[[Room, AudioEditor], object]:
 KNOBS: dict[str, tuple[int, str, list[object]]] = {
     "prompt": (19, "prompt: {}", [None, 5, ["a"], b"a"]),
     "negative_prompt": (19, "negative_prompt: {}", [None, 5]),
-    "time_pooling": (20, "time_pooling: {}|1, 2, 4, 8", [3, 0, -1, None, "2", True, float("nan"), [2]]),
-    "freq_pooling": (20, "freq_pooling: {}|1, 2, 4, 8", [5, 0, "2", False]),
+    "time_pooling": (20, "time_pooling: {}|1, 2, 4, 8", [0, -1, None, "2", True, float("nan"), [2]]),
+    "freq_pooling": (20, "freq_pooling: {}|1, 2, 4, 8", [0, "2", False]),
     "ap_scale": (20, "ap_scale: {}", [float("nan"), float("inf"), None, "0.5", True]),
     "guidance_scale": (20, "guidance_scale: {}|0 or more", [-1, float("nan"), None, "7", True]),
     "num_inference_steps": (20, "num_inference_steps: {}|1 to 1000", [0, -1, 1001, 2.5, None, "50"]),
@@ -196,6 +196,8 @@ REQUESTS = [
     bad(20, "region_outside", "region: 0.5 to 7 s lies outside", edit(region=(0.5, 7))),
     bad(20, "unknown_scheduler", "scheduler: 'Magic'|choose one of", edit(scheduler="Magic")),
     bad(20, "steps_of_a_scheduler", "num_inference_steps: DDIMScheduler cannot make 1000", edit(num_inference_steps=1000)),
+    bad(20, "pooling_3", "time_pooling: 3; choose one of 1, 2, 4, 8", edit(time_pooling=3)),
+    bad(20, "freq_pooling_5", "freq_pooling: 5; choose one of 1, 2, 4, 8", edit(freq_pooling=5)),
     bad(20, "two_scales", "ap_scale: 2 scales for 1 adapters", edit(ap_scale=[0.5, 0.5])),
     bad(20, "unknown_block", "ap_scale: no adapted layer in 'nowhere'", edit(ap_scale={"nowhere": 1.0})),
     bad(20, "block_of_text", "ap_scale: {'up': 'a'}|finite number", edit(ap_scale={"up": "a"})),
@@ -204,7 +206,7 @@ REQUESTS = [
     bad(20, "not_requests", "list of EditRequest", lambda r, e: e.edit([EditRequest(audio="a", prompt="x"), "b"])),
     bad(20, "knobs_beside_requests", "list of EditRequest", lambda r, e: e.edit([EditRequest(audio="a", prompt="x")], seed=1)),
     bad(20, "knobs_beside_a_request", "EditRequest|seed", lambda r, e: e.edit(EditRequest(audio="a", prompt="x"), seed=1)),
-    bad(20, "pooling_larger_than_the_grid", "larger than the audio encoder's grid", lambda r, e: pool_tokens(torch.zeros(1, 2, 2, 4), 8)),
+    bad(20, "pooling_larger_than_the_grid", "time_pooling: 8; choose one of 1, 2: the audio", lambda r, e: pool_tokens(torch.zeros(1, 2, 2, 4), 8)),
 ]  # fmt: skip
 
 
