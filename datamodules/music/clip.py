@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from apa_lightning.pocket.text.prompts import Meaning
 from datamodules.music.composition.accompany import accompany
@@ -14,6 +14,7 @@ from datamodules.music.composition.grooves import GENRES, Genre
 from datamodules.music.composition.instruments import INSTRUMENTS, Instrument, octave_shift, play
 from datamodules.music.composition.line import Line, compose_line
 
+PromptKind = Literal["melody", "sound"]
 KINDS = ("solo", "duet", "genre")
 _PLAYERS = list(INSTRUMENTS.values())
 
@@ -27,6 +28,7 @@ class Recipe:
     shares: tuple[float, float, float] = (7.0, 1.0, 2.0)  # Relative numbers of solos, duets and genre clips
     renditions: int = 1  # Number of instruments on which each solo melody and its performance is rendered
     prompts: float = 0.0  # Share of clips with an audio prompt
+    prompt_kind: PromptKind = "melody"  # What it shares with its clip
     variety: float = 0.0  # How much tape, equalizer, microphone, noise and tuning change the sound; 0: not at all
     prompt_variety: float = 0.0  # The same for audio prompts
     captions: float = 0.0  # Share of clips with a `caption` in a musician's own words (duets always have one)
@@ -86,22 +88,25 @@ def has_prompt(recipe: Recipe, plan: Plan) -> bool:
 
 
 def compose_prompt(recipe: Recipe, plan: Plan) -> Performance:
-    """The melody of a clip alone, in the same time, on an instrument that the clip's melody is not played on.
+    """The audio prompt whose target is a clip.
 
-    It is an audio prompt whose target is the clip: for a solo the same performance on another instrument, for a duet the
-    melody that is accompanied, for a band the tune that it plays.
+    Of the kind "melody" it is the clip's melody alone, in the same time, on an instrument that does not play it in the clip:
+    for a solo the same performance on another instrument, for a duet the melody that is accompanied, for a band its tune. Of
+    the kind "sound" it is another melody on the instrument that plays the clip's, or of another band of the genre.
     """
-    rng = random.Random(f"{recipe.seed}/{plan.melody}")  # the draws of `compose`: the same line
-    if plan.kind == "genre":
-        line, _ = compose_genre(rng, _genre_of(plan), recipe.seconds)
-        others = _PLAYERS
-    else:
-        line = compose_line(rng, recipe.seconds)
-        own = _instrument(recipe, plan) if plan.kind == "solo" else None
-        others = [player for player in _PLAYERS if player is not own]
+    same = recipe.prompt_kind == "melody"
+    tune = random.Random(f"{recipe.seed}/{plan.melody}{'' if same else '/other'}")  # the draws of `compose`, if same
     player = random.Random(f"{recipe.seed}/{plan.melody}/{plan.kind}/{plan.rendition}/prompt")
-    instrument = player.choice(others)
-    program = weighted(player, instrument.programs)
+    if plan.kind == "genre":
+        line, performance = compose_genre(tune, _genre_of(plan), recipe.seconds)
+        if not same:
+            return performance
+        instrument = player.choice(_PLAYERS)
+    else:
+        line, own = compose_line(tune, recipe.seconds), compose(recipe, plan).metadata
+        others = [one for one in _PLAYERS if plan.kind == "duet" or one.name != own["instrument"]]
+        instrument = player.choice(others) if same else INSTRUMENTS[own["instrument"]]
+    program = weighted(player, instrument.programs) if same else own["program"]
     notes = play(player, line, instrument, program)
     return _performance(recipe, [_track("lead", program, notes, player, line, instrument)], player)
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.progress import progress
-from datamodules.music.clip import Plan, Recipe, compose, compose_prompt, has_prompt, plan
+from datamodules.music.clip import Plan, PromptKind, Recipe, compose, compose_prompt, has_prompt, plan
 from datamodules.music.composition.events import Performance
 from datamodules.music.composition.instruments import INSTRUMENTS
 from datamodules.music.sound.encode import CODINGS, AudioFormat, encode
@@ -49,6 +49,7 @@ def render(
     genre: float = 2.0,
     renditions: int = 1,
     prompts: float | None = None,
+    prompt_kind: PromptKind = "melody",
     variety: float = 0.0,
     prompt_variety: float | None = None,
     captions: float = 0.0,
@@ -75,8 +76,11 @@ def render(
         genre: Relative number of genre clips, the eight genres in turn.
         renditions: Instruments on which each solo melody is rendered, all from one performance (the JSON field
             `melody` groups them): ground truth for timbre transfer.
-        prompts: Share of the clips with an audio prompt, `<key>.prompt.<extension>`: the clip's melody alone, in the same time,
-            on an instrument that does not play it in the clip. Null: all clips if there are several renditions, else none.
+        prompts: Share of the clips with an audio prompt, `<key>.prompt.<extension>`; null: all clips if there are several
+            renditions, else none.
+        prompt_kind: What an audio prompt shares with its clip: the `melody`, alone, in the same time and on an instrument that
+            does not play it in the clip; or the `sound`, another melody on the same instrument, or of another band of the
+            genre.
         variety: How much tuning, tape, equalizers, microphones and noise change the sound: 0 clean, 1 as varied as
             recordings are.
         prompt_variety: The same for audio prompts, with lossy coding in addition; null: as `variety`. Rough prompts of clean
@@ -97,7 +101,9 @@ def render(
         prompts = float(renditions > 1)
     if prompt_variety is None:
         prompt_variety = variety
-    recipe = Recipe(seed, seconds, (solo, duet, genre), renditions, prompts, variety, prompt_variety, captions)
+    recipe = Recipe(
+        seed, seconds, (solo, duet, genre), renditions, prompts, prompt_kind, variety, prompt_variety, captions
+    )
     _check(recipe, clips, validation, clips_per_shard, workers)
     fonts = _soundfonts(soundfonts)
     shards = _shards(out, clips, validation, _capacity(recipe, audio_format, clips_per_shard, max_shard_bytes))
@@ -131,16 +137,19 @@ def render_clip(recipe: Recipe, planned: Plan, soundfonts: tuple[Path, ...], aud
 
     clip, name = compose(recipe, planned), f"{recipe.seed}/{planned.split}/{planned.index}"
 
-    def render(performance: Performance, name: str, variety: float) -> "tuple[np.ndarray, Path]":
+    def render(
+        performance: Performance, name: str, variety: float, soundfonts: Sequence[Path]
+    ) -> "tuple[np.ndarray, Path]":
         rng = random.Random(f"{name}/sound")
         font = rng.choice(soundfonts)
         recording = draw_recording(random.Random(f"{name}/recording"), variety) if variety else Recording()
         return mix(performance, open_soundfont(font), rng, recording), font
 
-    audio, font = render(clip.performance, name, recipe.variety)
+    audio, font = render(clip.performance, name, recipe.variety, soundfonts)
     prompt = None
     if has_prompt(recipe, planned):
-        rough, _ = render(compose_prompt(recipe, planned), f"{name}/prompt", recipe.prompt_variety)
+        fonts = soundfonts if recipe.prompt_kind == "melody" else (font,)
+        rough, _ = render(compose_prompt(recipe, planned), f"{name}/prompt", recipe.prompt_variety, fonts)
         rough = coded(rough, SAMPLE_RATE, random.Random(f"{name}/coding"), recipe.prompt_variety)
         prompt = encode(rough, SAMPLE_RATE, audio_format, serial=planned.index + 1)
     player = clip.metadata.get("instrument") or clip.metadata["genre"]
@@ -220,7 +229,7 @@ def _remember(
         "soundfonts": [{"name": font.name, "sha256": hashlib.sha256(font.read_bytes()).hexdigest()} for font in fonts],
     }  # fmt: skip
     if not recipe.prompts:  # as the settings were before there were audio prompts
-        del settings["prompts"], settings["prompt_variety"]
+        del settings["prompts"], settings["prompt_kind"], settings["prompt_variety"]
     path = Path(out) / SETTINGS_FILE
     if path.exists():
         try:

@@ -258,6 +258,19 @@ def test_an_audio_prompt_plays_the_melody_of_its_clip_alone(kind, shares):
     assert other == 24 if kind == "solo" else other > 12
 
 
+@pytest.mark.parametrize("shares", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_an_audio_prompt_of_the_sound_plays_another_melody_on_the_same_instrument(shares):
+    recipe = Recipe(seed=5, shares=shares, prompts=1.0, prompt_kind="sound")
+    for index in range(16):
+        planned = plan(recipe, "train", index)
+        clip, prompt = compose(recipe, planned), compose_prompt(recipe, planned)
+        if shares[2]:
+            assert prompt.tracks != clip.performance.tracks and len(prompt.tracks) > 2
+        else:
+            assert prompt.lead.program == clip.performance.lead.program and len(prompt.tracks) == 1
+        assert [note[2] for note in clip.metadata["notes"]] != [note.pitch for note in prompt.lead.notes]
+
+
 def test_a_share_of_the_clips_has_an_audio_prompt():
     recipe = Recipe(seed=5, prompts=0.25)
     count = sum(has_prompt(recipe, plan(recipe, "train", index)) for index in range(400))
