@@ -5,7 +5,7 @@ import torch
 
 from apa_lightning import AudioEditor
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.measures.unet import gap_losses
+from apa_lightning.pocket.measures.unet import ablated, gap_losses, silenced
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trials, recorded_trials
 from apa_lightning.pocket.report.subject import Subject
@@ -51,6 +51,18 @@ def test_the_unet_listens(solos):
     assert losses["shuffled_omega_1"].mean() > 1.5 * losses["matched_omega_1"].mean()
     assert losses["shuffled_omega_2"].mean() > 1.25 * losses["matched_omega_2"].mean()
     assert losses["wrong_text"].mean() > 1.02 * losses["right_text"].mean()
+
+
+def test_layers_of_the_unet_are_left_out_one_by_one(solos):
+    scores = ablated(Subject(packaged(), solos), [solos.take(range(16))])
+    assert [score.name.split()[5].endswith(".attn2") for score in scores] == [True] * 7
+    assert {score.clips for score in scores} == {16}
+    assert max(score.low for score in scores) > 0.05  # one carries the tune
+    layer = torch.nn.Module()
+    layer.to_v = torch.nn.Linear(2, 2)
+    with silenced(layer):
+        assert not layer.to_v(torch.ones(1, 2)).any()
+    assert layer.to_v(torch.ones(1, 2)).any()
 
 
 def test_an_edit_keeps_the_tune_and_text_alone_does_not(trials, editor):

@@ -1,24 +1,36 @@
 """Gaps of the U-Net's loss between own and foreign conditions, and instruments recognized in text-to-music."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
+from apa_lightning.backbones.audioldm2 import adapted_layers
+from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.pocket.assembly import load_frozen, require
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.parts.conditioning_gap import QUOTIENTS, conditioning_losses
+from apa_lightning.pocket.parts.conditioning_gap import (
+    GATE,
+    QUOTIENTS,
+    conditioning_losses,
+    denoising_loss,
+    sample,
+    spread,
+)
+from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.scores import Score, bootstrap_excess
 from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
 from apa_lightning.pocket.window_encoder import WindowEncoder
 from apa_lightning.utils.pretrained import frozen
-from apa_lightning.utils.rng import seeded
+from apa_lightning.utils.rng import generator_for, seeded
 
-MOST_CLIPS, BATCH, GENERATIONS = 192, 16, 160
+MOST_CLIPS, BATCH, GENERATIONS, FEW_BATCHES = 192, 16, 160, 4
 TARGETS = {"shuffled_excess_omega_1": ">= 0.20", "shuffled_excess_omega_2": ">= 0.10", "wrong_text_excess": "low > 0"}
 WORDS = {
     "shuffled_excess": "excess of the loss with another clip's audio tokens over the clip's own",
@@ -48,7 +60,48 @@ def measure(subject: Subject) -> list[Score]:
         words = WORDS[kind] + name.removeprefix(kind).removesuffix("_excess").replace("_", " ")
         excess = bootstrap_excess(losses[more].numpy(), losses[less].numpy(), subject.seed)
         scores.append(Score("unet", words, *excess, len(losses[more]), plain, {}, TARGETS.get(name, "")))
-    return [*scores, recognized(subject, GENERATIONS)]
+    return [*scores, *ablated(subject, batches[:FEW_BATCHES]), recognized(subject, GENERATIONS)]
+
+
+@torch.no_grad()
+def ablated(subject: Subject, batches: list[Clips]) -> list[Score]:
+    """How much the loss grows, at omega 1, where a single layer does not attend to the clips' audio tokens.
+
+    A layer for which it does not grow gives an adapter nothing to work with.
+    """
+    unet, encoder, streams = (
+        load_frozen(subject.folder, "unet"),
+        WindowEncoder(subject.folder),
+        PromptStreams(subject.folder),
+    )
+    layers = adapted_layers(unet, encoder.audio_encoder.embed_dim)
+    losses: dict[str, list[torch.Tensor]] = {name: [] for name in ("", *layers)}
+    for number, clips in enumerate(batches):
+        encoded, text = encoder(clips.waveform), streams(clips.prompts)
+        latents = sample(encoded, generator_for(subject.seed, "latents", number))
+        timesteps = spread(GATE, len(latents), generator_for(subject.seed, "timesteps", number))
+        tokens = pool_tokens(encoded["grid"].float())
+        for name, found in losses.items():
+            with silenced(layers.get(name)):
+                draw = generator_for(subject.seed, "noise", number)
+                found.append(denoising_loss(unet, new_scheduler(), latents, timesteps, text, tokens, draw))
+    whole, *parts = (torch.cat(found).numpy() for found in losses.values())
+    words = "excess of the loss where {} does not attend to the audio tokens"
+    return [
+        Score("unet", words.format(name), *bootstrap_excess(one, whole, subject.seed), len(one))
+        for name, one in zip(layers, parts, strict=True)
+    ]
+
+
+@contextmanager
+def silenced(layer: Any) -> Iterator[None]:
+    """The attention layer adds nothing inside the block; None silences none."""
+    handle = layer and layer.to_v.register_forward_hook(lambda module, inputs, values: torch.zeros_like(values))
+    try:
+        yield
+    finally:
+        if handle:
+            handle.remove()
 
 
 @torch.no_grad()
