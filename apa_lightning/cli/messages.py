@@ -28,6 +28,8 @@ USER_ERRORS = (
     IsADirectoryError,
     NotADirectoryError,
 )
+#: Types in a user's words.
+KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "list": "a list"}
 #: Flags of the running command by the bare names of its settings.
 _flags: dict[str, str] = {}
 
@@ -64,8 +66,13 @@ def tell_the_system_fails(error: Exception) -> None:
 
 def fail(message: str) -> NoReturn:
     """Print the message, with its fields spelled as flags, and exit with 2."""
-    print(f"error: {with_flags(message, _flags)}", file=sys.stderr)
+    print(f"error: {as_typed(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def as_typed(message: str) -> str:
+    """:func:`with_flags` with the flags of the running command."""
+    return with_flags(message, _flags)
 
 
 def remember_typed_flags(args: Sequence[str]) -> None:
@@ -148,6 +155,11 @@ def shortened(message: str) -> str:
         r"^argument (\S+): expected one argument",
         r"\1: the value is missing; write one that starts with a dash as "
         "--option=VALUE",
+        short,
+    )
+    short = re.sub(
+        r"Expected an? <class '(\w+)'>\. Got value: (.*)",
+        lambda words: f"{words[2]} is not {KINDS.get(words[1], f'of the type {words[1]}')}.",
         short,
     )
     return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)

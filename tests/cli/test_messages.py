@@ -1,8 +1,11 @@
 """The spelling of fields in messages: a bare name in Python, a flag on the command line."""
 
+from pathlib import Path
+
 import pytest
 from jsonargparse import Namespace
 
+from apa_lightning.cli.main import main
 from apa_lightning.cli.messages import mistakes_told, remember_flags, remember_typed_flags, shortened, with_flags
 from apa_lightning.errors import InputError
 
@@ -47,13 +50,39 @@ def test_flags_of_the_running_command(capsys):
         assert capsys.readouterr().err == f"error: {told}\n"
 
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+FIT, PREDICT = (["--config", str(CONFIGS / name)] for name in ("base.yaml", "predict.yaml"))
+
+
 def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
     for raw, told in {
-        "Parser key \"seed\":\n  Expected a <class 'int'>. Got value: x": "--data.seed: Expected a <class 'int'>. Got value: x",
+        "Parser key \"seed\":\n  Expected a <class 'int'>. Got value: x": "--data.seed: x is not a whole number.",
         "Parser key \"trainer.max_steps\":\n  Expected a <class 'int'>": "--trainer.max_steps: Expected a <class 'int'>",
+        "Parser key \"match\":\n  Expected a <class 'bool'>. Got value: maybe": "match: maybe is not true or false.",
         "Option 'colour' is not accepted": "--data.colour: is not a setting",
     }.items():
         with pytest.raises(SystemExit), mistakes_told():
             remember_typed_flags(["predict", "--data.seed", "x", "--data.colour=3"])
             raise InputError(shortened(raw))
         assert capsys.readouterr().err == f"error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["predict", *PREDICT, "--data.fodler", "x"], "--data.fodler: is not a setting; did you mean --data.folder?"),
+        (["predict", "--data.folder", "x"], "--data.folder: is not a setting of this command without a configuration"),
+        (
+            ["fit", *FIT, "--trainer.max_step", "3"],
+            "--trainer.max_step: is not a setting; did you mean --trainer.max_steps?",
+        ),
+        (["fit", *FIT, "--model.xyzzy", "3"], "--model.xyzzy: is not a setting; --help lists them."),
+        (["render", "--cilps", "3"], "--cilps: is not a setting; did you mean --clips?"),
+        (["fit", *FIT, "--data.batch_size", "two"], "--data.batch_size: two is not a whole number."),
+    ],
+)
+def test_a_mistyped_flag_is_told_with_the_nearest_one(args, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
