@@ -1,4 +1,20 @@
-"""Classifier-free guidance (Eq. 12) as a wrapper around a model."""
+"""Classifier-free guidance (Eq. 12), with one scale or with one for each condition, as a wrapper around a model.
+
+One scale lambda weighs text and recording together, against the negative prompt without a recording (Eq. 12):
+
+    eps = eps(c_y-) + lambda * (eps(c_x, c_y) - eps(c_y-))
+
+Two scales weigh the text first, then the recording on top of it, as InstructPix2Pix does with its conditions (arXiv 2211.09800)
+and MuseControlLite in this order (arXiv 2506.18729):
+
+    eps = eps(c_y-) + lambda_text * (eps(c_y) - eps(c_y-)) + lambda_audio * (eps(c_x, c_y) - eps(c_y))
+
+With equal scales eps(c_y) cancels and Eq. 12 is left, so that its branch need not be computed. With lambda_audio 0 the text alone
+is left, as with alpha 0.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -6,21 +22,30 @@ from torch import Tensor
 from apa_lightning.diffusion.objectives import Model
 
 
-def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float | Tensor) -> Tensor:
-    """Eq. 12: eps(c_y-) + lambda * (eps(c_x, c_y) - eps(c_y-))."""
-    return unconditional + guidance_scale * (conditional - unconditional)
-
-
-def guided(both: Model, scale: Tensor) -> Model:
-    """A model of B items from one that predicts both branches of Eq. 12 in one pass.
+def guide(branches: Sequence[Tensor], scales: Sequence[float | Tensor]) -> Tensor:
+    """The first branch, and each step from one branch to the next times its scale.
 
     Args:
-        both: Predicts 2B items: the B unconditional ones first, then the B conditional ones.
-        scale: Lambda per item (B,).
+        branches: Predictions (B, C, T, ...): without conditions, with the first of them, with the first two, and so on.
+        scales: One for each condition, a number or of a shape that broadcasts; none: the one branch itself.
     """
+    guided = branches[0]
+    for (fewer, more), scale in zip(pairwise(branches), scales, strict=True):
+        guided = guided + scale * (more - fewer)
+    return guided
+
+
+def guided(branches: Model, scales: Tensor) -> Model:
+    """A model of B items from one that predicts all branches of :func:`guide` in one pass.
+
+    Args:
+        branches: Predicts (K + 1) * B items, branch by branch.
+        scales: K scales per item (K, B).
+    """
+    count = len(scales) + 1
 
     def model(latents: Tensor, time: Tensor) -> Tensor:
-        unconditional, conditional = both(torch.cat([latents, latents]), time).chunk(2)
-        return guide(unconditional, conditional, scale.view(-1, *[1] * (latents.ndim - 1)))
+        predictions = branches(torch.cat([latents] * count), time).chunk(count)
+        return guide(predictions, scales.reshape(*scales.shape, *[1] * (latents.ndim - 1)).unbind())
 
     return model

@@ -200,7 +200,8 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
 
 
 def _key(request: EditRequest, identity: Mapping[str, Any]) -> str:
-    settings = {name: value for name, value in request.settings().items() if name not in ("id", "audio")}
+    left_out = ("id", "audio", *request.late_defaults)
+    settings = {name: value for name, value in request.settings().items() if name not in left_out}
     return _digest({"format": KEY_FORMAT, **settings, **identity})
 
 

@@ -192,7 +192,7 @@ class AudioEditor:
     def _edit_batch(
         self, requests: list[EditRequest], inputs: list[ModelInput], on_step: Callable[[], Any]
     ) -> list[EditResult]:
-        """Requests of one length and the same knobs, apart from prompts, guidance scale, seed and region."""
+        """Requests of one length and the same knobs, apart from prompts, guidance scales, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
         windows = Windows(inputs[0].frames, backbone.window_frames)
         waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
@@ -231,7 +231,7 @@ class AudioEditor:
 
     def _lost_text(self, request: EditRequest) -> dict[str, str]:
         """What the text encoders cut off the texts that this request uses."""
-        used = ("prompt", "negative_prompt") if request.guidance_scale > 1 else ("prompt",)
+        used = ("prompt", "negative_prompt") if request.guidance else ("prompt",)
         return {
             f"{name}.{encoder}": text
             for name in used
@@ -249,19 +249,17 @@ class AudioEditor:
     ) -> list[Model]:
         """The backbone with the requests' conditions, one guided model per window."""
         backbone, first = self.backbone, requests[0]
-        text = backbone.encode_text([request.prompt for request in requests])
-        scale = torch.tensor(
-            [request.guidance_scale for request in requests], device=backbone.device, dtype=backbone.dtype
-        )
-        if first.guidance_scale > 1:
+        text = prompts = backbone.encode_text([request.prompt for request in requests])
+        scales = torch.tensor([one.guidance for one in requests], device=backbone.device, dtype=backbone.dtype).T
+        for _ in scales[1:]:
+            text = text.cat(prompts)
+        if len(scales):
             text = backbone.encode_text([request.negative_prompt for request in requests]).cat(text)
 
         def model(tokens: Tensor) -> Model:
-            if first.guidance_scale <= 1:
-                return lambda latents, time: backbone.predict(latents, time, text, [tokens] * len(self.adapters))
-            both = torch.cat([self._nothing(tokens, first).expand_as(tokens), tokens])
-            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [both] * len(self.adapters))
-            return guided(branches, scale)
+            audio = torch.cat([self._nothing(tokens, first).expand_as(tokens)] * len(scales) + [tokens])
+            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [audio] * len(self.adapters))
+            return guided(branches, scales)
 
         return [model(tokens) for tokens in self._tokens(first, waveform, lengths, windows)]
 

@@ -6,8 +6,9 @@ it is its help. From these fields come the flags of ``predict`` (``--data.ap_sca
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain
 from typing import Annotated, Any
 
 from apa_lightning.conditioning.pooling import POOLING_CHOICE, is_pooling_rate
@@ -27,6 +28,8 @@ class Knob:
         symbol: Its name in the paper's equations.
         point: Whether it belongs to an operating point: a task may fix it and a sweep may try values of it.
         batch: What edits must have in common to be denoised together, as a function of the value.
+        late: Whether it came after output folders were in use: its default has no part in an edit's key, so that finished
+            edits stay finished.
     """
 
     check: Callable[[Any], bool]
@@ -34,6 +37,7 @@ class Knob:
     symbol: str = ""
     point: bool = False
     batch: Callable[[Any], object] = lambda value: value
+    late: bool = False
 
 
 def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **facts: Any) -> Any:
@@ -58,8 +62,21 @@ def is_whole(value: object) -> bool:
 
 def are_numbers(value: object) -> bool:
     """Whether ``value`` is a finite number, or a mapping or list of nothing else."""
+    return all(map(is_number, leaves(value)))
+
+
+def leaves(value: object) -> Iterator[object]:
+    """The values inside of nested mappings and lists."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
-    return is_number(value) if parts is None else all(map(are_numbers, parts))
+    if parts is None:
+        yield value
+    else:
+        yield from chain.from_iterable(map(leaves, parts))
+
+
+def is_scale(value: object) -> bool:
+    """Whether ``value`` is a finite number of 0 or more."""
+    return is_number(value) and value >= 0  # type: ignore[operator]
 
 
 def is_region(value: object) -> bool:
@@ -75,6 +92,7 @@ def differs(value: object) -> object:
 
 
 TEXT_CHOICE = "give a string of whole characters ('' means unconditional)"
+SCALE_CHOICE = "give a number of 0 or more, or leave it out: then it is as guidance_scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +121,28 @@ class EditSettings:
     freq_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None, symbol="omega", point=True)
     """Pooling rate along frequency; null: the same as time_pooling, but at most the whole grid (8)."""
     guidance_scale: float = knob(
-        lambda value: is_number(value) and value >= 0,
+        is_scale,
         "give a number of 0 or more (1 or less: no guidance)",
         7.5,
         symbol="lambda",
         point=True,
-        batch=lambda value: value > 1,
+        batch=differs,
     )
-    """Guidance scale lambda of Eq. 12; 1 or less: no guidance. Paper: 7.5."""
+    """Guidance scale lambda of Eq. 12 (0 or more), for text and recording; 1 or less: no guidance. Paper: 7.5."""
+    text_guidance_scale: float | None = knob(
+        is_scale, SCALE_CHOICE, None, symbol="lambda_text", point=True, batch=differs, late=True
+    )
+    """Guidance scale of the text alone (0 or more); null: as guidance_scale. Larger: more of what the prompt names, less of what
+    the negative prompt names. Where the two scales differ, a step computes three branches instead of two."""
+    audio_guidance_scale: float | None = knob(
+        is_scale, SCALE_CHOICE, None, symbol="lambda_audio", point=True, batch=differs, late=True
+    )
+    """Guidance scale of the recording on top of the text (0 or more); null: as guidance_scale. Larger: more of the recording;
+    0: as if there were no recording."""
     num_inference_steps: int = knob(
         lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", 50, point=True
     )
-    """Denoising steps of the whole schedule. Paper: 50."""
+    """Denoising steps of the whole schedule (1 to 1000). Paper: 50."""
     strength: float = knob(
         lambda value: is_number(value) and 0 < value <= 1,
         "give a share above 0, at most 1 (from pure noise)",
@@ -144,7 +172,7 @@ class EditSettings:
         None,
         batch=differs,
     )
-    """Sample rate of the results in Hz; null: the recording's."""
+    """Sample rate of the results in Hz (4000 to 384000); null: the recording's."""
     match_level: bool = knob(lambda value: isinstance(value, bool), "give true or false", True, batch=differs)
     """Give the results the recordings' loudness (RMS), as far as their peaks stay at full scale or below."""
 
@@ -173,9 +201,28 @@ class EditSettings:
         return _knobs(cls)[name][0].symbol
 
     @property
+    def guidance(self) -> tuple[float, ...]:
+        """Scales of :func:`apa_lightning.diffusion.guidance.guide`: none without guidance, lambda of Eq. 12, or text and audio."""
+        text, audio = (
+            self.guidance_scale if scale is None else scale
+            for scale in (self.text_guidance_scale, self.audio_guidance_scale)
+        )
+        if text != audio and any(leaves(self.ap_scale)):
+            return text, audio
+        return (text,) if text > 1 else ()
+
+    @property
     def batch_key(self) -> tuple[object, ...]:
         """What edits of the same length must have in common to be denoised together."""
-        return tuple(knob.batch(getattr(self, name)) for name, (knob, _) in _knobs(type(self)).items())
+        shared = (knob.batch(getattr(self, name)) for name, (knob, _) in _knobs(type(self)).items())
+        return (len(self.guidance), *shared)
+
+    @property
+    def late_defaults(self) -> tuple[str, ...]:
+        """The names of late knobs that have their defaults, see :attr:`Knob.late`."""
+        return tuple(
+            name for name, (knob, default) in _knobs(type(self)).items() if knob.late and getattr(self, name) == default
+        )
 
 
 def _knobs(kind: type[EditSettings]) -> dict[str, tuple[Knob, object]]:

@@ -105,14 +105,14 @@ def write_rows(folder: Path, rows: Sequence[EvaluationRow]) -> Path:
         writer = csv.writer(file)
         writer.writerow([*ABOUT, *KNOBS, *columns])
         for row in rows:
-            knobs = ["" if row.knobs.get(name) is None else row.knobs[name] for name in KNOBS]
+            knobs = [_cell(row.knobs.get(name)) for name in KNOBS]
             scores = ["" if math.isnan(row.score(name)) else f"{row.score(name):.6g}" for name in columns]
             writer.writerow([*(row.about[name] for name in ABOUT), *knobs, *scores])
     return path
 
 
 def read_rows(folder: Path) -> list[EvaluationRow]:
-    """The rows of an evaluation's folder; knobs that are numbers are read as such.
+    """The rows of an evaluation's folder; knobs that are numbers, mappings or lists are read as such.
 
     The titles of the columns and their better sides are those of ``evaluation.json``; without it a column has its own name.
 
@@ -126,6 +126,7 @@ def read_rows(folder: Path) -> list[EvaluationRow]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             names = [name for name in reader.fieldnames or () if name not in (*ABOUT, *KNOBS)]
+            knobs = [name for name in KNOBS if name in (reader.fieldnames or ())]  # an older table lacks later ones
             found = list(reader)
         known = read_json(folder / ABOUT_FILE, {}).get("metrics", {})
         columns = {
@@ -137,7 +138,7 @@ def read_rows(folder: Path) -> list[EvaluationRow]:
         return [
             EvaluationRow(
                 {name: fields[name] for name in ABOUT},
-                {name: _plain(fields[name]) for name in KNOBS if fields[name] != ""},
+                {name: _plain(fields[name]) for name in knobs if fields[name] != ""},
                 {name: float(fields[name] or "nan") for name in columns},
                 columns,
             )
@@ -152,8 +153,13 @@ def read_json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
+def _cell(value: Any) -> Any:
+    """A knob's value in a table: nothing for null, JSON for an ``ap_scale`` of single blocks."""
+    return "" if value is None else json.dumps(value) if isinstance(value, Mapping | list | tuple) else value
+
+
 def _plain(text: str) -> Any:
-    for kind in (int, float):
+    for kind in (int, float, json.loads):
         try:
             return kind(text)
         except ValueError:

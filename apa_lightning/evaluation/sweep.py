@@ -15,26 +15,25 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS, EvaluationRow, columns_of, metrics_of, systems_of, tasks_of
 from apa_lightning.evaluation.summary import average, family_of, values_of
+from apa_lightning.evaluation.tasks import POINT
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.bootstrap import Interval, resampled
 
+#: The knobs of the adapter's operating point, in the order of an overlay.
+OVERLAY = tuple(name for name in POINT if name != "strength")
 #: What is swept, and the knobs that are numbers.
 FAMILIES = {
-    "adapter": ("time_pooling", "ap_scale", "guidance_scale", "num_inference_steps"),
+    "adapter": tuple(name for name in OVERLAY if name not in ("freq_pooling", "scheduler")),
     "sdedit": ("strength",),
 }
 #: As the paper writes the knobs.
 SYMBOLS = {
-    "time_pooling": "omega (time_pooling)",
-    "ap_scale": "alpha (ap_scale)",
-    "guidance_scale": "lambda (guidance_scale)",
-    "num_inference_steps": "steps (num_inference_steps)",
-    "strength": "SDEdit (strength)",
-}
-OVERLAY = ("ap_scale", "time_pooling", "freq_pooling", "guidance_scale", "num_inference_steps", "scheduler")
+    name: f"{symbol} ({name})" if (symbol := EditSettings.symbol(name)) else name for name in FAMILIES["adapter"]
+} | {"strength": "SDEdit (strength)"}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,19 @@ def test_the_loss_is_the_mean_square_per_item():
 
 def test_guide_is_equation_12():
     unconditional, conditional = torch.randn(2, 3), torch.randn(2, 3)
-    assert torch.allclose(guide(unconditional, conditional, 7.5), 7.5 * conditional - 6.5 * unconditional, atol=1e-5)
-    assert torch.equal(guide(unconditional, conditional, 0.0), unconditional)
+    branches = unconditional, conditional
+    assert torch.equal(guide(branches, [7.5]), unconditional + 7.5 * (conditional - unconditional))
+    assert torch.equal(guide(branches, [0.0]), unconditional)
+    assert torch.equal(guide([conditional], []), conditional)
+
+
+def test_two_scales_weigh_the_text_and_then_the_recording():
+    """Equal scales are Eq. 12; 0 for the recording is text alone; 1 for both is the model itself."""
+    nothing, text, both = torch.randn(3, 2, 3)
+    assert torch.allclose(guide([nothing, text, both], [5.0, 1.5]), 1.5 * both + 3.5 * text - 4 * nothing, atol=1e-5)
+    assert torch.allclose(guide([nothing, text, both], [3.0, 3.0]), guide([nothing, both], [3.0]), atol=1e-5)
+    assert torch.equal(guide([nothing, text, both], [3.0, 0.0]), guide([nothing, text], [3.0]))
+    assert torch.allclose(guide([nothing, text, both], [1.0, 1.0]), both, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 300, 447, 448, 449, 700, 2049])

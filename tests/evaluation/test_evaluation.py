@@ -141,10 +141,10 @@ def test_repeated_it_redoes_nothing_and_a_changed_knob_just_what_depends_on_it(e
     measured = {path.name for path in Path("out/measures").iterdir()}
     main(command(adapter))
     assert made_at() == first and rows_of() == rows
-    main(command(adapter, "--data.ap_scale=0.8"))
+    main(command(adapter, "--data.ap_scale=0.8", "--data.audio_guidance_scale=2"))
     changed = {path.split("/")[2] for path, time in made_at().items() if time != first[path]}
     assert changed == {"adapter", "no_negative"}
-    main(command(adapter, "--data.ap_scale=0.8", "--data.guidance_scale=3"))
+    main(command(adapter, "--data.ap_scale=0.8", "--data.text_guidance_scale=3"))
     changed = {path.split("/")[2] for path, time in made_at().items() if time != first[path]}
     assert changed == {"adapter", "no_negative", "text_only", "sdedit"}
     assert measured < {path.name for path in Path("out/measures").iterdir()}

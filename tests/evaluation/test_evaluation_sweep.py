@@ -1,5 +1,6 @@
 """Sweeps and the paper's findings, on rows whose slopes are known."""
 
+import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,19 @@ import yaml
 from evaluation_rows import GRID, POINT, STRENGTHS, noise, rows_of, swept
 from scipy.stats import spearmanr
 
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
+from apa_lightning.evaluation.grid import grid_systems
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, NOT_SHOWN, OPPOSITE, SHOWN, findings, write_findings
-from apa_lightning.evaluation.rows import EvaluationRow
+from apa_lightning.evaluation.rows import EvaluationRow, read_rows, write_rows
+from apa_lightning.evaluation.summary import family_of
 from apa_lightning.evaluation.sweep import (
     Point,
     choose,
     correlations,
     curve,
     operating_point,
+    overlay,
     pareto,
     points,
     spearman,
@@ -93,6 +98,50 @@ def test_an_overlay_is_accepted_by_predict(tmp_path):
     assert set(knobs) >= set(yaml.safe_load(Path("configs/tasks/timbre.yaml").read_text())["data"]["init_args"]) & set(
         POINT
     )
+
+
+def test_knobs_of_every_form_pass_through_a_table(tmp_path):
+    """Null, numbers, mappings and lists: from a grid into results.csv and from there into an overlay."""
+    grid = {"ap_scale": [{"up": 0.5}, [0.2]], "text_guidance_scale": [None, 3.0], "audio_guidance_scale": [1.5, 7.5]}
+    base = {**POINT, "text_guidance_scale": None, "audio_guidance_scale": None}
+    made = {system.name: system.settings(base) for system in grid_systems(grid, product=True)}
+    assert len(made) == 8 and {family_of(name) for name in made} == {"adapter"}
+    rows = [
+        one for name, knobs in made.items() for one in rows_of(name, lambda i: {"clap": 0.1, "chroma": 0.2}, 2, **knobs)
+    ]
+    write_rows(tmp_path, rows)
+    given = [{name: value for name, value in row.knobs.items() if value is not None} for row in rows]
+    read = read_rows(tmp_path)
+    assert [row.knobs for row in read] == given
+    for one in points(read, "timbre"):
+        settings = EditSettings(**overlay(one))
+        assert {name: getattr(settings, name) for name in grid} == {name: made[one.system][name] for name in grid}
+
+
+def test_a_table_from_before_a_knob_is_read(tmp_path):
+    write_rows(tmp_path, swept(TRANSFER, FIDELITY))
+    with open(tmp_path / "results.csv", encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    with open(tmp_path / "results.csv", "w", newline="") as file:
+        columns = [name for name in table[0] if name not in ("text_guidance_scale", "audio_guidance_scale")]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(table)
+    assert [row.knobs for row in read_rows(tmp_path)] == [row.knobs for row in swept(TRANSFER, FIDELITY)]
+
+
+def test_curves_of_the_two_guidance_scales():
+    rows = swept(TRANSFER, FIDELITY)
+    for name in ("text_guidance_scale", "audio_guidance_scale"):
+        for value in (1.5, 3.0):
+            system = f"adapter {name}={value}"
+            rows += rows_of(system, lambda i, v=value: {"clap": v, "chroma": -v}, **{name: value})
+        assert [one.knobs[name] for one in curve(points(rows, "timbre"), name, points(rows, "timbre")[0].knobs)] == [
+            1.5,
+            3.0,
+        ]
+        found = {of.metric: of.interval.mean for of in correlations(rows, "timbre") if of.knob == name}
+        assert found["clap"] == pytest.approx(1) and found["chroma"] == pytest.approx(-1)
 
 
 def test_spearman_is_scipys_also_in_resampled_sources():

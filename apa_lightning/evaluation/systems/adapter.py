@@ -11,7 +11,8 @@ from apa_lightning.evaluation.systems.system import System
 
 #: Everything that an edit depends on, and the same without the audio prompt's knobs.
 _SETTINGS = ("prompt", "negative_prompt", *EditSettings.operating_point(), "seed")
-_OF_TEXT = tuple(name for name in _SETTINGS if name not in ("ap_scale", "time_pooling", "freq_pooling"))
+_OF_AUDIO = ("ap_scale", "time_pooling", "freq_pooling", "audio_guidance_scale")
+_OF_TEXT = tuple(name for name in _SETTINGS if name not in _OF_AUDIO)
 
 
 class Adapter(System):
@@ -29,7 +30,7 @@ class Adapter(System):
     def __init__(self, fixed: Mapping[str, Any] | None = None):
         self.fixed = dict(fixed or {})
         if self.fixed:
-            knobs = " ".join(f"{name}={value}" for name, value in self.fixed.items())
+            knobs = " ".join(f"{name}={value}".replace(" ", "") for name, value in self.fixed.items())
             self.name, self.description = f"{self.name} {knobs}", f"{self.description}, but {knobs.replace(' ', ', ')}"
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
