@@ -38,7 +38,11 @@ def grid_systems(grid: Mapping[str, Sequence[Any]], product: bool = False) -> li
                 EditSettings.check(name, value)
             except InputError as error:
                 raise InputError(f"grid: {error}") from None
-    ours = {name: list(dict.fromkeys(values)) for name, values in grid.items() if name != "strength"}
+    ours = {  # without dict.fromkeys: a mapping of blocks has no hash
+        name: [value for i, value in enumerate(values) if value not in values[:i]]
+        for name, values in grid.items()
+        if name != "strength"
+    }
     points = (
         [dict(zip(ours, values, strict=True)) for values in itertools.product(*ours.values())]
         if product and ours
