@@ -162,8 +162,14 @@ def find_labels(wanted: Iterable[str], names: dict[str, str], option: str) -> li
     for label in wanted:
         mid = label if label in names else by_name.get(label.lower())
         if mid is None:
-            close = difflib.get_close_matches(label.lower(), by_name, n=3)
-            hint = f" Similar: {'; '.join(names[by_name[c]] for c in close)}." if close else ""
+            close = similar(label, names.values(), 3)
+            hint = f" Similar: {'; '.join(close)}." if close else ""
             raise InputError(f"{option}: AudioSet has no label '{label}'.{hint}")
         found.append(mid)
     return found
+
+
+def similar(label: str, names: Iterable[str], most: int = 1) -> list[str]:
+    """Choose the names that are spelled most like a label, the nearest first."""
+    by_name = {name.lower(): name for name in names}
+    return [by_name[found] for found in difflib.get_close_matches(label.lower(), by_name, n=most, cutoff=0.5)]

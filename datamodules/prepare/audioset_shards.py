@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,14 @@ from apa_lightning.audio import AudioError, load_audio, resample, to_mono
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import file_lock
 from apa_lightning.utils.progress import progress
-from datamodules.prepare.audioset_files import Ontology, Segment, find_labels, read_class_labels, read_segments
+from datamodules.prepare.audioset_files import (
+    Ontology,
+    Segment,
+    find_labels,
+    read_class_labels,
+    read_segments,
+    similar,
+)
 from datamodules.prepare.clip_names import Clip, count_suffixes, match_clips
 from datamodules.prepare.shard_run import Problem, ShardRun
 from datamodules.prepare.workers import in_order
@@ -56,8 +65,9 @@ def make_shards(
     """Make shards from AudioSet's files and a folder of clips.
 
     Writes `<out>/<name>-000000.tar`, ... with an index next to each, `<name>-report.json` with the counts and
-    `<name>-report.csv` with a line for every clip that is missing, in another format, short or broken. It can be stopped
-    at any time; the same command resumes after the last finished shard and makes the same shards as an uninterrupted run.
+    `<name>-report.csv` with a line for every clip that is missing, in another format, short or broken, or has no label
+    that is known. It can be stopped at any time; the same command resumes after the last finished shard and makes the same
+    shards as an uninterrupted run.
 
     Clips are found by their names in the forms of the common downloaders (see `match_clips`).
 
@@ -108,6 +118,12 @@ def make_shards(
         "max_bytes": max_bytes,
         "max_samples": max_samples,
     }
+    unknown = Counter(
+        label
+        for segment, clip in zip(chosen, matched, strict=True)
+        for label in segment.mids
+        if clip.status == "found" and label not in names
+    )
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / f"{name}.lock", wait=False) as held:
         if not held:
@@ -122,8 +138,8 @@ def make_shards(
                 if clip.path is None or clip.status != "found":
                     tasks.append(Problem(segment.key, str(clip.path or ""), clip.status, clip.detail))
                 elif not known:
-                    detail = f"no name is known for its labels {', '.join(segment.mids)}"
-                    tasks.append(Problem(segment.key, str(clip.path), "broken", detail))
+                    detail = f"none of its labels is known: {_with_nearest(segment.mids, names)}"
+                    tasks.append(Problem(segment.key, str(clip.path), "unknown", detail))
                 else:
                     tasks.append(_Task(segment, known, clip.path, flac, sample_rate, min_seconds))
             try:
@@ -132,8 +148,18 @@ def make_shards(
                 print(f"\nStopped with {run.shards} shards finished. The same command resumes.", file=sys.stderr)
                 raise SystemExit(130) from None
         run.print_report()
+        if unknown:
+            most = [label for label, _ in unknown.most_common(5)]
+            more = f"; and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            print(f"Labels that are not known were left out: {_with_nearest(most, names)}{more}.")
         if not run.samples:
             raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
+
+
+def _with_nearest(labels: Iterable[str], names: dict[str, str]) -> str:
+    """List labels that are not known, each with the name that is spelled most like it."""
+    nearest = {label: "".join(similar(label, names.values())) for label in labels}
+    return "; ".join(f"'{label}'" + (f" (nearest: '{name}')" if name else "") for label, name in nearest.items())
 
 
 def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
@@ -157,9 +183,11 @@ def _nothing_found(first: Segment, matched: list[Clip], clips: Path) -> str:
 def _select(
     segments: Path, class_labels: Path | None, ontology: Path | None, branch: str | None, labels: list[str] | None
 ) -> tuple[list[Segment], dict[str, str]]:
-    """Choose the wanted segments, each once; also return the labels' names."""
+    """Choose the wanted segments, each once, and those of which no label is known; also return the labels' names."""
     if class_labels is None and ontology is None:
-        raise InputError("give --class_labels or --ontology: the segment list holds only the labels' ids.")
+        raise InputError(
+            "give --class_labels or --ontology: AudioSet's labels, their ids and names, are read from there."
+        )
     tree = Ontology(ontology) if ontology else None
     names = {**(tree.names if tree else {}), **(read_class_labels(class_labels) if class_labels else {})}
     ids = {name.lower(): mid for mid, name in names.items()}  # a list may name its labels instead of giving their ids
@@ -173,10 +201,17 @@ def _select(
         wanted.append(tree.branch(branch))
     if labels:
         wanted.append(set(find_labels(labels, names, "--labels")))
+    if not wanted:
+        return chosen, names
+    strange = [s for s in chosen if not any(mid in names for mid in s.mids)]
     chosen = [s for s in chosen if all(mids.intersection(s.mids) for mids in wanted)]
     if not chosen:
-        raise InputError(f"no segment of '{segments}' has the wanted labels. See --labels, --ontology and --branch.")
-    return chosen, names
+        unknown = list(dict.fromkeys(mid for s in strange for mid in s.mids))
+        hint = f" Not known are {_with_nearest(unknown[:5], names)}." if unknown else ""
+        raise InputError(
+            f"no segment of '{segments}' has the wanted labels. See --labels, --ontology and --branch.{hint}"
+        )
+    return chosen + strange, names
 
 
 def _digest(path: Path) -> str:

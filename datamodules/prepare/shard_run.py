@@ -15,7 +15,10 @@ from datamodules.shards.index import index_path
 
 @dataclass(frozen=True)
 class Problem:
-    """A segment that was not written: `status` is missing, convert (its file has another format), short or broken."""
+    """A segment that was not written.
+
+    `status` is missing, convert (its file has another format), unknown (none of its labels is), short or broken.
+    """
 
     key: str
     file: str
@@ -118,7 +121,7 @@ class ShardRun:
         found = Counter(problem.status for problem in self.problems)
         return {
             "written": self.samples,
-            **{status: found[status] for status in ("missing", "convert", "short", "broken")},
+            **{status: found[status] for status in ("missing", "convert", "unknown", "short", "broken")},
         }
 
     def print_report(self) -> None:

@@ -70,18 +70,22 @@ def test_every_lost_clip_is_counted_and_named(source, capsys: pytest.CaptureFixt
     assert set(source.samples()) == {"good_0"}
     assert {row["key"]: row["status"] for row in source.report()} == {
         "dead_0": "missing", "short_0": "short", "text_0": "broken", "cut_0": "broken", "empty_0": "broken",
-        "whole_0": "broken", "nameless_0": "broken",
+        "whole_0": "broken", "nameless_0": "unknown",
     }  # fmt: skip
     assert all(row["detail"] for row in source.report())
     out = capsys.readouterr().out
     assert (
         "missing          1" in out
         and "convert          0" in out
+        and "unknown          1" in out
         and "short          1" in out
-        and "broken          5" in out
+        and "broken          4" in out
+        and "Labels that are not known were left out: '/m/unknown'." in out
     )
     state = json.loads((source.out / "train-report.json").read_text())
-    assert state["complete"] and state["counts"] == {"written": 1, "missing": 1, "convert": 0, "short": 1, "broken": 5}
+    assert state["complete"] and state["counts"] == {
+        "written": 1, "missing": 1, "convert": 0, "unknown": 1, "short": 1, "broken": 4,
+    }  # fmt: skip
 
 
 def test_clips_in_another_format_are_counted_and_named(source, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +117,28 @@ def test_a_list_may_name_its_labels(source) -> None:
     source.clip("a.wav")
     source.run(labels=["/m/violin"])
     assert json.loads(source.samples()["a_0"]["json"])["labels"] == ["Violin, fiddle", "Speech"]
+
+
+@pytest.mark.parametrize("branch", [True, False])
+def test_labels_that_are_not_known_are_told_with_the_nearest(source, branch: bool, capsys) -> None:
+    source.lines('a, 0, 1.2, "Violin, fiddle;Spech"', "b, 0, 1.2, violin", "c, 0, 1.2, Xyzzy", 'd, 0, 1.2, "/m/violin"')
+    for name in "abcd":
+        source.clip(f"{name}.wav")
+    ontology = {"ontology": source.ontology} if branch else {}  # it cannot tell whether they lie in the branch
+    source.run(**ontology)
+    assert set(source.samples()) == {"a_0", "d_0"}
+    assert {row["key"]: (row["status"], row["detail"]) for row in source.report()} == {
+        "b_0": ("unknown", "none of its labels is known: 'violin' (nearest: 'Violin, fiddle')"),
+        "c_0": ("unknown", "none of its labels is known: 'Xyzzy'"),
+    }
+    out = capsys.readouterr().out
+    assert "left out: 'Spech' (nearest: 'Speech'); 'violin' (nearest: 'Violin, fiddle'); 'Xyzzy'." in out
+    source.lines("b, 0, 1.2, violin")
+    if branch:
+        with pytest.raises(
+            InputError, match=r"has the wanted labels.* Not known are 'violin' \(nearest: 'Violin, fiddle'\)"
+        ):
+            source.run(**ontology, overwrite=True)
 
 
 def test_workers_change_nothing(source) -> None:
