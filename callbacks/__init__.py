@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "guards.nonfinite_steps": ["SkipNonFiniteSteps"],
         "guards.run_history": ["RunHistory"],
         "guards.stop_between_batches": ["StopBetweenBatches"],
+        "initial_validation": ["InitialValidation"],
         "last_checkpoint": ["LastCheckpoint"],
         "loggers": ["log_audio", "log_charts", "log_image"],
         "monitors": ["LearningRate", "Throughput"],

@@ -46,7 +46,7 @@ class AdapterExport(L.Callback):
         self._run_folder = run_folder(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: AudioPromptModule) -> None:
-        if self.when == "validation" and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if self.when == "validation" and trainer.state.fn == "fit" and trainer.global_step > 0:
             self.export(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: AudioPromptModule, checkpoint: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The program ``python -m apa_lightning``: LightningCLI's fit, validate, test and predict, and commands without a Trainer."""
 
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ class CLI(CommandLine):
                 f"{PROGRAM} {name} --config FILE [--config OVERLAY ...] "
                 "[--model.KNOB VALUE] [--data.KNOB VALUE] [--trainer.KNOB VALUE]"
             )
+            about = "Validate before the first training step." if name == "fit" else SUPPRESS
+            parser.add_argument("--initial_validation", type=bool, default=False, help=about)
         add_functions(subcommands)
 
     def function(self, name: str) -> Callable[[dict[str, Any]], None] | None:
@@ -89,7 +92,8 @@ class CLI(CommandLine):
             refuse_requeued(config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self.config_init[str(self.subcommand)].trainer
+        config = self.config_init[str(self.subcommand)]
+        settings = config.trainer
         listed = settings.callbacks or []
         listed = listed if isinstance(listed, list) else [listed]
         if settings.barebones:  # the raw speed of a configuration that logs and saves
@@ -103,13 +107,17 @@ class CLI(CommandLine):
         def is_listed(kind: type[Callback]) -> bool:
             return any(isinstance(callback, kind) for callback in listed)
 
-        guards = [guard() for guard in GUARDS if self.subcommand == "fit" and not is_listed(guard)]
-        shown: list[Callback] = []
+        fitting = self.subcommand == "fit"
+        guards = [guard() for guard in GUARDS if fitting and not is_listed(guard)]
+        validates = fitting and config.initial_validation and not settings.barebones
+        added: list[Callback] = []
+        if validates and not is_listed(callbacks.InitialValidation):
+            added.append(callbacks.InitialValidation())
         if settings.enable_progress_bar is not False and not settings.barebones and not is_listed(ProgressBar):
-            shown.append(callbacks.StepProgress())
+            added.append(callbacks.StepProgress())
         if settings.enable_model_summary is not False and not settings.barebones and not is_listed(ModelSummary):
-            shown.append(callbacks.ParameterTable())
-        kwargs["callbacks"] = guards + listed + shown
+            added.append(callbacks.ParameterTable())
+        kwargs["callbacks"] = guards + listed + added
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...

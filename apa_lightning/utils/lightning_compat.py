@@ -3,7 +3,8 @@
 A release of Lightning may rename any of these; tests/test_structure.py finds uses elsewhere.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loops.utilities import _reset_progress
 
 # --- where training is ------------------------------------------------------------------------------------------------
 
@@ -26,7 +28,10 @@ def is_accumulating(trainer: Trainer) -> bool:
 
 
 def training_batch(trainer: Trainer) -> int:
-    """Number of the training batch since the run started, over all epochs; the Trainer counts optimizer steps only."""
+    """Number of the training batch since the run started, over all epochs; -1 before the first one.
+
+    The Trainer counts optimizer steps only.
+    """
     return trainer.fit_loop.total_batch_idx
 
 
@@ -35,12 +40,40 @@ def batches_started(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
+def validate_now(trainer: Trainer) -> None:
+    """Run a validation in the midst of fit, logged at the present step, and leave no trace of it in the trainer's state.
+
+    Lightning validates at its own times alone: its sanity check logs nothing, and ``Trainer.validate`` ends fit.
+    """
+    loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
+    first_batch = connector._first_loop_iter
+    trainer.validating = True
+    try:
+        loop.run()
+    finally:
+        trainer.training = True
+        connector._first_loop_iter = first_batch
+        connector.reset_metrics()
+        _reset_progress(loop)
+
+
 # --- attributes that the Trainer's types do not declare: its connectors set them ---------------------------------------
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """The callbacks of the Trainer."""
     return cast(Any, trainer).callbacks
+
+
+@contextmanager
+def use_callbacks(trainer: Trainer, callbacks: list[Callback]) -> Iterator[None]:
+    """Let the Trainer call no other callbacks than these inside the block."""
+    untyped, before = cast(Any, trainer), callbacks_of(trainer)
+    untyped.callbacks = callbacks
+    try:
+        yield
+    finally:
+        untyped.callbacks = before
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:

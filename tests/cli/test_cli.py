@@ -179,6 +179,8 @@ def run(tmp_path_factory) -> Path:
             "4",
             "--trainer.val_check_interval",
             "2",
+            "--initial_validation",
+            "true",
         ]
     )
     return root / "lightning_logs" / "version_0"
@@ -207,6 +209,8 @@ def test_fit_leaves_what_the_readme_says(run):
     } <= set(tags["scalars"])
     assert tags["audio"]
     assert tags["images"]
+    assert [min(event.step for event in events.Scalars(tag)) for tag in ("val/loss", "metrics/chroma/edited")] == [0, 0]
+    assert (run / "samples" / "step-000000").is_dir()
 
 
 def test_the_trained_adapter_edits(run, tmp_path, capsys):
@@ -320,7 +324,7 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(tmp_path):
 
 TWO = (
     "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.validation_samples=5",
-    "--trainer.num_sanity_val_steps=0",
+    "--initial_validation=true",
 )  # fmt: skip
 
 
@@ -342,4 +346,4 @@ def test_two_processes(launch, tmp_path):
     assert not (tmp_path / "lightning_logs" / "version_1").exists()
     events = EventAccumulator(str(version)).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1]
-    assert events.Scalars("metrics/chroma/edited")
+    assert [event.step for event in events.Scalars("metrics/chroma/edited")] == [0, 1]

@@ -123,7 +123,7 @@ class PocketPart(L.LightningModule, ABC):
                 (Path(temporary) / name).rename(self.folder / name)
 
     def on_validation_end(self) -> None:
-        if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit" and self.global_step > 0:
             self.export()
 
     def on_train_end(self) -> None:
