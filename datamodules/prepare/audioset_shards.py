@@ -40,6 +40,7 @@ class _Task(NamedTuple):
     segment: Segment
     labels: list[str]
     path: Path
+    prompt: Path | None
     flac: bool
     sample_rate: int
     min_seconds: float
@@ -69,7 +70,8 @@ def make_shards(
     that is known. It can be stopped at any time; the same command resumes after the last finished shard and makes the same
     shards as an uninterrupted run.
 
-    Clips are found by their names in the forms of the common downloaders (see `match_clips`).
+    Clips are found by their names in the forms of the common downloaders (see `match_clips`). `NAME.prompt.wav` next to
+    `NAME.wav` becomes its audio prompt in the shard.
 
     Args:
         segments: AudioSet's `*_segments.csv`.
@@ -141,7 +143,7 @@ def make_shards(
                     detail = f"none of its labels is known: {_with_nearest(segment.mids, names)}"
                     tasks.append(Problem(segment.key, str(clip.path), "unknown", detail))
                 else:
-                    tasks.append(_Task(segment, known, clip.path, flac, sample_rate, min_seconds))
+                    tasks.append(_Task(segment, known, clip.path, clip.prompt, flac, sample_rate, min_seconds))
             try:
                 _write(run, tasks, workers, max_bytes, max_samples)
             except KeyboardInterrupt:
@@ -221,15 +223,28 @@ def _digest(path: Path) -> str:
 # --- one clip ---------------------------------------------------------------------------------------------------------
 
 
-def encode_clip(task: _Task) -> tuple[bytes, str] | Problem:
-    """Decode one whole clip, and encode it if that is wanted.
+def encode_clip(task: _Task) -> tuple[bytes, str, bytes | None] | Problem:
+    """Decode one whole clip and its audio prompt, and encode them if that is wanted.
 
     Returns:
-        The bytes and the extension of an audio file, or why the clip cannot be used.
+        The bytes and the extension of an audio file and the bytes of its audio prompt, or why the clip cannot be used.
     """
-    segment, file = task.segment, str(task.path)
+    clip = _encode(task, task.path)
+    if isinstance(clip, Problem) or task.prompt is None:
+        return clip if isinstance(clip, Problem) else (*clip, None)
+    prompt = _encode(task, task.prompt)
+    if isinstance(prompt, Problem):
+        return prompt
+    if prompt[1] != clip[1]:
+        detail = f"an audio prompt in {prompt[1]} for a clip in {clip[1]}: both need one format where --flac is false"
+        return Problem(task.segment.key, str(task.prompt), "broken", detail)
+    return (*clip, prompt[0])
+
+
+def _encode(task: _Task, path: Path) -> tuple[bytes, str] | Problem:
+    segment, file = task.segment, str(path)
     try:
-        data = task.path.read_bytes()
+        data = path.read_bytes()
         waveform, rate = load_audio(data)
     except (AudioError, OSError) as error:
         return Problem(segment.key, file, "broken", str(error))
@@ -240,7 +255,7 @@ def encode_clip(task: _Task) -> tuple[bytes, str] | Problem:
         detail = f"{seconds:.1f} s for a segment of {wanted:g} s: is it the whole video?"
         return Problem(segment.key, file, "broken", detail)
     if not task.flac:
-        return data, task.path.suffix[1:].lower()
+        return data, path.suffix[1:].lower()
     mono = to_mono(waveform)
     if rate != task.sample_rate:
         mono = resample(mono, rate, task.sample_rate)
@@ -255,7 +270,7 @@ def encode_clip(task: _Task) -> tuple[bytes, str] | Problem:
 def _write(run: ShardRun, tasks: list[_Task | Problem], workers: int, max_bytes: int, max_samples: int) -> None:
     """Write all clips from `run.next` on."""
     run.save()
-    first, samples, problems = run.next, run.samples, list(run.problems)
+    first, samples, prompts, problems = run.next, run.samples, run.prompts, list(run.problems)
     pattern = str(run.out).replace("{", "{{").replace("}", "}}") + f"/{run.name}-{{:06d}}.tar"
     with (
         progress(len(tasks), run.name, "clip", initial=first) as bar,
@@ -269,12 +284,14 @@ def _write(run: ShardRun, tasks: list[_Task | Problem], workers: int, max_bytes:
             elif isinstance(task, _Task):
                 segment, finished = task.segment, len(writer.shards)
                 fields = {"labels": task.labels, "ytid": segment.ytid, "start": segment.start, "end": segment.end}
-                writer.write(segment.key, *result, fields)
+                audio, extension, prompt = result
+                writer.write(segment.key, audio, extension, fields, prompt)
                 if len(writer.shards) > finished:  # this clip starts a shard, and all before it are safe
-                    run.advance(number, samples, problems, writer.shards[-1])
+                    run.advance(number, samples, prompts, problems, writer.shards[-1])
                 samples += 1
+                prompts += prompt is not None
             bar.update()
         finished = len(writer.shards)
         writer.close()
-        run.advance(len(tasks), samples, problems, *writer.shards[finished:])
+        run.advance(len(tasks), samples, prompts, problems, *writer.shards[finished:])
         run.finish()

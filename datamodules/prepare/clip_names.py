@@ -19,16 +19,21 @@ UNREAD_FORMATS = frozenset({"", "gz", "ogv"}.union(suffix[1:] for suffix in OTHE
 
 _PREFIX = re.compile(r"(?:.*[\W_])?[YyVv]?", re.DOTALL)  # PANNs writes Y before an id, Download_VGGSound v
 _PLAIN_PREFIXES = frozenset({"", "Y", "v", "id_", "["})
+_PROMPT = ".prompt"
 _SEPARATOR = re.compile(r"(?:[^\w.]|_)+|\.(?![0-9])")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:s|sec|ms)?", re.IGNORECASE)
 
 
 class Clip(NamedTuple):
-    """The clip of a segment, or why it has none: `path` is None, or a file that must be converted first."""
+    """The clip of a segment, or why it has none: `path` is None, or a file that must be converted first.
+
+    `prompt` is the audio prompt that stands next to it, if there is one.
+    """
 
     path: Path | None
     status: Literal["found", "convert", "missing"] = "found"
     detail: str = ""
+    prompt: Path | None = None
 
 
 class _Fit(NamedTuple):
@@ -62,7 +67,8 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[Clip]:
     `ID_30.000_40.000`, `ID_30.0-40.0`, `[ID]-[30-40]`, `ID_000030`, and `ID_30000_40000` in milliseconds. Times are
     compared with those of the list, seconds before milliseconds, so an id that itself ends in `_30` is not a problem.
     A name that fits several segments equally well (a video with two segments and one file without a start) is used
-    for none, and of several names with further words (`ID_vocals`, `ID_drums`) none is used.
+    for none, and of several names with further words (`ID_vocals`, `ID_drums`) none is used. `ID_30.prompt.wav` is the
+    audio prompt of `ID_30.wav`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -75,7 +81,11 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[Clip]:
     lengths = sorted({len(ytid) for ytid in numbers})
     matches: dict[int, _Match] = {}
     reasons: dict[int, str] = {}
+    prompts: dict[Path, Path] = {}  # by the path without suffixes
     for path, stem, extension in _media_files(folder):
+        if stem.lower().endswith(_PROMPT):
+            prompts.setdefault(path.with_name(stem[: -len(_PROMPT)]), path)
+            continue
         unread = extension not in AUDIO_EXTENSIONS
         texts = [(n, prefix, rest) for ytid, prefix, rest in _ids_in(stem, numbers, lengths) for n in numbers[ytid]]
         fits = [(fit, n) for n, prefix, rest in texts if (fit := _fit(prefix, rest, segments[n], unread))]
@@ -87,7 +97,11 @@ def match_clips(segments: Sequence[Segment], folder: Path) -> list[Clip]:
                 _keep_better(matches, number, _Match(fit, path))
             else:
                 reasons[number] = f"'{path.name}' fits several segments; put the start in seconds in its name"
-    return [_to_clip(matches.get(number), reasons.get(number, "no such file")) for number in range(len(segments))]
+    clips = [_to_clip(matches.get(number), reasons.get(number, "no such file")) for number in range(len(segments))]
+    return [
+        clip._replace(prompt=prompts.get(clip.path.with_suffix(""))) if clip.path and clip.status == "found" else clip
+        for clip in clips
+    ]
 
 
 def count_suffixes(names: Iterable[str | Path]) -> str:

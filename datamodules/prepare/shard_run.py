@@ -41,7 +41,7 @@ class ShardRun:
 
     def __init__(self, out: Path, name: str, settings: dict[str, object], overwrite: bool) -> None:
         self.out, self.name, self._settings = out, name, settings
-        self.next = self.shards = self.samples = self.bytes = 0
+        self.next = self.shards = self.samples = self.prompts = self.bytes = 0
         """Number of segments that are done, and what was made of them."""
         self.problems: list[Problem] = []
         self.complete = False
@@ -62,6 +62,7 @@ class ShardRun:
             self.next, self.shards, self.samples, self.bytes, self.complete = (
                 saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
             )
+            self.prompts = saved.get("prompts", 0)  # reports from before there were any lack it
             self.problems = [Problem(**problem) for problem in saved["problems"]]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
@@ -84,9 +85,9 @@ class ShardRun:
         """Path of a shard."""
         return self.out / f"{self.name}-{number:06d}.tar"
 
-    def advance(self, next: int, samples: int, problems: list[Problem], *shards: Path) -> None:
+    def advance(self, next: int, samples: int, prompts: int, problems: list[Problem], *shards: Path) -> None:
         """Record that everything before segment `next` is in finished shards, of which these are new."""
-        self.next, self.samples, self.problems = next, samples, list(problems)
+        self.next, self.samples, self.prompts, self.problems = next, samples, prompts, list(problems)
         self.shards += len(shards)
         self.bytes += sum(shard.stat().st_size for shard in shards)
         self.save()
@@ -95,7 +96,7 @@ class ShardRun:
         """Write the report."""
         self.complete = complete
         state = {
-            **{field: getattr(self, field) for field in ("complete", "next", "shards", "samples", "bytes")},
+            **{field: getattr(self, field) for field in ("complete", "next", "shards", "samples", "prompts", "bytes")},
             "counts": self.counts(),
             "settings": self._settings,
             "problems": [asdict(problem) for problem in self.problems],
@@ -128,6 +129,8 @@ class ShardRun:
         """Print the table of counts."""
         for status, count in self.counts().items():
             extra = f"  in {self.shards} shards, {self.bytes / 1e6:,.1f} MB" if status == "written" else ""
+            if status == "written" and self.prompts:
+                extra += f", {self.prompts:,} with an audio prompt"
             if status == "convert" and count:
                 formats = count_suffixes(problem.file for problem in self.problems if problem.status == status)
                 extra = f"  there in another format ({formats}): convert them, then set --overwrite=true"

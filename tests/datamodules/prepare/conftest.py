@@ -62,7 +62,7 @@ class Source:
         for shard in sorted(self.out.glob(f"{name}-*.tar")):
             data = shard.read_bytes()
             for member in read_index(shard).members:
-                kind = member.name.rpartition(".")[2]
+                kind = member.name.removeprefix(member.key + ".")
                 found.setdefault(member.key, {})[kind] = data[member.offset :][: member.size]
         return found
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from shard_tools import encode, kill_own_process, read_indexed, tone
@@ -43,6 +44,37 @@ def test_original_bytes_are_kept_by_choice(source) -> None:
     assert source.samples()["a_0"]["mp3"] == path.read_bytes() and source.samples()["b_0"]["opus"] == opus
     (a, b), faults = read_indexed(source.out / "train-000000.tar")
     assert not faults and float(b["waveform"].std()) == pytest.approx(float(a["waveform"].std()), rel=0.02)
+
+
+@pytest.mark.parametrize("flac", [True, False])
+def test_a_prompt_next_to_a_clip_is_kept(source, flac: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    source.lines(*(f'{name}, 0, 1.2, "/m/violin"' for name in "abcde"))
+    source.clip("a.wav"), source.clip("a.prompt.wav", frequency=220, rate=44_100)
+    source.clip("sub/b_0.wav"), source.clip("sub/b_0.Prompt.wav", frequency=220)
+    source.clip("c.wav")
+    source.clip("d.wav"), (source.clips / "d.prompt.wav").write_bytes(b"no sound")
+    source.clip("e.prompt.wav")  # not a clip of its own
+    source.run(flac=flac, max_samples=1)
+    samples, kind = source.samples(), "flac" if flac else "wav"
+    assert {key: set(members) for key, members in samples.items()} == {
+        "a_0": {kind, f"prompt.{kind}", "json"}, "b_0": {kind, f"prompt.{kind}", "json"}, "c_0": {kind, "json"},
+    }  # fmt: skip
+    sound, rate = soundfile.read(io.BytesIO(samples["a_0"][f"prompt.{kind}"]))
+    assert rate == (16_000 if flac else 44_100)
+    assert abs(np.fft.rfft(sound[:rate])).argmax() == 220
+    assert [(row["key"], row["status"], Path(row["file"]).name) for row in source.report()] == [
+        ("d_0", "broken", "d.prompt.wav"), ("e_0", "missing", ""),
+    ]  # fmt: skip
+    assert "written          3  in 3 shards" in (out := capsys.readouterr().out) and "2 with an audio prompt" in out
+
+
+def test_a_prompt_in_another_format_than_its_clip_is_told(source) -> None:
+    source.lines('a, 0, 1.2, "/m/violin"', 'b, 0, 1.2, "/m/violin"')
+    source.clip("a.wav"), source.clip("a.prompt.flac"), source.clip("b.wav")
+    source.run(flac=False)
+    assert [(row["key"], row["status"]) for row in source.report()] == [("a_0", "broken")]
+    source.run(overwrite=True)
+    assert set(source.samples()) == {"a_0", "b_0"}
 
 
 def test_labels_by_name_or_id(source) -> None:
