@@ -46,7 +46,8 @@ class _Lines(tqdm):
         """Print one line."""
         state = self.format_dict
         done, total, elapsed = state["n"], state["total"], state["elapsed"]
-        line = f"{state['prefix']}: {done} of {total or '?'} {state['unit']}s, {self.format_interval(elapsed)} elapsed"
+        units = state["unit"] + ("es" if state["unit"].endswith("ch") else "s")
+        line = f"{state['prefix']}: {done} of {total or '?'} {units}, {self.format_interval(elapsed)} elapsed"
         made = done - state["initial"]
         if total and made:
             line += f", {self.format_interval((total - done) * elapsed / made)} left"

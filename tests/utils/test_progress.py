@@ -39,11 +39,11 @@ def test_slow_units_get_a_line_each_and_the_last_count_is_told(clock, capsys):
 
 
 def test_a_generator_has_no_total(clock, capsys):
-    for _ in progress(iter([1, 2]), "clips", "clip"):
+    for _ in progress(iter([1, 2]), "validation", "batch"):
         clock[0] += 31
     assert capsys.readouterr().err.splitlines() == [
-        "clips: 1 of ? clips, 00:31 elapsed",
-        "clips: 2 of ? clips, 01:02 elapsed",
+        "validation: 1 of ? batches, 00:31 elapsed",
+        "validation: 2 of ? batches, 01:02 elapsed",
     ]
 
 
