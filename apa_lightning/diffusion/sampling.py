@@ -11,6 +11,24 @@ from apa_lightning.diffusion.objectives import Model
 from apa_lightning.diffusion.schedulers import noised, timesteps_run
 
 
+def with_progress(model: Model, timesteps: Tensor, on_call: Callable[[float], Any]) -> Model:
+    """The same model, which tells before each call how far the sampling is.
+
+    Args:
+        model: The model.
+        timesteps: Those that are run, see :func:`apa_lightning.diffusion.schedulers.timesteps_run`.
+        on_call: Gets 0 at the first timestep, 1 at the last, and shares of the way between them: calls at the same timestep, as
+            in steps of higher order, get the same.
+    """
+    first, last = float(timesteps[0]), float(timesteps[-1])
+
+    def telling(latents: Tensor, time: Tensor) -> Tensor:
+        on_call((first - float(time)) / (first - last) if first > last else 0.0)
+        return model(latents, time)
+
+    return telling
+
+
 @torch.no_grad()
 def denoise(
     model: Model,

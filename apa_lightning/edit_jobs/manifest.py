@@ -4,7 +4,7 @@ Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id`
 (default: `<id>.wav`), and one for each knob of :class:`EditSettings`. A knob that is a pair of numbers has two columns in CSV
 (`region_start`, `region_end`); JSONL also takes `region: [start, end]`. Only `audio` is needed, and `prompt` unless the
 command sets one for all rows. A missing column or key, an empty CSV cell and `null` mean the command's setting; an empty
-`prompt` without one means unconditional. An `ap_scale` for single layers or blocks is JSON in both formats.
+`prompt` without one means unconditional. An `ap_scale` or `ap_scale_end` for single layers or blocks is JSON in both formats.
 
 Files of pandas and Excel are read as they are: a column that numbers the rows, 2.0 for 2, NaN, a first line `sep=;`, UTF-16.
 """

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apa_lightning.editing.settings import EditSettings
+
 FAILED, UNREADABLE = "failed", "unreadable"
 
 
@@ -129,7 +131,7 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a record for a table: nested values become columns (``timings.denoise``), lists become JSON."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        if isinstance(value, dict) and name != "ap_scale":
+        if isinstance(value, dict) and name not in EditSettings.names():
             flat.update({f"{name}.{inner}": part for inner, part in value.items()})
         else:
             flat[name] = json.dumps(value) if isinstance(value, list | dict) else value

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from apa_lightning.adapters.base import Adapter
-from apa_lightning.adapters.scale import expand_scale, scale_of_each
+from apa_lightning.adapters.scale import Scale, scale_between
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
@@ -29,7 +29,7 @@ from apa_lightning.conditioning.dropout import DroppedAudio
 from apa_lightning.conditioning.pooling import pool_tokens, pooling_kernel
 from apa_lightning.diffusion.guidance import guided
 from apa_lightning.diffusion.objectives import Model
-from apa_lightning.diffusion.sampling import denoise
+from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.request import EditRequest, EditResult
@@ -154,9 +154,13 @@ class AudioEditor:
         self.backbone.make_scheduler(settings.scheduler, settings.num_inference_steps)
 
     def check_scale(self, settings: EditSettings) -> None:
-        """Raise :class:`InputError` unless ``ap_scale`` suits the adapters and names layers of the backbone."""
-        for scale in scale_of_each(settings.ap_scale, len(self.adapters)):
-            expand_scale(scale, self.adapters[0].layer_names)
+        """Raise :class:`InputError` unless ``ap_scale`` and its end suit the adapters and name layers of the backbone."""
+        self.ap_scale_at(settings, 0.0)
+
+    def ap_scale_at(self, settings: EditSettings, share: float) -> list[Scale]:
+        """Alpha of each adapter after a share of the timesteps."""
+        end = settings.ap_scale if settings.ap_scale_end is None else settings.ap_scale_end
+        return scale_between(settings.ap_scale, end, share, len(self.adapters), self.adapters[0].layer_names)
 
     def check_pooling(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless the pooling rates divide the audio encoder's grid."""
@@ -176,17 +180,17 @@ class AudioEditor:
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
         results: dict[int, EditResult] = {}
-        total = sum(self._calls(requests[batch[0]]) for batch in batches)
+        total = sum(len(self._timesteps(requests[batch[0]])) for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
                 done = self._edit_batch([requests[i] for i in batch], [inputs[i] for i in batch], bar.update)
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
-    def _calls(self, request: EditRequest) -> int:
-        """How often the model is called, which is more often than there are steps if these are of higher order."""
+    def _timesteps(self, request: EditRequest) -> Tensor:
+        """Those of the model's calls, which are more than there are steps if these are of higher order."""
         scheduler = self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
-        return len(timesteps_run(scheduler, request.strength))
+        return timesteps_run(scheduler, request.strength)
 
     @torch.no_grad()
     def _edit_batch(
@@ -210,8 +214,12 @@ class AudioEditor:
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
         scheduler = backbone.make_scheduler(first.scheduler, first.num_inference_steps)
         source = recorded if first.strength < 1 else None
+        model = windows.wrap(models)
+        if first.ap_scale_end is not None:
+            model = with_progress(
+                model, self._timesteps(first), lambda share: backbone.set_scale(self.ap_scale_at(first, share))
+            )
         with backbone.applied(self.adapters, first.ap_scale):
-            model = windows.wrap(models)
             latents = denoise(model, noise, scheduler, generators, keep, source, first.strength, on_step)
         clock.append(self._now())
 

@@ -115,6 +115,17 @@ class EditSettings:
     )
     """Strength alpha of the audio prompt: a number, a mapping for single blocks ({"up": 0.5}), or a list with one of them
     per adapter. Paper: 0.5, genre transfer 0.4."""
+    ap_scale_end: float | list[Any] | dict[str, Any] | None = knob(
+        are_numbers,
+        "give what ap_scale may be, or leave it out: ap_scale then holds for all steps",
+        None,
+        symbol="alpha",
+        point=True,
+        batch=repr,
+        late=True,
+    )
+    """Strength alpha at the last step that is run, in the forms of ap_scale: alpha moves there from ap_scale in equal parts; null:
+    ap_scale holds for all steps."""
     time_pooling: int = knob(is_pooling_rate, POOLING_CHOICE, 2, symbol="omega", point=True)
     """Pooling rate omega along time: 1, 2, 4, 8, ... up to one token for the whole window (32 with the pocket's encoder, 64 with
     AudioMAE). It must divide the encoder's grid; a larger one keeps less of the recording. Paper: 2, genre transfer 1."""
@@ -207,7 +218,7 @@ class EditSettings:
             self.guidance_scale if scale is None else scale
             for scale in (self.text_guidance_scale, self.audio_guidance_scale)
         )
-        if text != audio and any(leaves(self.ap_scale)):
+        if text != audio and any(leaves([self.ap_scale, self.ap_scale_end])):
             return text, audio
         return (text,) if text > 1 else ()
 

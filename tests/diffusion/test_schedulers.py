@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, PNDMScheduler
 
 from apa_lightning.backbones.architectures import new_scheduler
 from apa_lightning.diffusion.objectives import DenoisingObjective
-from apa_lightning.diffusion.sampling import denoise
+from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import SCHEDULERS, make_scheduler, steps_run, timesteps_run, usable
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
@@ -180,3 +180,21 @@ def test_help_and_docs_list_the_offered_ones():
         named = {name for name in dir(diffusers) if name.endswith("Scheduler") and name in text}
         assert set(SCHEDULERS) <= named
     assert EditSettings().scheduler in SCHEDULERS
+
+
+@pytest.mark.parametrize(("name", "schedule"), OFFERED)
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_progress_goes_from_0_to_1_with_every_scheduler(name, schedule, strength):
+    """It never goes back, calls at one timestep share it, and steps are equally far apart, as far as timesteps are whole."""
+    trained, told = BACKBONES[schedule], []
+    timesteps = timesteps_run(make_scheduler(trained, name, 10), strength)
+    scheduler, times = make_scheduler(trained, name, 10), []
+    model = with_progress(lambda latents, time: times.append(float(time)) or latents, timesteps, told.append)
+    noise = torch.zeros(1, 1, 2)
+    denoise(model, noise, scheduler, [torch.Generator()], source=noise if strength < 1 else None, strength=strength)
+    assert times == timesteps.tolist() and told[0] == 0 and told[-1] == 1
+    shares = [round(share, 3) for share in told]
+    assert shares == sorted(shares)
+    assert sorted(set(shares)) == pytest.approx(
+        torch.linspace(0, 1, len(set(shares))), abs=0.1 if "KDPM2" in name else 0.01
+    )
