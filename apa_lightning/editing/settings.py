@@ -113,7 +113,7 @@ class EditSettings:
         point=True,
         batch=repr,
     )
-    """Strength alpha of the audio prompt: a number, a mapping for single blocks ({"up": 0.5}), or a list with one of them
+    """Strength alpha of the audio prompt: a number (0: text alone), a mapping for single blocks ({"up": 0.5}), or a list with one of them
     per adapter. Paper: 0.5, genre transfer 0.4."""
     ap_scale_end: float | list[Any] | dict[str, Any] | None = knob(
         are_numbers,
@@ -160,7 +160,7 @@ class EditSettings:
         1.0,
         point=True,
     )
-    """Share of the schedule that is run. 1 starts from pure noise, as the paper; less starts from the recording under noise
+    """Share of the schedule that is run (above 0, at most 1). 1 starts from pure noise, as the paper; less starts from the recording under noise
     (SDEdit, arXiv 2108.01073) and keeps more of it. The last int(num_inference_steps * strength) steps are run, as in diffusers
     (0.75 of 50: 37), and at least one. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
     scheduler: str = knob(is_text, "give the name of a diffusers scheduler", "DDIMScheduler", point=True)
@@ -169,14 +169,14 @@ class EditSettings:
     KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler, UniPCMultistepScheduler, or
     the backbone's own."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
-    """Seed of the initial noise."""
+    """Seed of the initial noise: any whole number."""
     region: tuple[float, float] | None = knob(
         is_region,
         "give start and end in seconds, the end after the start and the start at 0 or later",
         None,
         batch=differs,
     )
-    """Start and end in seconds: only this part is edited; null: the whole recording."""
+    """Start (0 or later) and end in seconds: only this part is edited; null: the whole recording."""
     sample_rate: int | None = knob(
         lambda value: is_whole(value) and 4_000 <= value <= 384_000,
         "give 4000 to 384000 Hz, or leave it out for the recording's own",

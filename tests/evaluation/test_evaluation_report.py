@@ -163,6 +163,17 @@ def test_a_sweep_has_its_section(tmp_path):
     assert not (tmp_path / "plots/fad_infinity.png").exists()
 
 
+def test_a_sweep_without_clap_says_so(tmp_path):
+    rows = [
+        replace(row, columns={name: row.columns[name] for name in ("chroma", "chroma_floor", "melody", "melody_floor")})
+        for row in swept({"ap_scale": -0.1}, {"ap_scale": 0.2}, count=4)
+    ]
+    text = written(tmp_path, rows)
+    assert (
+        "CLAP and chroma were not measured." in text and "Operating point:" not in text and "alpha (ap_scale)" in text
+    )
+
+
 def test_plots_do_not_read_names_as_formulas_and_keep_their_ids_apart():
     rows = rows_of("a_$b$", lambda i: {"clap": 0.3, "chroma": 0.5}) + rows_of(
         "$", lambda i: {"clap": 0.1, "chroma": 0.4}

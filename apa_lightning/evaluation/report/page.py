@@ -14,7 +14,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, OPPOSITE, SHOWN, figure, findings
 from apa_lightning.evaluation.report.tables import NOTHING, Table, correlation_table, number, tables
-from apa_lightning.evaluation.rows import EvaluationRow, metrics_of, systems_of, tasks_of
+from apa_lightning.evaluation.rows import EvaluationRow, columns_of, metrics_of, systems_of, tasks_of
 from apa_lightning.evaluation.summary import compared, family_of
 from apa_lightning.evaluation.sweep import operating_point, overlay
 from apa_lightning.utils.atomic_files import write_file
@@ -138,13 +138,14 @@ def _plots(
 def _sweeps(folder: Path, rows: list[EvaluationRow], seed: int) -> list[dict[str, Any]]:
     """Curves, chosen point and correlations of each task that was swept."""
     swept = {row.task for row in rows if family_of(row.system) != row.system}
+    measured = {"clap", "chroma"} <= columns_of(rows).keys()
     found = []
     for task in (task for task in tasks_of(rows) if task in swept):
-        point = operating_point(rows, task, seed=seed)
+        point = operating_point(rows, task, seed=seed) if measured else None
         found.append(
             {
                 "task": task,
-                "svg": _drawn(folder, f"sweep_{task}", plots.sweep(rows, task, seed=seed)),
+                "svg": _drawn(folder, f"sweep_{task}", plots.sweep(rows, task, seed=seed) if measured else None),
                 "point": point,
                 "knobs": _as_text(overlay(point)) if point else "",
                 "correlations": correlation_table(rows, task, seed),
