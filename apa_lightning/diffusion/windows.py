@@ -12,19 +12,33 @@ from apa_lightning.utils.windows import blend_windows, window_starts, window_wei
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of ``size`` latent frames that cover ``length`` and overlap by at least a quarter."""
+    """Windows of ``size`` latent frames that cover ``length`` and overlap by at least a quarter.
+
+    Attributes:
+        length: Number of frames.
+        size: Frames of a window.
+        kept: Frames (length,) that are kept whatever is predicted: there is no window of nothing else. None: no frame is.
+    """
 
     length: int
     size: int
+    kept: Tensor | None = None
 
     @property
     def starts(self) -> list[int]:
         """First frame of each window."""
-        return window_starts(self.length, self.size, self.size // 4)
+        return [start for start, needed in zip(*self._all(), strict=True) if needed]
+
+    def _all(self) -> tuple[list[int], list[bool]]:
+        """First frame of each window, and whether it is needed."""
+        starts = window_starts(self.length, self.size, self.size // 4)
+        kept = torch.zeros(self.length) if self.kept is None else self.kept
+        return starts, [not bool(kept[start : start + self.size].all()) for start in starts]
 
     def wrap(self, models: Sequence[Model]) -> Model:
         """A model of the whole length from one model per window, whose predictions are cross-faded."""
-        starts, weights = self.starts, window_weights(self.length, self.size, self.starts)
+        every, needed = self._all()
+        starts, weights = self.starts, window_weights(self.length, self.size, every)[torch.tensor(needed)]
 
         def model(latents: Tensor, time: Tensor) -> Tensor:
             parts = [

@@ -1,10 +1,10 @@
 """A manifest of edits: CSV (also with `;` or tabs) or JSONL, one edit per row.
 
 Columns: `audio` (relative paths start at the manifest's folder), `prompt`, `id` (default: the audio's stem), `output`
-(default: `<id>.wav`), and one for each knob of :class:`EditSettings`. A knob that is a pair of numbers has two columns in CSV
-(`region_start`, `region_end`); JSONL also takes `region: [start, end]`. Only `audio` is needed, and `prompt` unless the
-command sets one for all rows. A missing column or key, an empty CSV cell and `null` mean the command's setting; an empty
-`prompt` without one means unconditional. An `ap_scale` or `ap_scale_end` for single layers or blocks is JSON in both formats.
+(default: `<id>.wav`), and one for each knob of :class:`EditSettings`. Only `audio` is needed, and `prompt` unless the command
+sets one for all rows. A missing column or key, an empty CSV cell and `null` mean the command's setting; an empty `prompt`
+without one means unconditional. A list or mapping is JSON in both formats; a `region` of one start and end may have the columns
+`region_start` and `region_end` instead.
 
 Files of pandas and Excel are read as they are: a column that numbers the rows, 2.0 for 2, NaN, a first line `sep=;`, UTF-16.
 """
@@ -154,15 +154,15 @@ def _csv_rows(path: Path, text: str, required: Collection[str], problems: Proble
         elif any(cells[len(header) :]):
             problems.add(where, f"has {len(cells)} cells, the first line names {len(header)} columns. {quote_it}")
         else:
-            named = {name: cell for name, cell in zip(header, cells, strict=False) if name in CSV_COLUMNS}
+            named = {name: cell for name, cell in zip(header, cells, strict=False) if name in COLUMNS}
             empty = frozenset(name for name, cell in named.items() if not cell.strip())
             yield ManifestRow(where, _typed_cells(named, where, problems), empty)
 
 
 def _check_header(header: list[str], required: Collection[str], where: str, problems: Problems) -> None:
     for position, name in enumerate(header):
-        if name not in CSV_COLUMNS and not _numbers_rows(name or f"Unnamed: {position}"):
-            problems.add(where, unknown_column(name, CSV_COLUMNS))
+        if name not in COLUMNS and not _numbers_rows(name or f"Unnamed: {position}"):
+            problems.add(where, unknown_column(name, COLUMNS))
         if header.index(name) < position:
             problems.add(where, f"column {name!r} appears twice. Keep one.")
     for name in required:
@@ -185,7 +185,7 @@ def _typed_cells(cells: dict[str, str], where: str, problems: Problems) -> dict[
     for name, cell in cells.items():
         if cell.strip():
             try:
-                values[name] = CSV_COLUMNS[name](cell)
+                values[name] = COLUMNS[name](cell)
             except ValueError as error:
                 problems.add(where, f"{name}: {cell!r} is {error}.")
     return values
@@ -212,37 +212,33 @@ def _boolean(cell: str) -> bool:
     return words[cell.strip().lower()]
 
 
-def _number_or_json(cell: str) -> Any:
+def _json(cell: str) -> Any:
+    """JSON, or a number as spreadsheets write it."""
     if not cell.lstrip().startswith(("[", "{")):
         return _number(cell)
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
-        raise ValueError('not JSON; write a number, or for example {"up": 0.5}') from None
+        raise ValueError('not JSON; write a number, or for example [0.5, 2] or {"up": 0.5}') from None
 
 
 def _readers() -> dict[str, Callable[[str], Any]]:
-    """How the cells of each column are read, from the types of :class:`EditSettings`; a pair has two columns."""
+    """How the cells of each column are read, from the types of :class:`EditSettings`."""
     readers: dict[str, Callable[[str], Any]] = {"id": str.strip, "audio": str.strip, "output": str.strip, "prompt": str}
     hints = get_type_hints(EditSettings)
     for name in EditSettings.names():
         kinds = get_args(hints[name]) or (hints[name],)
         origins = {get_origin(kind) for kind in kinds}
-        if tuple in origins:
-            readers |= {f"{name}_start": _number, f"{name}_end": _number}
-        elif origins & {list, dict}:
-            readers[name] = _number_or_json
+        if origins & {list, dict, tuple}:
+            readers[name] = _json
         else:
             typed = {bool: _boolean, int: _integer, float: _number}
             text = str if name.endswith("prompt") else str.strip  # prompts are kept as they are written
             readers[name] = next((typed[kind] for kind in kinds if kind in typed), text)
-    return readers
+    return readers | {column: _number for columns in EditSettings.pairs().values() for column in columns}
 
 
-CSV_COLUMNS = _readers()
-#: Knobs that are pairs of numbers.
-PAIRS = tuple(name for name in EditSettings.names() if name not in CSV_COLUMNS)
-COLUMNS = (*CSV_COLUMNS, *PAIRS)
+COLUMNS = _readers()
 
 
 # --- JSONL ----------------------------------------------------------------------------------------------------------
@@ -279,7 +275,7 @@ def _jsonl_rows(path: Path, text: str, required: Collection[str], problems: Prob
 
 def _as_meant(name: str, value: Any) -> Any:
     """Undo what pandas does to a column with gaps, whose numbers it makes floating-point: 2.0 for 2, 1.0 for true."""
-    reader = CSV_COLUMNS.get(name)
+    reader = COLUMNS.get(name)
     if reader is _boolean and value in (0, 1):
         return bool(value)
     is_whole = isinstance(value, float) and value.is_integer()

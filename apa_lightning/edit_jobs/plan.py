@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from apa_lightning.audio import AUDIO_SUFFIXES, AudioError, AudioInfo, find_audio
-from apa_lightning.edit_jobs.manifest import PAIRS, ManifestRow, Problems
+from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
+from apa_lightning.editing.regions import check_fits
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.editing.source import check_region, probe_recording
+from apa_lightning.editing.source import probe_recording
 from apa_lightning.errors import InputError
 
 OUTPUT_SUFFIXES = (".wav", ".flac")
@@ -120,31 +121,30 @@ class _Planner:
         given = (row.values.keys() | self._join_pairs(row, values)) & set(EditRequest.names())
         audio, output = self._audio(row, values), values.pop("output", None)
         self._check_knobs(row, values, given)
-        region = values["region"] if len(self.problems.messages) == before else None
         edit_id = values.pop("id", None)
         if audio is None or (edit_id is None and "id" in row.values):
             return None
         edit_id = audio.stem if edit_id is None else str(edit_id)
         output = self._output(row, edit_id, output)
-        info = self._recording(row, audio, region)
+        values |= {"audio": str(audio), "id": edit_id}
+        request = EditRequest(**values) if len(self.problems.messages) == before else None
+        info = self._recording(row, audio, request)
         self._check_collisions(row, edit_id, output, audio)
-        if len(self.problems.messages) > before:
+        if request is None or len(self.problems.messages) > before:
             return None
-        request = EditRequest(**{**values, "audio": str(audio), "id": edit_id})
         facts = (None, info) if isinstance(info, str) else (info, "")
         return Edit(request, edit_id, audio, output, row.where, *facts)
 
     def _join_pairs(self, row: ManifestRow, values: dict[str, Any]) -> set[str]:
-        """Make ``region`` of ``region_start`` and ``region_end``; returns the names of such pairs."""
+        """Make pairs such as ``region`` of their two columns; returns the names of such pairs."""
         joined = set()
-        for name in PAIRS:
-            ends = {f"{name}_{end}": values.pop(f"{name}_{end}", None) for end in ("start", "end")}
+        for name, columns in EditRequest.pairs().items():
+            ends = {column: values.pop(column, None) for column in columns}
             missing = [end for end, value in ends.items() if value is None]
             if len(missing) == 2:
-                if isinstance(values[name], list):
-                    values[name] = tuple(values[name])
-            elif missing:
-                self.problems.add(row.where, f"{missing[0]}: is missing; a {name} needs both ends, in seconds.")
+                continue
+            if missing:
+                self.problems.add(row.where, f"{missing[0]}: is missing; give both {' and '.join(columns)}, in seconds.")
             elif name in row.values:
                 self.problems.add(row.where, f"can't have both {name!r} and {', '.join(map(repr, ends))}. Choose one.")
             else:
@@ -196,7 +196,7 @@ class _Planner:
         self.problems.add(row.where, f"{field}: {problem}")
         return path.as_posix()
 
-    def _recording(self, row: ManifestRow, audio: Path, region: tuple[float, float] | None) -> AudioInfo | str:
+    def _recording(self, row: ManifestRow, audio: Path, request: EditRequest | None) -> AudioInfo | str:
         """Facts about the recording, or why it cannot be read."""
         if audio not in self.recordings:
             try:
@@ -206,9 +206,9 @@ class _Planner:
         info = self.recordings[audio]
         if isinstance(info, str) and not self.skip_unreadable:
             self.problems.add(row.where, f"audio: {info}" if row.where else info)
-        if isinstance(info, AudioInfo):
+        if request is not None and isinstance(info, AudioInfo):
             try:
-                check_region(region, info.seconds, str(audio))
+                check_fits(request, info.seconds, str(audio))
             except AudioError as error:
                 self.problems.add(row.where, error)
         return info

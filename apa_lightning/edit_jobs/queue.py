@@ -110,11 +110,11 @@ class EditQueue:
         """The request with its loaded recording. Problems that the plan did not find fail only this edit, not the run."""
         try:
             self._sources[edit.id] = FileMark.of(edit.audio)
-            recording = Recording.load(edit.audio, edit.request.region)
+            recording = Recording.load(edit.audio, edit.request)
         except (InputError, OSError) as error:
             self.record_failed(edit.id, str(error), UNREADABLE if self.skip_unreadable else FAILED)
             return None
-        if edit.request.region and recording.peak > 1 and not edit.output.lower().endswith(".wav"):
+        if edit.request.keeps and recording.peak > 1 and not edit.output.lower().endswith(".wav"):
             self.record_failed(
                 edit.id, f"output: {edit.output} cannot hold samples above 1, which {edit.audio} has. Name it .wav."
             )
@@ -194,7 +194,8 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
     groups: dict[tuple, list[Edit]] = {}
     for edit in edits:
         if edit.info is not None:
-            length = round(max(edit.info.seconds, window_seconds), 2)
+            seconds = edit.info.seconds + sum(edit.request.extend or ())
+            length = round(max(seconds, window_seconds), 2)
             groups.setdefault((length, *edit.request.batch_key), []).append(edit)
     return [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
 

@@ -32,6 +32,7 @@ from apa_lightning.diffusion.objectives import Model
 from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
+from apa_lightning.editing.regions import new_parts
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import ModelInput, Recording
@@ -171,8 +172,11 @@ class AudioEditor:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         for problem in (problem for request in requests for problem in self.problems(request)):
             raise problem
-        recordings = [Recording.load(request.audio, request.region) for request in requests]
-        inputs = [ModelInput(recording, self.backbone) for recording in recordings]
+        recordings = [Recording.load(request.audio, request) for request in requests]
+        inputs = [
+            ModelInput(recording, self.backbone, request.extend)
+            for recording, request in zip(recordings, requests, strict=True)
+        ]
         groups: dict[tuple, list[int]] = {}
         for i, (request, model_input) in enumerate(zip(requests, inputs, strict=True)):
             groups.setdefault((model_input.frames, *request.batch_key), []).append(i)
@@ -198,11 +202,13 @@ class AudioEditor:
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scales, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
-        windows = Windows(inputs[0].frames, backbone.window_frames)
+        mask = self._kept(requests, inputs)
+        kept = None if mask is None else mask.reshape(len(requests), -1).amin(dim=0).cpu()
+        windows = Windows(inputs[0].frames, backbone.window_frames, kept)
         waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
         lengths = [model_input.samples for model_input in inputs]
         models = self._models(requests, waveform, lengths, windows)
-        mask, keep, recorded = self._kept(requests, windows), None, None
+        keep, recorded = None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
             keep = None if mask is None else (recorded, mask)
@@ -286,18 +292,18 @@ class AudioEditor:
             return pool_tokens(self.audio_encoder.null(), request.time_pooling, request.freq_pooling)
         return torch.zeros_like(tokens[:1])
 
-    def _kept(self, requests: list[EditRequest], windows: Windows) -> Tensor | None:
-        """1 at the latent frames outside the requests' regions (B, 1, T, ...)."""
-        if all(request.region is None for request in requests):
+    def _kept(self, requests: list[EditRequest], inputs: list[ModelInput]) -> Tensor | None:
+        """1 at the latent frames that the requests keep (B, 1, T, ...)."""
+        if not any(request.keeps for request in requests):
             return None
         trailing = [1] * (len(self.backbone.latent_shape()) - 2)
-        mask = torch.zeros(len(requests), 1, windows.length, *trailing, device=self.backbone.device)
+        mask = torch.ones(len(requests), 1, inputs[0].frames, *trailing, device=self.backbone.device)
         rate = self.backbone.sample_rate / self.backbone.hop_samples
-        for row, request in zip(mask, requests, strict=True):
-            if request.region is not None:
-                start, end = request.region
-                row[:, : int(start * rate)] = 1
-                row[:, math.ceil(end * rate) :] = 1
+        for row, request, model_input in zip(mask, requests, inputs, strict=True):
+            before = model_input.before / self.backbone.hop_samples
+            for start, end in new_parts(request, model_input.recording.seconds):
+                first, last = max(before + start * rate, 0), min(before + end * rate, inputs[0].frames)
+                row[:, int(first) : math.ceil(last)] = 0
         return mask
 
 

@@ -45,7 +45,6 @@ class EditRequest(EditSettings):
         """Every knob as plain values, for a results file."""
         names = ["prompt", *(one.name for one in fields(self) if one.name not in ("audio", "prompt", "id"))]
         values = {name: getattr(self, name) for name in names}
-        values["region"] = list(self.region) if self.region else None
         return {"id": self.name, "audio": "(array)" if isinstance(self.audio, tuple) else str(self.audio), **values}
 
 
@@ -55,7 +54,7 @@ class EditResult:
 
     Attributes:
         request: What was asked for.
-        waveform: Mono (S,), as long as the recording.
+        waveform: Mono (S,), as long as the recording and its extension.
         sample_rate: Hz.
         adapter: Digests of the adapters' weights, comma-separated.
         backbone: Name of the backbone.

@@ -18,6 +18,10 @@ from apa_lightning.errors import InputError
 Text = Annotated[str, "any text"]
 
 
+#: Seconds over which what is new fades into what is kept, unless another number is asked for.
+CROSSFADE = 0.03
+
+
 @dataclass(frozen=True)
 class Knob:
     """Facts about a field that its type does not say.
@@ -30,6 +34,7 @@ class Knob:
         batch: What edits must have in common to be denoised together, as a function of the value.
         late: Whether it came after output folders were in use: its default has no part in an edit's key, so that finished
             edits stay finished.
+        pair: What the two numbers of a pair are called in columns of their own: ``region_start`` and ``region_end``.
     """
 
     check: Callable[[Any], bool]
@@ -38,6 +43,7 @@ class Knob:
     point: bool = False
     batch: Callable[[Any], object] = lambda value: value
     late: bool = False
+    pair: tuple[str, str] | None = None
 
 
 def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **facts: Any) -> Any:
@@ -84,6 +90,16 @@ def is_region(value: object) -> bool:
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_number, value)):
         return False
     return 0 <= value[0] < value[1]
+
+
+def are_regions(value: object) -> bool:
+    """Whether ``value`` is a region, or a list of one or more."""
+    return is_region(value) or (isinstance(value, list | tuple) and bool(value) and all(map(is_region, value)))
+
+
+def is_extension(value: object) -> bool:
+    """Whether ``value`` is two numbers of seconds."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(is_number(one) and one >= 0 for one in value)
 
 
 def differs(value: object) -> object:
@@ -170,13 +186,33 @@ class EditSettings:
     the backbone's own."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
     """Seed of the initial noise: any whole number."""
-    region: tuple[float, float] | None = knob(
-        is_region,
-        "give start and end in seconds, the end after the start and the start at 0 or later",
+    region: tuple[float, float] | list[tuple[float, float]] | None = knob(
+        are_regions,
+        "give start and end in seconds, the end after the start and the start at 0 or later, or a list of such pairs",
         None,
         batch=differs,
+        pair=("start", "end"),
     )
-    """Start (0 or later) and end in seconds: only this part is edited; null: the whole recording."""
+    """Start (0 or later) and end in seconds, or a list of such pairs: only these parts are edited; null: the whole recording.
+    Regions that overlap or touch are edited as one."""
+    crossfade: float = knob(
+        lambda value: is_number(value) and 0 <= value <= 60,
+        "give 0 to 60 seconds",
+        CROSSFADE,
+        batch=differs,
+        late=True,
+    )
+    """Seconds over which what is new fades into what is kept (0 to 60): inside a region, of which it takes at most half, and
+    inside the recording where that is extended. Up to 0.03 the fade is linear, longer ones keep the power."""
+    extend: tuple[float, float] | None = knob(
+        is_extension,
+        "give the seconds before and after the recording, each 0 or more",
+        None,
+        batch=differs,
+        late=True,
+        pair=("left", "right"),
+    )
+    """Seconds (0 or more) of new music before and after the recording, which is kept unless a region of it is edited too; null: none."""
     sample_rate: int | None = knob(
         lambda value: is_whole(value) and 4_000 <= value <= 384_000,
         "give 4000 to 384000 Hz, or leave it out for the recording's own",
@@ -221,6 +257,17 @@ class EditSettings:
         if text != audio and any(leaves([self.ap_scale, self.ap_scale_end])):
             return text, audio
         return (text,) if text > 1 else ()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether parts of the recording are kept as they are."""
+        return self.region is not None or any(self.extend or ())
+
+    @classmethod
+    def pairs(cls) -> dict[str, tuple[str, str]]:
+        """The columns of knobs that are pairs of numbers, by knob."""
+        pairs = {name: knob.pair for name, (knob, _) in _knobs(cls).items() if knob.pair}
+        return {name: (f"{name}_{first}", f"{name}_{second}") for name, (first, second) in pairs.items()}
 
     @property
     def batch_key(self) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from apa_lightning.audio import (
     to_mono,
 )
 from apa_lightning.backbones.base import Backbone
+from apa_lightning.editing.regions import MAX_SECONDS, check_fits, continued, crossfaded, new_parts, samples_of
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
@@ -27,11 +28,8 @@ from apa_lightning.utils.pretrained import first_line
 log = logging.getLogger(__name__)
 
 MIN_SECONDS = 0.25
-MAX_SECONDS = 1_800.0
 SILENCE_PEAK = 1e-4  # -80 dBFS
 PROBED_SECONDS = 5.0
-#: Seconds over which an edited region fades into the untouched recording.
-REGION_FADE = 0.03
 
 
 @dataclass(frozen=True)
@@ -52,25 +50,32 @@ class Recording:
         return self.name
 
     @property
+    def seconds(self) -> float:
+        """Its length."""
+        return len(self.waveform) / self.sample_rate
+
+    @property
     def peak(self) -> float:
         """Largest magnitude; above 1 in some files of floating-point numbers."""
         return float(self.waveform.abs().max())
 
     @classmethod
     def load(
-        cls, audio: "str | PathLike | tuple[Tensor, int] | Recording", region: tuple[float, float] | None = None
+        cls, audio: "str | PathLike | tuple[Tensor, int] | Recording", settings: EditSettings | None = None
     ) -> "Recording":
-        """Load and check a recording; one that is loaded already is returned as it is.
+        """Load and check a recording; one that is loaded already is returned itself.
 
         Args:
             audio: A file, or ``(waveform (S,) or (C, S), sample_rate)``.
-            region: Start and end in seconds that must lie inside the recording.
+            settings: Settings of its edit, which must suit its length.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            InputError: If the recording cannot be read, is too short, too long or silent, or ends before the region.
+            InputError: If the recording cannot be read, is too short, too long or silent, or does not suit the settings.
         """
         if isinstance(audio, Recording):
+            if settings is not None:
+                check_fits(settings, audio.seconds, audio.name)
             return audio
         if isinstance(audio, tuple):
             name, (waveform, rate) = "audio", _from_array(*audio)
@@ -86,7 +91,8 @@ class Recording:
                 "the loudest channel is edited alone.",
                 name,
             )
-        check_region(region, mono.shape[-1] / rate, name)
+        if settings is not None:
+            check_fits(settings, mono.shape[-1] / rate, name)
         _check_not_silent(mono, name)
         return cls(mono, rate, name)
 
@@ -94,28 +100,30 @@ class Recording:
         """Turn what a model made into the result.
 
         Args:
-            settings: Of the edit: ``sample_rate``, ``region`` and ``match_level``.
+            settings: Of the edit: ``sample_rate``, ``region``, ``extend``, ``crossfade`` and ``match_level``.
             edited: The model's waveform (S,).
             model_rate: Its sample rate in Hz.
 
         Returns:
-            The edit (S,) cut to the recording's length, at the wanted rate and level, spliced into its region; and its rate.
-            It stays within 1, but for what lies outside the region: that is the recording's own.
+            The edit (S,) cut to the length of the recording and its extension, at the wanted rate, with its new parts at the
+            wanted level and faded into the recording; and its rate. It stays within 1, but for what is kept of a recording.
         """
         rate = settings.sample_rate or self.sample_rate
         length = round(len(self.waveform) * rate / self.sample_rate)
-        edited = fit_length(resample(edited, model_rate, rate), length)
-        if settings.region is None and not settings.match_level:
-            return edited.clamp(-1, 1), rate
-        source = fit_length(resample(self.waveform, self.sample_rate, rate), length)
-        start, end = (0, length) if settings.region is None else (round(second * rate) for second in settings.region)
-        if settings.match_level:
-            audible = source[start:end] if float(source[start:end].abs().max()) > SILENCE_PEAK else source
-            edited = edited * _matching_gain(edited[start:end], audible)
-        if settings.region is not None:
-            edited = torch.lerp(source, edited, _fade(length, start, end, round(REGION_FADE * rate)))
-        limit = source.abs().clamp(1, max(1, self.peak)) if settings.region else torch.ones(())
-        return edited.clamp(-limit, limit), rate
+        before, after = (round(seconds * rate) for seconds in settings.extend or (0, 0))
+        source = continued(fit_length(resample(self.waveform, self.sample_rate, rate), length), before, after)
+        edited = fit_length(resample(edited, model_rate, rate), len(source))
+        result = source.clone()
+        for part in new_parts(settings, self.seconds, settings.crossfade):
+            start, end = samples_of(part, rate, len(source), before)
+            if start == end:
+                continue
+            kept, new = source[start:end], edited[start:end]
+            if settings.match_level:
+                new = new * _matching_gain(new, kept if float(kept.abs().max()) > SILENCE_PEAK else source)
+            result[start:end] = crossfaded(kept, new, settings.crossfade, rate, start > 0, end < len(source))
+        limit = source.abs().clamp(1, max(1, self.peak)) if settings.keeps else torch.ones(())
+        return result.clamp(-limit, limit), rate
 
 
 class ModelInput:
@@ -123,13 +131,16 @@ class ModelInput:
 
     Attributes:
         recording: The recording at its own rate.
-        frames: Latent frames that the recording fills, at least those of one window.
-        samples: Samples of the recording at the backbone's rate, without padding.
-        waveform: (S,) at the backbone's rate, padded to whole latent frames.
+        before: Samples in front of the recording at the backbone's rate, where it is extended.
+        frames: Latent frames that the recording and its extension fill, at least those of one window.
+        samples: Samples of the recording and its extension at the backbone's rate, without padding.
+        waveform: (S,) at the backbone's rate, see :func:`continued`, padded to whole latent frames.
     """
 
-    def __init__(self, recording: Recording, backbone: Backbone):
+    def __init__(self, recording: Recording, backbone: Backbone, extend: tuple[float, float] | None = None):
+        self.before, after = (round(seconds * backbone.sample_rate) for seconds in extend or (0, 0))
         model = resample(recording.waveform, recording.sample_rate, backbone.sample_rate)
+        model = continued(model, self.before, after)
         self.recording, self.samples = recording, len(model)
         self.frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
         self.waveform = fit_length(model, self.frames * backbone.hop_samples)
@@ -157,12 +168,6 @@ def probe_recording(path: str | PathLike) -> AudioInfo:
         except AudioError:
             if start >= info.seconds:
                 raise
-
-
-def check_region(region: tuple[float, float] | None, seconds: float, name: str) -> None:
-    """Raise :class:`AudioError` if ``region`` lies outside a recording of ``seconds``."""
-    if region is not None and region[1] > seconds + 1e-3:
-        raise AudioError(f"region: {region[0]:g} to {region[1]:g} s lies outside {name}, which lasts {seconds:.2f} s.")
 
 
 def _check_length(seconds: float, name: str) -> None:
@@ -198,11 +203,3 @@ def _matching_gain(edited: Tensor, source: Tensor) -> float:
     """The gain that gives ``edited`` the RMS of ``source``, as far as its peak stays at 1 or below."""
     wanted = source.square().mean().sqrt() / edited.square().mean().sqrt().clamp(min=1e-8)
     return float(torch.minimum(wanted, 1 / edited.abs().max().clamp(min=1e-8)))
-
-
-def _fade(length: int, start: int, end: int, fade: int) -> Tensor:
-    """Weights (length,): 1 inside [start, end), with linear ramps of ``fade`` samples inside its edges, 0 outside."""
-    position = torch.arange(length)
-    rise = (position - start + 1) / (fade + 1) if start > 0 else torch.ones(length)
-    fall = (end - position) / (fade + 1) if end < length else torch.ones(length)
-    return torch.minimum(rise, fall).clamp(0, 1)

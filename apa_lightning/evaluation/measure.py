@@ -35,6 +35,8 @@ class EditFiles:
         prompt: Text that the edit should match.
         source_prompt: Text that describes the source.
         target: Instrument that should be recognized; None where no instrument is asked for.
+        joints: See :class:`EditedClip`.
+        lead: See :class:`EditedClip`.
         digests: Digests of the contents of all the files: the scores of the same contents are not computed again.
     """
 
@@ -45,11 +47,14 @@ class EditFiles:
     source_prompt: str
     target: str | None
     digests: tuple[str, ...]
+    joints: tuple[tuple[float, float], ...] = ()
+    lead: float = 0.0
 
     @property
     def key(self) -> str:
         """Name under which the scores are kept."""
         about = (FORMAT, *self.digests, self.prompt, self.source_prompt, self.target)
+        about += (self.joints, self.lead) if self.joints else ()
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
 
@@ -152,7 +157,9 @@ class Measurer:
             log.warning("%s is not measured: it or its source %s.", files.edited, problem)
             return None, None
         return (
-            EditedClip(edited, source, files.prompt, files.source_prompt, files.target),
+            EditedClip(
+                edited, source, files.prompt, files.source_prompt, files.target, joints=files.joints, lead=files.lead
+            ),
             None if other is None or other.problem else other,
         )
 

@@ -108,7 +108,8 @@ class EvaluationPlan:
             for target in task.targets_for(source.instrument, place, self.targets_per_source):
                 texts = task.texts(source.instrument, target)
                 point = {knob: getattr(self.settings, knob) for knob in POINT} | dict(task.point)
-                values = {**point, **texts, "seed": self.settings.seed * 100_003 + number}
+                seed = self.settings.seed * 100_003 + number
+                values = {**point, **texts, "extend": self.settings.extend, "seed": seed}
                 number += 1
                 settings = system.settings(values)
                 plain = self.systems.get(family_of(system.name), system)
@@ -129,7 +130,7 @@ class EvaluationPlan:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
-            **{knob: _unread(knob) for knob in (*KNOBS, "prompt", "negative_prompt")}, **settings,
+            **{knob: _unread(knob) for knob in (*KNOBS, "prompt", "negative_prompt", "extend")}, **settings,
             "id": f"{task.name}/{system.name}/{name}", "audio": str(source.path), "output": output,
         }  # fmt: skip
         about = {

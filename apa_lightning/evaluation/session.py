@@ -20,6 +20,7 @@ from apa_lightning.edit_jobs.editor_checks import check_against_editor, identity
 from apa_lightning.edit_jobs.queue import EditQueue
 from apa_lightning.edit_jobs.results import EditResults
 from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.regions import joints_of
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.evaluation.measure import EditFiles, Measured, Measurer
 from apa_lightning.evaluation.plan import EvaluationPlan, PlannedEdit
@@ -163,7 +164,7 @@ def _files(plan: EvaluationPlan, queue: EditQueue) -> Iterator[tuple[PlannedEdit
         record = queue.results.done(edit_id, queue.keys[edit_id])
         if record is None:
             continue
-        other = others[planned.source.name]
+        other, request, info = others[planned.source.name], planned.edit.request, planned.edit.info
         yield (
             planned,
             EditFiles(
@@ -173,6 +174,8 @@ def _files(plan: EvaluationPlan, queue: EditQueue) -> Iterator[tuple[PlannedEdit
                 prompt=planned.about["score_text"],
                 source_prompt=planned.source_text,
                 target=planned.about["target"] if planned.task.recognise else None,
+                joints=() if info is None else joints_of(request, info.seconds),
+                lead=(request.extend or (0.0,))[0],
                 digests=(record["sha256"], record["audio_sha256"], other.name if other else planned.source.name),
             ),
         )

@@ -20,6 +20,7 @@ from apa_lightning.metrics.loudness import LoudnessCorrelation, loudness, loudne
 from apa_lightning.metrics.lpaps import Lpaps, lpaps, stage_distance
 from apa_lightning.metrics.melody import PitchAccuracy, pitch, pitch_accuracy
 from apa_lightning.metrics.rhythm import BeatF1, Events, OnsetF1, beat_f1, beats, onset_f1, onsets
+from apa_lightning.metrics.seams import SeamLevel, SeamSpectrum, seams
 from apa_lightning.metrics.sets.embeddings import AudioEmbedding, ClapEmbedding, VggishEmbedding, load_embedding
 from apa_lightning.metrics.sets.frechet import FadInfinity, FrechetAudioDistance, fad_infinity, frechet_audio_distance
 from apa_lightning.metrics.sets.kernel import KernelAudioDistance, kernel_audio_distance
@@ -46,6 +47,8 @@ __all__ = [
     "Lpaps",
     "OnsetF1",
     "PitchAccuracy",
+    "SeamLevel",
+    "SeamSpectrum",
     "SetMetric",
     "SetScore",
     "VggishEmbedding",
@@ -71,6 +74,7 @@ __all__ = [
     "onsets",
     "pitch",
     "pitch_accuracy",
+    "seams",
     "stage_distance",
     "top_cqt",
     "unmeasurable",

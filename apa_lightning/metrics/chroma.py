@@ -90,4 +90,4 @@ class ChromaSimilarity(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`chroma_similarity` of edit and source."""
-        return chroma_similarity(edit.edited, edit.source)
+        return chroma_similarity(edit.aligned, edit.source)

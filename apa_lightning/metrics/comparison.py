@@ -62,6 +62,8 @@ class EditedClip:
         prompt: The text that the edit should match.
         source_prompt: A text that describes the source, such as "a recording of a piano solo".
         target: The instrument that should be recognized; None where no instrument is asked for.
+        joints: Start and end, in seconds of the edit, of each cross-fade between what is new and what is kept.
+        lead: Seconds of the edit before the source starts, where it was extended.
     """
 
     edited: Clip
@@ -69,6 +71,16 @@ class EditedClip:
     prompt: str = ""
     source_prompt: str = ""
     target: str | None = None
+    joints: tuple[tuple[float, float], ...] = ()
+    lead: float = 0.0
+
+    @cached_property
+    def aligned(self) -> Clip:
+        """The edit from where its source starts: what metrics of fidelity compare."""
+        if not self.lead:
+            return self.edited
+        rate = self.edited.sample_rate
+        return Clip(self.edited.waveform[round(self.lead * rate) :], rate)
 
 
 def edited_clips(

@@ -65,4 +65,4 @@ class CqtCorrelation(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`cqt_correlation` of edit and source."""
-        return cqt_correlation(edit.edited.feature(top_cqt), edit.source.feature(top_cqt))
+        return cqt_correlation(edit.aligned.feature(top_cqt), edit.source.feature(top_cqt))

@@ -55,4 +55,4 @@ class LoudnessCorrelation(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`loudness_correlation` of edit and source."""
-        return loudness_correlation(edit.edited.feature(loudness), edit.source.feature(loudness))
+        return loudness_correlation(edit.aligned.feature(loudness), edit.source.feature(loudness))

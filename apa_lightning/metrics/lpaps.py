@@ -56,4 +56,4 @@ class Lpaps(ClapMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`lpaps` of edit and source."""
-        return lpaps(edit.edited, edit.source, self.clap)
+        return lpaps(edit.aligned, edit.source, self.clap)

@@ -60,4 +60,4 @@ class PitchAccuracy(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`pitch_accuracy` of edit and source."""
-        return pitch_accuracy(edit.edited.feature(pitch), edit.source.feature(pitch))
+        return pitch_accuracy(edit.aligned.feature(pitch), edit.source.feature(pitch))

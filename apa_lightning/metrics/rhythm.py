@@ -83,7 +83,7 @@ class OnsetF1(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`onset_f1` of edit and source."""
-        return onset_f1(edit.edited.feature(onsets), edit.source.feature(onsets))
+        return onset_f1(edit.aligned.feature(onsets), edit.source.feature(onsets))
 
 
 class BeatF1(EditMetric):
@@ -98,7 +98,7 @@ class BeatF1(EditMetric):
 
     def score(self, edit: EditedClip) -> float:
         """:func:`beat_f1` of edit and source."""
-        return beat_f1(edit.edited.feature(beats), edit.source.feature(beats))
+        return beat_f1(edit.aligned.feature(beats), edit.source.feature(beats))
 
 
 def _common(edited: Events, source: Events) -> tuple[np.ndarray, np.ndarray]:

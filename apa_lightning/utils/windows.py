@@ -47,9 +47,9 @@ def blend_windows(parts: Tensor, starts: list[int], weights: Tensor, length: int
         length: Total frames.
 
     Returns:
-        (B, C, length, ...); with one window of exactly ``length`` frames, ``parts[0]`` itself.
+        (B, C, length, ...), 0 where there is no window; with a window of exactly ``length`` frames, ``parts[0]`` itself.
     """
-    if len(starts) == 1:
+    if length <= parts.shape[3]:
         return parts[0][:, :, :length]
     out = parts.new_zeros(*parts.shape[1:3], length, *parts.shape[4:])
     for part, start, weight in zip(parts, starts, weights.to(parts), strict=True):

@@ -114,6 +114,8 @@ def test_null_is_not_a_path_but_a_prompt(parser):
         ("--data.recursive=yes", True),
         ("--data.guidance_scale=1e1", 10.0),
         ("--data.region=[0.50, 2]", (0.5, 2.0)),
+        ("--data.region=[[0.50, 2], [3, 4]]", [(0.5, 2.0), (3.0, 4.0)]),
+        ("--data.extend=[0, 2.50]", (0.0, 2.5)),
         ("--data.ap_scale=[{up: 0.50, down: 1e-1}]", [{"up": 0.5, "down": 0.1}]),
         ("--data.freq_pooling=null", None),
     ],

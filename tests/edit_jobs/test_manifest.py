@@ -43,9 +43,9 @@ def complaint(text: str | bytes, name: str = "m.csv", **settings) -> str:
 def test_csv_says_every_knob(here):
     (edit,) = read(
         "id,audio,output,prompt,negative_prompt,ap_scale,time_pooling,freq_pooling,guidance_scale,num_inference_steps,"
-        "scheduler,seed,region_start,region_end,sample_rate,match_level\n"
+        "scheduler,seed,region_start,region_end,extend_left,extend_right,crossfade,sample_rate,match_level\n"
         'x,b.flac,sub/x.flac,"a ""warm"" violin, solo\non two lines",piano,0.7,4.0,8,3.5,20,'
-        "DDPMScheduler,7,0.5,1.5,22050,no\n"
+        "DDPMScheduler,7,0.5,1.5,0,3,0.1,22050,no\n"
     )
     request = edit.request
     assert request.prompt == 'a "warm" violin, solo\non two lines'
@@ -68,7 +68,18 @@ def test_csv_says_every_knob(here):
         (0.5, 1.5),
         22050,
     )
-    assert request.match_level is False
+    assert (request.extend, request.crossfade, request.match_level) == ((0.0, 3.0), 0.1, False)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_several_regions_are_json_in_a_cell(here, delimiter):
+    rows = ["audio,prompt,region,extend", 'b.flac,x,"[[0.1, 0.5], [1, 2]]",', 'b.flac,y,"[0, 1]","[2, 0.5]"']
+    text = "\n".join(f"{i if i else 'id'},{row}" for i, row in enumerate(rows))
+    if delimiter == ";":
+        text = text.replace(",", ";").replace("; ", ", ")
+    first, second = read(text, extend=(1, 1), region=(0, 0.5))
+    assert (first.request.region, first.request.extend) == ([[0.1, 0.5], [1, 2]], (1, 1))
+    assert (second.request.region, second.request.extend) == ([0, 1], [2, 0.5])
 
 
 def test_jsonl_says_every_knob(here):
@@ -88,7 +99,7 @@ def test_jsonl_says_every_knob(here):
         "7.wav",
         "",
         {"up": 0.5},
-        (0, 1),
+        [0, 1],
     )
     assert (request.time_pooling, request.guidance_scale) == (1, 2.0), (
         "the line wins over the setting, the setting over the default"
@@ -215,6 +226,21 @@ CSV_MISTAKES = {  # header, line -> where and what
         "b.flac,x,1.5,4",
         "m.csv:2: region: 1.5 to 4 s lies outside b.flac",
     ),
+    "second outside": (
+        "audio,prompt,region",
+        'b.flac,x,"[[0, 1], [1.5, 4]]"',
+        "m.csv:2: region: 1.5 to 4 s lies outside b.flac",
+    ),
+    "regions in words": ("audio,prompt,region", "b.flac,x,1-2", "m.csv:2: region: '1-2' is not a number"),
+    "half of JSON": ("audio,prompt,region", 'b.flac,x,"[[0, 1]"', "m.csv:2: region: '[[0, 1]' is not JSON"),
+    "half an extension": ("audio,prompt,extend_right", "b.flac,x,1", "m.csv:2: extend_left: is missing"),
+    "backwards": ("audio,prompt,extend", 'b.flac,x,"[-1, 0]"', "m.csv:2: extend: [-1, 0]; give the seconds before"),
+    "too long": ("audio,prompt,extend", 'b.flac,x,"[0, 1799]"', "m.csv:2: extend: b.flac would last 1801 s"),
+    "fade": (
+        "audio,prompt,region,crossfade",
+        'b.flac,x,"[0, 1]",0.6',
+        "m.csv:2: crossfade: 0.6 s at both ends of the region from 0 to 1 s leave nothing of it",
+    ),
     "leaves": ("audio,prompt,output", "a.wav,x,../x.wav", "m.csv:2: output: '../x.wav' leaves the output folder edits"),
     "absolute": ("audio,prompt,output", "a.wav,x,/tmp/x.wav", "leaves the output folder"),
     "id leaves": ("audio,prompt,id", "a.wav,x,../../x", "m.csv:2: id: '../../x' leaves the output folder"),
@@ -279,7 +305,7 @@ JSONL_MISTAKES = {
         '{"audio": "a.wav", "prompt": "x", "match_level": "no"}',
         "match_level: 'no'; give true or false",
     ),
-    "region of one": ('{"audio": "a.wav", "prompt": "x", "region": [1]}', "m.jsonl:1: region: (1,)"),
+    "region of one": ('{"audio": "a.wav", "prompt": "x", "region": [1]}', "m.jsonl:1: region: [1]"),
     "region as text": ('{"audio": "a.wav", "prompt": "x", "region": "0-1"}', "m.jsonl:1: region: '0-1'"),
     "region as number": ('{"audio": "a.wav", "prompt": "x", "region": 3}', "m.jsonl:1: region: 3"),
     "two regions": (

@@ -10,7 +10,7 @@ from apa_lightning.editing.settings import EditSettings
 from apa_lightning.evaluation.systems.system import System
 
 #: Everything that an edit depends on, and the same without the audio prompt's knobs.
-_SETTINGS = ("prompt", "negative_prompt", *EditSettings.operating_point(), "seed")
+_SETTINGS = ("prompt", "negative_prompt", *EditSettings.operating_point(), "extend", "seed")
 _OF_AUDIO = ("ap_scale", "ap_scale_end", "time_pooling", "freq_pooling", "audio_guidance_scale")
 _OF_TEXT = tuple(name for name in _SETTINGS if name not in _OF_AUDIO)
 

@@ -19,7 +19,7 @@ class Codec(System):
         """The sources, encoded and decoded."""
         results = []
         for request in requests:
-            source = ModelInput(Recording.load(request.audio, request.region), editor.backbone)
+            source = ModelInput(Recording.load(request.audio), editor.backbone)
             waveform = source.waveform[None].to(editor.backbone.device)
             latents = editor.backbone.encode_audio(waveform, lengths=[source.samples]).to(editor.backbone.dtype)
             sound = editor.backbone.decode(latents)[0].cpu()

@@ -90,7 +90,7 @@ class MusicGenMelody(System):
         model = self._parts[0]
         device = editor.backbone.device
         model.to(device)
-        source = Recording.load(request.audio, request.region)
+        source = Recording.load(request.audio)
         codec = model.config.audio_encoder
         wanted = len(source.waveform) / source.sample_rate * codec.frame_rate
         inputs = {name: value.to(device) for name, value in self.inputs(source, request.prompt).items()}

@@ -16,7 +16,7 @@ class NoOp(System):
 
     def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
         """The sources."""
-        sources = [Recording.load(request.audio, request.region) for request in requests]
+        sources = [Recording.load(request.audio) for request in requests]
         return [
             EditResult(request, source.waveform.clone(), source.sample_rate)
             for request, source in zip(requests, sources, strict=True)
