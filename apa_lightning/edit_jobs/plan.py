@@ -144,7 +144,9 @@ class _Planner:
             if len(missing) == 2:
                 continue
             if missing:
-                self.problems.add(row.where, f"{missing[0]}: is missing; give both {' and '.join(columns)}, in seconds.")
+                self.problems.add(
+                    row.where, f"{missing[0]}: is missing; give both {' and '.join(columns)}, in seconds."
+                )
             elif name in row.values:
                 self.problems.add(row.where, f"can't have both {name!r} and {', '.join(map(repr, ends))}. Choose one.")
             else:

@@ -6,9 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from apa_lightning.metrics.comparison import EditedClip
-from apa_lightning.metrics.correlation import pearson
 from apa_lightning.metrics.edit_metric import EditMetric
 from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.correlation import pearson
 from apa_lightning.utils.librosa_parts import librosa_part
 
 CQT_RATE, CQT_HOP, CQT_BINS = 16_000, 512, 72

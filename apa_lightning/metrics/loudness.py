@@ -5,9 +5,9 @@ from scipy.signal import savgol_filter
 from torch import Tensor
 
 from apa_lightning.metrics.comparison import EditedClip
-from apa_lightning.metrics.correlation import pearson
 from apa_lightning.metrics.edit_metric import EditMetric
 from apa_lightning.metrics.samples import samples_at
+from apa_lightning.utils.correlation import pearson
 from apa_lightning.utils.librosa_parts import librosa_part
 
 LOUDNESS_RATE, LOUDNESS_HOP, LOUDNESS_WINDOW = 16_000, 512, 2048

@@ -20,7 +20,7 @@ from apa_lightning.metrics.edit_metric import EditMetric
 SIDE, STEP, MOST_STEPS = 0.1, 0.01, 10  # s, s, and number of steps within one cross-fade
 BANDS, LOWEST_HZ = 32, 50.0
 #: Where levels end: below the clip's loudest 100 ms, and that of a band below the level of all.
-QUIET_DB, EMPTY_DB = 60.0, 50.0
+QUIET_DB, EMPTY_DB = 60.0, 40.0
 #: Number of places in the source, evenly spread.
 PLACES = 200
 
@@ -44,6 +44,8 @@ def jumps(waveform: Tensor, sample_rate: int, starts: Sequence[float], seconds: 
     side, length = round(SIDE * sample_rate), round(seconds * sample_rate)
     first = torch.tensor([round(start * sample_rate) for start in starts], dtype=torch.long)
     first = first[(first >= side) & (first + length + side <= len(waveform))]
+    if not len(first):
+        return Jumps(np.zeros(0), np.zeros(0))
     steps = min(MOST_STEPS, max(1, round(seconds / STEP)))
     places = first[:, None] + torch.linspace(0, length, steps + 1).round().long()
     stretches = waveform.detach().float().cpu().unfold(0, side, 1)

@@ -54,7 +54,8 @@ def test_an_extension_joins_a_region_at_the_end_of_the_recording():
 
 
 @pytest.mark.parametrize(
-    "region", [(), [], [[1]], [[1, 2], [4, 3]], [[1, 2], 3], [[1, 2, 3]], [["1", 2]], "1-2", 3, [[-1, 2]], [[0, math.inf]]]
+    "region",
+    [(), [], [[1]], [[1, 2], [4, 3]], [[1, 2], 3], [[1, 2, 3]], [["1", 2]], "1-2", 3, [[-1, 2]], [[0, math.inf]]],
 )
 def test_other_regions_are_refused(region):
     with pytest.raises(InputError, match=r"^region: .*or a list of such pairs"):
@@ -71,8 +72,14 @@ def test_other_extensions_are_refused(extend):
     ("knobs", "message"),
     [
         ({"region": [(0.5, 1), (2, 3.5)]}, r"region: 2 to 3.5 s lies outside"),
-        ({"region": [(0.5, 1), (2, 3)], "crossfade": 0.4}, r"crossfade: 0.4 s at both ends of the region from 0.5 to 1 s .* 0.25"),
-        ({"extend": (0, 1), "crossfade": 2}, r"crossfade: 2 s at both ends leave nothing of audio, which lasts 3.00 s; give 1.5"),
+        (
+            {"region": [(0.5, 1), (2, 3)], "crossfade": 0.4},
+            r"crossfade: 0.4 s at both ends of the region from 0.5 to 1 s .* 0.25",
+        ),
+        (
+            {"extend": (0, 1), "crossfade": 2},
+            r"crossfade: 2 s at both ends leave nothing of audio, which lasts 3.00 s; give 1.5",
+        ),
         ({"extend": (1_000, 1_000)}, r"extend: audio would last 2003 s; the limit for one edit is 1800 s"),
     ],
 )
@@ -148,7 +155,8 @@ def test_an_extension_at_another_rate_with_a_region_and_samples_above_1(editor):
 
 def test_extensions_of_one_length_share_a_batch(editor, clip):
     requests = [
-        EditRequest(audio=(clip, RATE), prompt="x", num_inference_steps=1, extend=extend) for extend in (None, (1, 0), (0, 1))
+        EditRequest(audio=(clip, RATE), prompt="x", num_inference_steps=1, extend=extend)
+        for extend in (None, (1, 0), (0, 1))
     ]
     together = editor.edit(requests, batch_size=3, progress=False)
     for request, result in zip(requests, together, strict=True):
