@@ -53,8 +53,8 @@ class EditFiles:
     @property
     def key(self) -> str:
         """Name under which the scores are kept."""
-        about = (FORMAT, *self.digests, self.prompt, self.source_prompt, self.target)
-        about += (self.joints, self.lead) if self.joints else ()
+        joints = (self.joints, self.lead) if self.joints else ()
+        about = (FORMAT, *self.digests, self.prompt, self.source_prompt, self.target, *joints)
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
 

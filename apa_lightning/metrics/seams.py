@@ -60,7 +60,7 @@ def seams(edited: Clip, source: Clip, joints: Sequence[tuple[float, float]]) -> 
     """The jumps at joints, each from start to end of its cross-fade in seconds of the edit, all of one length."""
     starts, seconds = [start for start, _ in joints], joints[0][1] - joints[0][0]
     rate = edited.sample_rate
-    places = np.linspace(SIDE, len(source.waveform) / source.sample_rate - SIDE - seconds, PLACES)
+    places = np.linspace(SIDE, len(source.waveform) / source.sample_rate - SIDE - seconds, PLACES).tolist()
     usual = jumps(resample(source.waveform, source.sample_rate, rate), rate, places, seconds)
     return Seams(jumps(edited.waveform, rate, starts, seconds), usual)
 
