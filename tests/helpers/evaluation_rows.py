@@ -13,7 +13,7 @@ METRICS = columns_for(
     [
         metrics.ClapScore(), metrics.DeltaClap(), metrics.DirectionalClap(), metrics.ChromaSimilarity(),
         metrics.PitchAccuracy(), metrics.CqtCorrelation(), metrics.OnsetF1(), metrics.BeatF1(),
-        metrics.LoudnessCorrelation(), metrics.Lpaps(), TargetRecognized(),
+        metrics.LoudnessCorrelation(), metrics.Lpaps(), metrics.SeamLevel(), metrics.SeamSpectrum(), TargetRecognized(),
     ]
 )  # fmt: skip
 
