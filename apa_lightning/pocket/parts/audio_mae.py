@@ -18,8 +18,8 @@ from apa_lightning.audio import fbank
 from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.pocket.assembly import require
+from apa_lightning.pocket.note_loss import NoteHead, sounding
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
-from apa_lightning.pocket.parts.note_loss import NoteHead, sounding
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check, not_negative
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, position_embedding
 from apa_lightning.pocket.report.pictures import draw_masked

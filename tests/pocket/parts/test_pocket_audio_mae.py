@@ -15,9 +15,9 @@ from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.measures import audio_mae as measure_audio_mae
 from apa_lightning.pocket.measures.audio_mae import measure, sounding_columns
+from apa_lightning.pocket.note_loss import CLASSES, NoteHead, sounding
 from apa_lightning.pocket.parts.audio_mae import PocketAudioMAE, random_order, reconstruction_losses
 from apa_lightning.pocket.parts.label_loss import LABELS, label_loss
-from apa_lightning.pocket.parts.note_loss import CLASSES, NoteHead, sounding
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches, unpatched
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.subject import Subject
