@@ -48,6 +48,7 @@ class AudioPromptModule(L.LightningModule):
         adapter: Adapter to start from or to edit with: our file, a published ``pytorch_model.bin``, a Trainer's checkpoint or
             the folder of a run; ``embedded`` is the one that was trained on the embedded backbone; ``null`` starts from a copy
             of the backbone's own text K/V. Or any :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
+        further_adapters: Files of further adapters to edit with; ``audio_prompts`` says what each reads. Training has one.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.
         pooling_rates: The random pooling rate omega of each batch. Each must divide the audio encoder's grid.
@@ -82,6 +83,7 @@ class AudioPromptModule(L.LightningModule):
         backbone: str | Backbone = "embedded",
         audio_encoder: str | AudioConditioner = "embedded",
         adapter: str | Adapter | None = None,
+        further_adapters: list[str] | None = None,
         loa_layers: LoaLayers | None = None,
         pooling_rates: PoolingRates = PoolingRates(),
         condition_dropout: ConditionDropout = ConditionDropout(),
@@ -100,6 +102,7 @@ class AudioPromptModule(L.LightningModule):
     ):
         super().__init__()
         self.sources: dict[str, Any] = {"backbone": backbone, "audio_encoder": audio_encoder, "adapter": adapter}
+        self.further_sources = further_adapters or []
         self.loa_layers, self.dropped_audio, self.unconditional_audio = loa_layers, dropped_audio, unconditional_audio
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.loss_weighting, self.max_loss_weight = loss_weighting, max_loss_weight
@@ -128,6 +131,7 @@ class AudioPromptModule(L.LightningModule):
                 f"model.loa_layers: {self.loa_layers}, but {sources['adapter']} was trained with {trained['loa_layers']}. "
                 "Leave it out."
             )
+        self.further_adapters = torch.nn.ModuleList(backbone.new_adapter(source) for source in self.further_sources)
         layers = cast(LoaLayers | None, self.loa_layers or trained.get("loa_layers"))
         audio_encoder = load_conditioner(sources["audio_encoder"], layers)
         backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
@@ -163,6 +167,11 @@ class AudioPromptModule(L.LightningModule):
                 f"model.half_backbone: needs --trainer.precision bf16-mixed, not {self.trainer.precision}."
             )
         self.configure_model()
+        if self.further_sources and stage != "predict":
+            raise InputError(
+                f"model.further_adapters: {', '.join(self.further_sources)}; {stage} has one adapter. Leave it out: it is for "
+                "editing."
+            )
         for omega in () if stage == "predict" else self.pooling_rates.rates:
             pooling_kernel(self.audio_encoder.grid_size, omega, fields=["pooling_rates.rates"] * 2)
 
@@ -282,7 +291,8 @@ class AudioPromptModule(L.LightningModule):
         """The editor on this module's parts as they are now."""
         self.configure_model()
         unconditional = self.unconditional_audio or self.dropped_audio
-        return AudioEditor(self.backbone, self.audio_encoder, [self.adapter], unconditional)
+        adapters = [self.adapter, *cast(list[Adapter], self.further_adapters)]
+        return AudioEditor(self.backbone, self.audio_encoder, adapters, unconditional)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
         return self.editor().edit(batch, batch_size=len(batch), progress=False)

@@ -13,8 +13,9 @@ from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
 from apa_lightning.edit_jobs.results import EditResults
+from apa_lightning.editing.knobs import Text
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.editing.settings import EditSettings, Text
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 

@@ -29,11 +29,13 @@ class Adapter(nn.Module, ABC):
     An adapter is made without a backbone (``class_path`` in YAML) and gets its weights by :meth:`initialize`.
 
     Attributes:
+        name: What an audio prompt calls it by: the stem of its file.
         layer_names: Names of the adapted layers, in the backbone's order; empty before :meth:`initialize`.
         metadata: Conventions of its training, kept in its file.
         backbone_fingerprint: Identity of the backbone's weights, see :meth:`check_backbone`.
     """
 
+    name: str = ""
     layer_names: tuple[str, ...]
     metadata: dict[str, str]
     backbone_fingerprint: Tensor

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -172,7 +173,9 @@ class Backbone(nn.Module, ABC):
         adapter = source if isinstance(source, Adapter) else AudioPromptAdapter()
         adapter.initialize(self.adapted_layers(), self.kind)
         if source is None or isinstance(source, Adapter):
+            adapter.name = adapter.name or "untrained"
             return adapter
+        adapter.name = Path(source).stem
         if str(source) != EMBEDDED:
             return adapter.load(source)
         try:

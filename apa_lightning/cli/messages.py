@@ -103,7 +103,7 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
             match[0].replace((match["quoted"] and f"`{name}`") or name, flags[name], 1) if name in flags else match[0]
         )
 
-    return re.sub(r"^ *(?P<field>\w+)(?=(\.\w+)*: )|`(?P<quoted>\w+)`", flag, message, flags=re.MULTILINE)
+    return re.sub(r"^ *(?P<field>\w+)(?=(\.\w+|\[\d+\])*: )|`(?P<quoted>\w+)`", flag, message, flags=re.MULTILINE)
 
 
 def check_config_files(args: Sequence[str]) -> None:

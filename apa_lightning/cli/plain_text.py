@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from jsonargparse import set_dumper, set_loader
 
-from apa_lightning.editing.settings import Text
+from apa_lightning.editing.knobs import Text
 from apa_lightning.utils.lightning_compat import read_values_with, relative_interpolations
 
 MODE = "omegaconf+"

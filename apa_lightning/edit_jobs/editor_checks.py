@@ -39,7 +39,10 @@ def identity_of(editor: AudioEditor) -> dict[str, dict[str, Any]]:
     """Everything of an editor that decides the sound of an edit, by part: if it changes, the edit is made again."""
     adapter, backbone = editor.adapters[0], editor.backbone
     return {
-        "adapter": {"adapter": adapter.digest(), "unconditional_audio": editor.unconditional_audio},
+        "adapter": {
+            "adapter": ",".join(one.digest() for one in editor.adapters),
+            "unconditional_audio": editor.unconditional_audio,
+        },
         "backbone": {
             "backbone": backbone.name,
             "backbone_fingerprint": adapter.backbone_fingerprint.tolist(),

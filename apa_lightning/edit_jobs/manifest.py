@@ -217,9 +217,17 @@ def _json(cell: str) -> Any:
     if not cell.lstrip().startswith(("[", "{")):
         return _number(cell)
     try:
-        return json.loads(cell)
+        return json.loads(cell, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         raise ValueError('not JSON; write a number, or for example [0.5, 2] or {"up": 0.5}') from None
+
+
+def _entries(cell: str) -> Any:
+    """JSON."""
+    try:
+        return json.loads(cell, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        raise ValueError('not JSON; write for example [{"audio": "other.wav", "ap_scale": 0.3}]') from None
 
 
 def _readers() -> dict[str, Callable[[str], Any]]:
@@ -230,7 +238,7 @@ def _readers() -> dict[str, Callable[[str], Any]]:
         kinds = get_args(hints[name]) or (hints[name],)
         origins = {get_origin(kind) for kind in kinds}
         if origins & {list, dict, tuple}:
-            readers[name] = _json
+            readers[name] = _json if float in kinds or tuple in origins else _entries
         else:
             typed = {bool: _boolean, int: _integer, float: _number}
             text = str if name.endswith("prompt") else str.strip  # prompts are kept as they are written

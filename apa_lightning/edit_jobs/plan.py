@@ -8,6 +8,8 @@ from typing import Any
 
 from apa_lightning.audio import AUDIO_SUFFIXES, AudioError, AudioInfo, find_audio
 from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
+from apa_lightning.editing.audio_prompts import of_prompt
+from apa_lightning.editing.prompt_inputs import check_part
 from apa_lightning.editing.regions import check_fits
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.editing.source import probe_recording
@@ -38,6 +40,11 @@ class Edit:
     where: str
     info: AudioInfo | None
     problem: str = ""
+
+    @property
+    def sources(self) -> list[Path]:
+        """The recording, and the files of the audio prompts."""
+        return [self.audio, *(Path(prompt.audio) for prompt in self.request.prompt_entries if prompt.audio)]
 
 
 def folder_rows(folder: str | PathLike, recursive: bool, output: Path) -> tuple[list[ManifestRow], str]:
@@ -109,7 +116,8 @@ class _Planner:
     ):
         self.skip_unreadable = skip_unreadable
         self.defaults, self.base, self.output, self.problems = dict(defaults), base, output, problems
-        self.recordings: dict[Path, AudioInfo | str] = {}  # a recording is opened once, however many edits it has
+        self.recordings: dict[Path, AudioInfo | str] = {}  # those that are edited
+        self.found: dict[Path, AudioInfo | str] = {}  # and those of audio prompts too
         self.ids: dict[str, str] = {}  # by id, where it was first given
         self.outputs: dict[str, str] = {}
 
@@ -118,6 +126,7 @@ class _Planner:
         values = {**self.defaults, **row.values}
         if values["prompt"] is None and "prompt" in row.empty:
             values["prompt"] = ""
+        self._resolve_prompts(row, values)
         given = (row.values.keys() | self._join_pairs(row, values)) & set(EditRequest.names())
         audio, output = self._audio(row, values), values.pop("output", None)
         self._check_knobs(row, values, given)
@@ -131,6 +140,9 @@ class _Planner:
         info = self._recording(row, audio, request)
         self._check_collisions(row, edit_id, output, audio)
         if request is None or len(self.problems.messages) > before:
+            return None
+        self._check_prompts(row, request, info)
+        if len(self.problems.messages) > before:
             return None
         facts = (None, info) if isinstance(info, str) else (info, "")
         return Edit(request, edit_id, audio, output, row.where, *facts)
@@ -153,6 +165,17 @@ class _Planner:
                 values[name] = tuple(ends.values())
                 joined.add(name)
         return joined
+
+    def _resolve_prompts(self, row: ManifestRow, values: dict[str, Any]) -> None:
+        """Let the files of a row's own audio prompts start at the manifest's folder, as its recording does."""
+        entries, base = values.get("audio_prompts"), self.base if "audio_prompts" in row.values else Path()
+        if isinstance(entries, list):
+            values["audio_prompts"] = [
+                {**entry, "audio": str(base / Path(entry["audio"]).expanduser())}
+                if isinstance(entry, Mapping) and isinstance(entry.get("audio"), str) and entry["audio"].strip()
+                else entry
+                for entry in entries
+            ]
 
     def _audio(self, row: ManifestRow, values: dict[str, Any]) -> Path | None:
         audio = values.pop("audio", None)
@@ -198,14 +221,35 @@ class _Planner:
         self.problems.add(row.where, f"{field}: {problem}")
         return path.as_posix()
 
+    def _probe(self, audio: Path) -> AudioInfo | str:
+        """Facts about a recording, or why it cannot be read; it is opened once, however many edits and prompts name it."""
+        if audio not in self.found:
+            try:
+                self.found[audio] = probe_recording(audio)
+            except (AudioError, OSError) as error:
+                self.found[audio] = str(error)
+        return self.found[audio]
+
+    def _check_prompts(self, row: ManifestRow, request: EditRequest, edited: AudioInfo | str) -> None:
+        """Report audio prompts that cannot be read, or whose part lies outside of their recording."""
+        for number, prompt in enumerate(request.prompt_entries):
+            own = prompt.audio is not None
+            try:
+                with of_prompt(number):
+                    if own and not isinstance(prompt.audio, str | PathLike):
+                        raise InputError(f"audio: is a {type(prompt.audio).__name__}; give a file.")
+                    info = self._probe(Path(prompt.audio)) if own else edited
+                    if not isinstance(info, str):
+                        check_part(prompt, info.seconds, str(prompt.audio if own else request.audio))
+                    elif own:
+                        raise InputError(f"audio: {info}")
+            except InputError as error:
+                # What is wrong with the command's own prompts is reported once, not for every row.
+                self.problems.add("" if own and "audio_prompts" not in row.values else row.where, error)
+
     def _recording(self, row: ManifestRow, audio: Path, request: EditRequest | None) -> AudioInfo | str:
         """Facts about the recording, or why it cannot be read."""
-        if audio not in self.recordings:
-            try:
-                self.recordings[audio] = probe_recording(audio)
-            except (AudioError, OSError) as error:
-                self.recordings[audio] = str(error)
-        info = self.recordings[audio]
+        info = self.recordings[audio] = self._probe(audio)
         if isinstance(info, str) and not self.skip_unreadable:
             self.problems.add(row.where, f"audio: {info}" if row.where else info)
         if request is not None and isinstance(info, AudioInfo):
@@ -225,7 +269,7 @@ class _Planner:
 
     def check_overwriting(self) -> None:
         """Report outputs that are one of the recordings."""
-        recordings = {audio.resolve(): audio for audio in self.recordings}
+        recordings = {audio.resolve(): audio for audio in self.found}
         for output, place in self.outputs.items():
             if (source := recordings.get((self.output / output).resolve())) is not None:
                 self.problems.add(

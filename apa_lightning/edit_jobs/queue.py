@@ -15,6 +15,7 @@ from apa_lightning.audio import AudioError
 from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import FAILED, UNREADABLE, FileMark, done_record, failed_record
 from apa_lightning.edit_jobs.results import EditResults
+from apa_lightning.editing.prompt_inputs import Recordings
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
@@ -64,7 +65,8 @@ class EditQueue:
         self.has_writer = False  # set by PredictionWriter
         self.keys: dict[str, str] = {}
         self.skipped: set[str] = set()
-        self._sources: dict[str, FileMark] = {}
+        self._sources: dict[str, list[FileMark]] = {}
+        self._recordings = Recordings()
 
     def __len__(self) -> int:
         """An upper bound: there are fewer batches when some are done, or made by another process.
@@ -101,16 +103,21 @@ class EditQueue:
         if not self._is_open(batch):
             return
         self._sources.clear()
+        self._recordings = Recordings()
         with self.results.making(self._name(batch), [edit.output for edit in batch]):
             requests = [request for edit in batch if (request := self._load(edit)) is not None]
             if any(not self.is_settled(request.name) for request in requests):
                 yield EditBatch(requests)
 
     def _load(self, edit: Edit) -> EditRequest | None:
-        """The request with its loaded recording. Problems that the plan did not find fail only this edit, not the run."""
+        """The request with its loaded recordings. Problems that the plan did not find fail only this edit, not the run."""
         try:
-            self._sources[edit.id] = FileMark.of(edit.audio)
-            recording = Recording.load(edit.audio, edit.request)
+            self._sources[edit.id] = [FileMark.of(source) for source in edit.sources]
+            recording = Recording.load(self._recordings.load(edit.audio), edit.request)
+            prompts = edit.request.audio_prompts and [
+                one | {"audio": self._recordings.load_prompt(number, one["audio"])} if one.get("audio") else one
+                for number, one in enumerate(edit.request.audio_prompts)
+            ]
         except (InputError, OSError) as error:
             self.record_failed(edit.id, str(error), UNREADABLE if self.skip_unreadable else FAILED)
             return None
@@ -119,7 +126,7 @@ class EditQueue:
                 edit.id, f"output: {edit.output} cannot hold samples above 1, which {edit.audio} has. Name it .wav."
             )
             return None
-        return replace(edit.request, audio=recording)
+        return replace(edit.request, audio=recording, audio_prompts=prompts)
 
     # --- the state of an edit -----------------------------------------------------------------------------------------
 
@@ -183,7 +190,7 @@ class EditQueue:
 
     def _is_done(self, edit_id: str) -> bool:
         edit = self.edits[edit_id]
-        return self.results.is_done(edit_id, self.keys[edit_id], edit.output, edit.audio)
+        return self.results.is_done(edit_id, self.keys[edit_id], edit.output, edit.sources)
 
     def _name(self, batch: list[Edit]) -> str:
         return _digest([(edit.id, self.keys[edit.id]) for edit in batch])
@@ -203,6 +210,9 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
 def _key(request: EditRequest, identity: Mapping[str, Any]) -> str:
     left_out = ("id", "audio", *request.late_defaults)
     settings = {name: value for name, value in request.settings().items() if name not in left_out}
+    if request.audio_prompts is not None:  # of their files, as of the recording, the content counts and not the path
+        prompts = settings["audio_prompts"]
+        settings["audio_prompts"] = [{**one, "audio": one["audio"] is not None} for one in prompts]
     return _digest({"format": KEY_FORMAT, **settings, **identity})
 
 

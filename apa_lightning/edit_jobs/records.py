@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,10 +65,15 @@ class Entry:
 
 
 def done_record(
-    edit_id: str, key: str, output: str, source: FileMark, result: FileMark, details: Mapping[str, Any]
+    edit_id: str, key: str, output: str, sources: Sequence[FileMark], result: FileMark, details: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The line of a finished edit."""
+    """The line of a finished edit; ``sources`` are the recording and the files of its audio prompts, in their order."""
+    source, *of_prompts = sources
     marks = {**asdict(result), **{f"audio_{name}": value for name, value in asdict(source).items()}}
+    if of_prompts:
+        files = iter(of_prompts)
+        prompts = [one if one["audio"] is None else one | asdict(next(files)) for one in details["audio_prompts"]]
+        details = {**details, "audio_prompts": prompts}
     return {"id": edit_id, "status": "done", "output": output, **details, "key": key, **marks, "finished": _now()}
 
 
@@ -93,6 +98,12 @@ def read_entry(record: Mapping[str, Any], start: int) -> Entry:
 def read_mark(record: Mapping[str, Any], prefix: str) -> FileMark:
     """The mark of a line's result (no prefix) or source (``audio_``)."""
     return FileMark(*(record[prefix + name] for name in FileMark.__dataclass_fields__))
+
+
+def read_sources(record: Mapping[str, Any]) -> list[FileMark]:
+    """The marks of a line's recording and of the files of its audio prompts."""
+    prompts = record.get("audio_prompts") or []
+    return [read_mark(record, "audio_"), *(read_mark(one, "") for one in prompts if one["audio"] is not None)]
 
 
 def _now() -> str:

@@ -21,7 +21,15 @@ from filelock import FileLock
 from apa_lightning.audio import AudioError, probe_audio
 from apa_lightning.edit_jobs.manifest import Problems
 from apa_lightning.edit_jobs.plan import Edit
-from apa_lightning.edit_jobs.records import Entry, flat, mend_last_line, named_output, read_entry, read_mark
+from apa_lightning.edit_jobs.records import (
+    Entry,
+    flat,
+    mend_last_line,
+    named_output,
+    read_entry,
+    read_mark,
+    read_sources,
+)
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import atomic_path, file_lock, remove_leftovers, write_file
 
@@ -110,13 +118,18 @@ class EditResults:
                         self.made[entry.output] = entry
                 self._read_to += len(line)
 
-    def is_done(self, edit_id: str, key: str, output: str, source: Path) -> bool:
-        """Whether ``output`` is whole and was made as ``edit_id``, with these settings, from the present content of ``source``."""
+    def is_done(self, edit_id: str, key: str, output: str, sources: Sequence[Path]) -> bool:
+        """Whether ``output`` is whole and was made as ``edit_id``, with these settings, from the present content of ``sources``."""
         entry = self.entries.get(edit_id)
         if entry is None or (entry.status, entry.key, entry.output) != ("done", key, output):
             return False
         record = self._record(entry)
-        return read_mark(record, "audio_").matches(source) and read_mark(record, "").matches(self.folder / output)
+        marks = read_sources(record)
+        return (
+            len(marks) == len(sources)
+            and all(mark.matches(source) for mark, source in zip(marks, sources, strict=True))
+            and read_mark(record, "").matches(self.folder / output)
+        )
 
     def done(self, edit_id: str, key: str) -> dict[str, Any] | None:
         """The line of an edit that was made with these settings, or None."""

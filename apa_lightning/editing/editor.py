@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from apa_lightning.adapters.base import Adapter
-from apa_lightning.adapters.scale import Scale, scale_between
+from apa_lightning.adapters.scale import Scale, expand_scale, scale_between
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
@@ -32,6 +32,8 @@ from apa_lightning.diffusion.objectives import Model
 from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
+from apa_lightning.editing.audio_prompts import AudioPrompt, of_prompt, prompts_for
+from apa_lightning.editing.prompt_inputs import PromptInput, Recordings, encode_prompts, prompt_inputs
 from apa_lightning.editing.regions import new_parts
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.editing.settings import EditSettings
@@ -63,6 +65,13 @@ class AudioEditor:
             raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
         backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
         self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
+        for adapter in self.adapters[1:]:
+            for name, value in audio_encoder.conventions().items():
+                if adapter.metadata.get(name, value) != self.adapters[0].metadata.get(name, value):
+                    raise InputError(
+                        f"adapter: {adapter.name} was trained with {name} {adapter.metadata.get(name, value)}, the first "
+                        f"one with {self.adapters[0].metadata.get(name, value)}. They cannot be used together."
+                    )
         self.unconditional_audio = unconditional_audio or self.adapters[0].metadata.get("dropped_audio", "zeros")
         if self.unconditional_audio not in ("zeros", "zero_fbank"):
             raise InputError(
@@ -143,7 +152,7 @@ class AudioEditor:
     def problems(self, settings: EditSettings) -> list[InputError]:
         """What is wrong with settings that are good by themselves, but not for these parts."""
         found = []
-        for check in (self.check_steps, self.check_scale, self.check_pooling):
+        for check in (self.check_steps, self.check_scale, self.check_pooling, self.check_prompts):
             try:
                 check(settings)
             except InputError as error:
@@ -156,26 +165,45 @@ class AudioEditor:
 
     def check_scale(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless ``ap_scale`` and its end suit the adapters and name layers of the backbone."""
-        self.ap_scale_at(settings, 0.0)
+        end = settings.ap_scale if settings.ap_scale_end is None else settings.ap_scale_end
+        scale_between(settings.ap_scale, end, 0.0, len(self.adapters), self.adapters[0].layer_names)
 
     def ap_scale_at(self, settings: EditSettings, share: float) -> list[Scale]:
-        """Alpha of each adapter after a share of the timesteps."""
-        end = settings.ap_scale if settings.ap_scale_end is None else settings.ap_scale_end
-        return scale_between(settings.ap_scale, end, share, len(self.adapters), self.adapters[0].layer_names)
+        """Alpha of each audio prompt after a share of the timesteps."""
+        prompts = self._prompts(settings)
+        ends = [one.ap_scale for one in prompts], [one.ap_scale_end for one in prompts]
+        return scale_between(*ends, share, len(prompts), self.adapters[0].layer_names)
 
     def check_pooling(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless the pooling rates divide the audio encoder's grid."""
         pooling_kernel(self.audio_encoder.grid_size, settings.time_pooling, settings.freq_pooling)
+
+    def check_prompts(self, settings: EditSettings) -> None:
+        """Raise :class:`InputError` unless each of ``audio_prompts`` names a loaded adapter and suits it and the grid."""
+        for number, prompt in enumerate(self._prompts(settings) if settings.audio_prompts else ()):
+            with of_prompt(number):
+                expand_scale(prompt.ap_scale, self.adapters[0].layer_names)
+                expand_scale(prompt.ap_scale_end, self.adapters[0].layer_names, "ap_scale_end")
+                pooling_kernel(self.audio_encoder.grid_size, prompt.time_pooling, prompt.freq_pooling)
+
+    def _prompts(self, settings: EditSettings) -> list[AudioPrompt]:
+        """The audio prompts of an edit, with numbers of adapters and all values."""
+        return prompts_for(settings, [adapter.name for adapter in self.adapters])
 
     def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         for problem in (problem for request in requests for problem in self.problems(request)):
             raise problem
-        recordings = [Recording.load(request.audio, request) for request in requests]
+        files = Recordings()
+        recordings = [Recording.load(files.load(request.audio), request) for request in requests]
         inputs = [
             ModelInput(recording, self.backbone, request.extend)
             for recording, request in zip(recordings, requests, strict=True)
+        ]
+        read = [
+            prompt_inputs(self._prompts(request), model_input, self.backbone, files)
+            for request, model_input in zip(requests, inputs, strict=True)
         ]
         groups: dict[tuple, list[int]] = {}
         for i, (request, model_input) in enumerate(zip(requests, inputs, strict=True)):
@@ -187,7 +215,8 @@ class AudioEditor:
         total = sum(len(self._timesteps(requests[batch[0]])) for batch in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
-                done = self._edit_batch([requests[i] for i in batch], [inputs[i] for i in batch], bar.update)
+                parts = [requests[i] for i in batch], [inputs[i] for i in batch], [read[i] for i in batch]
+                done = self._edit_batch(*parts, bar.update)
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
@@ -198,7 +227,11 @@ class AudioEditor:
 
     @torch.no_grad()
     def _edit_batch(
-        self, requests: list[EditRequest], inputs: list[ModelInput], on_step: Callable[[], Any]
+        self,
+        requests: list[EditRequest],
+        inputs: list[ModelInput],
+        read: list[list[ModelInput | PromptInput]],
+        on_step: Callable[[], Any],
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scales, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
@@ -207,7 +240,10 @@ class AudioEditor:
         windows = Windows(inputs[0].frames, backbone.window_frames, kept)
         waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
         lengths = [model_input.samples for model_input in inputs]
-        models = self._models(requests, waveform, lengths, windows)
+        prompts = self._prompts(first)
+        starts = [frame * backbone.hop_samples for frame in windows.starts]
+        tokens = encode_prompts(prompts, read, starts, self.audio_encoder, backbone)
+        models = self._models(requests, prompts, tokens)
         keep, recorded = None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
@@ -221,11 +257,11 @@ class AudioEditor:
         scheduler = backbone.make_scheduler(first.scheduler, first.num_inference_steps)
         source = recorded if first.strength < 1 else None
         model = windows.wrap(models)
-        if first.ap_scale_end is not None:
+        if any(one.ap_scale_end != one.ap_scale for one in prompts):
             model = with_progress(
                 model, self._timesteps(first), lambda share: backbone.set_scale(self.ap_scale_at(first, share))
             )
-        with backbone.applied(self.adapters, first.ap_scale):
+        with backbone.applied([self.adapters[one.adapter] for one in prompts], [one.ap_scale for one in prompts]):
             latents = denoise(model, noise, scheduler, generators, keep, source, first.strength, on_step)
         clock.append(self._now())
 
@@ -259,37 +295,31 @@ class AudioEditor:
         return time.perf_counter()
 
     def _models(
-        self, requests: list[EditRequest], waveform: Tensor, lengths: list[int], windows: Windows
+        self, requests: list[EditRequest], prompts: list[AudioPrompt], tokens: list[list[Tensor]]
     ) -> list[Model]:
         """The backbone with the requests' conditions, one guided model per window."""
-        backbone, first = self.backbone, requests[0]
-        text = prompts = backbone.encode_text([request.prompt for request in requests])
+        backbone = self.backbone
+        text = wanted = backbone.encode_text([request.prompt for request in requests])
         scales = torch.tensor([one.guidance for one in requests], device=backbone.device, dtype=backbone.dtype).T
         for _ in scales[1:]:
-            text = text.cat(prompts)
+            text = text.cat(wanted)
         if len(scales):
             text = backbone.encode_text([request.negative_prompt for request in requests]).cat(text)
 
-        def model(tokens: Tensor) -> Model:
-            audio = torch.cat([self._nothing(tokens, first).expand_as(tokens)] * len(scales) + [tokens])
-            branches: Model = lambda latents, time: backbone.predict(latents, time, text, [audio] * len(self.adapters))
+        def model(window: list[Tensor]) -> Model:
+            audio = [
+                torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
+                for one, prompt in zip(window, prompts, strict=True)
+            ]
+            branches: Model = lambda latents, time: backbone.predict(latents, time, text, audio)
             return guided(branches, scales)
 
-        return [model(tokens) for tokens in self._tokens(first, waveform, lengths, windows)]
+        return [model(window) for window in tokens]
 
-    def _tokens(self, request: EditRequest, waveform: Tensor, lengths: list[int], windows: Windows) -> list[Tensor]:
-        """The pooled audio prompt (B, N, D) of each window."""
-        backbone, tokens = self.backbone, []
-        for start in (frame * backbone.hop_samples for frame in windows.starts):
-            part = waveform[:, start : start + backbone.window_samples]
-            grid = self.audio_encoder(part, backbone.sample_rate, [length - start for length in lengths])
-            tokens.append(pool_tokens(grid, request.time_pooling, request.freq_pooling))
-        return tokens
-
-    def _nothing(self, tokens: Tensor, request: EditRequest) -> Tensor:
+    def _nothing(self, tokens: Tensor, prompt: AudioPrompt) -> Tensor:
         """The audio prompt (1, N, D) of the unconditional branch."""
         if self.unconditional_audio == "zero_fbank":
-            return pool_tokens(self.audio_encoder.null(), request.time_pooling, request.freq_pooling)
+            return pool_tokens(self.audio_encoder.null(), prompt.time_pooling, prompt.freq_pooling)
         return torch.zeros_like(tokens[:1])
 
     def _kept(self, requests: list[EditRequest], inputs: list[ModelInput]) -> Tensor | None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from apa_lightning.audio import AudioError
-from apa_lightning.editing.settings import CROSSFADE, EditSettings, is_region
+from apa_lightning.editing.knobs import CROSSFADE, is_region
+from apa_lightning.editing.settings import EditSettings
 
 Part = tuple[float, float]
 """Start and end in seconds from the start of the recording; infinite where a part reaches the end of the result."""

@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from apa_lightning.audio import save_audio
-from apa_lightning.editing.settings import TEXT_CHOICE, EditSettings, differs, is_text, knob
+from apa_lightning.editing.audio_prompts import plain_prompts
+from apa_lightning.editing.knobs import TEXT_CHOICE, differs, is_text, knob
+from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 
@@ -45,6 +47,7 @@ class EditRequest(EditSettings):
         """Every knob as plain values, for a results file."""
         names = ["prompt", *(one.name for one in fields(self) if one.name not in ("audio", "prompt", "id"))]
         values = {name: getattr(self, name) for name in names}
+        values["audio_prompts"] = plain_prompts(self.audio_prompts)
         return {"id": self.name, "audio": "(array)" if isinstance(self.audio, tuple) else str(self.audio), **values}
 
 

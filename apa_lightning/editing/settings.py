@@ -5,110 +5,29 @@ it is its help. From these fields come the flags of ``predict`` (``--data.ap_sca
 ``results.csv``, the keys of ``results.jsonl``, the knobs that a sweep may try, and the keywords of ``AudioEditor.edit``.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from itertools import chain
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 from apa_lightning.conditioning.pooling import POOLING_CHOICE, is_pooling_rate
-from apa_lightning.errors import InputError
-
-#: Text that a setting may lack, but that may also be the word ``null``: a prompt, unlike a path.
-Text = Annotated[str, "any text"]
-
-
-#: Seconds over which what is new fades into what is kept, unless another number is asked for.
-CROSSFADE = 0.03
-
-
-@dataclass(frozen=True)
-class Knob:
-    """Facts about a field that its type does not say.
-
-    Attributes:
-        check: Whether a value can be used. None passes without a check where it is the default.
-        way_out: What to give instead, for the error message.
-        symbol: Its name in the paper's equations.
-        point: Whether it belongs to an operating point: a task may fix it and a sweep may try values of it.
-        batch: What edits must have in common to be denoised together, as a function of the value.
-        late: Whether it came after output folders were in use: its default has no part in an edit's key, so that finished
-            edits stay finished.
-        pair: What the two numbers of a pair are called in columns of their own: ``region_start`` and ``region_end``.
-    """
-
-    check: Callable[[Any], bool]
-    way_out: str
-    symbol: str = ""
-    point: bool = False
-    batch: Callable[[Any], object] = lambda value: value
-    late: bool = False
-    pair: tuple[str, str] | None = None
-
-
-def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **facts: Any) -> Any:
-    """Make a dataclass field that carries a :class:`Knob`; without a default the field is required."""
-    return field(default=default, metadata={"knob": Knob(check, way_out, **facts)})
-
-
-def is_text(value: object) -> bool:
-    """Whether ``value`` is a string that can be written as UTF-8: one without lone surrogates, which JSON can hold."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_whole(value: object) -> bool:
-    """Whether ``value`` is an integer."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def are_numbers(value: object) -> bool:
-    """Whether ``value`` is a finite number, or a mapping or list of nothing else."""
-    return all(map(is_number, leaves(value)))
-
-
-def leaves(value: object) -> Iterator[object]:
-    """The values inside of nested mappings and lists."""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
-    if parts is None:
-        yield value
-    else:
-        yield from chain.from_iterable(map(leaves, parts))
-
-
-def is_scale(value: object) -> bool:
-    """Whether ``value`` is a finite number of 0 or more."""
-    return is_number(value) and value >= 0  # type: ignore[operator]
-
-
-def is_region(value: object) -> bool:
-    """Whether ``value`` is a start and a later end, in seconds."""
-    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_number, value)):
-        return False
-    return 0 <= value[0] < value[1]
-
-
-def are_regions(value: object) -> bool:
-    """Whether ``value`` is a region, or a list of one or more."""
-    return is_region(value) or (isinstance(value, list | tuple) and bool(value) and all(map(is_region, value)))
-
-
-def is_extension(value: object) -> bool:
-    """Whether ``value`` is two numbers of seconds."""
-    return isinstance(value, list | tuple) and len(value) == 2 and all(is_number(one) and one >= 0 for one in value)
-
-
-def differs(value: object) -> object:
-    """Value of :attr:`Knob.batch` for what each edit of a batch has for itself."""
-    return None
-
-
-TEXT_CHOICE = "give a string of whole characters ('' means unconditional)"
-SCALE_CHOICE = "give a number of 0 or more, or leave it out: then it is as guidance_scale"
+from apa_lightning.editing.audio_prompts import PROMPTS_CHOICE, AudioPrompt, are_prompts, read_prompts, shared_by_batch
+from apa_lightning.editing.knobs import (
+    CROSSFADE,
+    SCALE_CHOICE,
+    TEXT_CHOICE,
+    are_numbers,
+    are_regions,
+    check_knob,
+    check_knobs,
+    differs,
+    is_extension,
+    is_number,
+    is_scale,
+    is_text,
+    is_whole,
+    knob,
+    knobs_of,
+    leaves,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +132,12 @@ class EditSettings:
         pair=("left", "right"),
     )
     """Seconds (0 or more) of new music before and after the recording, which is kept unless a region of it is edited too; null: none."""
+    audio_prompts: list[Any] | dict[str, Any] | None = knob(
+        are_prompts, PROMPTS_CHOICE, None, point=True, batch=shared_by_batch, late=True
+    )
+    """What the adapters read: a list of entries with the keys audio (a file; left out: the recording that is edited), adapter
+    (a loaded one by number or name; left out: the first), ap_scale, ap_scale_end, time_pooling, freq_pooling (left out: the
+    edit's), start and end (in seconds: the part that is read); null: every adapter reads the recording."""
     sample_rate: int | None = knob(
         lambda value: is_whole(value) and 4_000 <= value <= 384_000,
         "give 4000 to 384000 Hz, or leave it out for the recording's own",
@@ -224,28 +149,39 @@ class EditSettings:
     """Give the results the recordings' loudness (RMS), as far as their peaks stay at full scale or below."""
 
     def __post_init__(self) -> None:
-        for name, (knob, default) in _knobs(type(self)).items():
-            _check(name, getattr(self, name), knob, default)
+        check_knobs(self)
 
     @classmethod
     def check(cls, name: str, value: object) -> None:
         """Raise :class:`InputError` if ``value`` is out of the range of the knob ``name``."""
-        _check(name, value, *_knobs(cls)[name])
+        check_knob(name, value, *knobs_of(cls)[name])
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all knobs, in the order of the fields."""
-        return tuple(_knobs(cls))
+        return tuple(knobs_of(cls))
 
     @classmethod
     def operating_point(cls) -> tuple[str, ...]:
         """The names of the knobs of an operating point."""
-        return tuple(name for name, (knob, _) in _knobs(cls).items() if knob.point)
+        return tuple(name for name, (knob, _) in knobs_of(cls).items() if knob.point)
 
     @classmethod
     def symbol(cls, name: str) -> str:
         """The paper's symbol of a knob, or an empty string."""
-        return _knobs(cls)[name][0].symbol
+        return knobs_of(cls)[name][0].symbol
+
+    @property
+    def prompt_entries(self) -> list[AudioPrompt]:
+        """The entries of ``audio_prompts``; none where it is null."""
+        return [] if self.audio_prompts is None else read_prompts(self.audio_prompts)
+
+    @property
+    def audio_scales(self) -> list[Any]:
+        """The scale alpha of each audio prompt at the first and at the last step; None where that is as the first."""
+        own = [(prompt.ap_scale, prompt.ap_scale_end) for prompt in self.prompt_entries] or [(None, None)]
+        edit = self.ap_scale, self.ap_scale_end
+        return [(start, end) if start is not None else (edit[0], edit[1] if end is None else end) for start, end in own]
 
     @property
     def guidance(self) -> tuple[float, ...]:
@@ -254,7 +190,7 @@ class EditSettings:
             self.guidance_scale if scale is None else scale
             for scale in (self.text_guidance_scale, self.audio_guidance_scale)
         )
-        if text != audio and any(leaves([self.ap_scale, self.ap_scale_end])):
+        if text != audio and any(leaves(self.audio_scales)):
             return text, audio
         return (text,) if text > 1 else ()
 
@@ -266,28 +202,20 @@ class EditSettings:
     @classmethod
     def pairs(cls) -> dict[str, tuple[str, str]]:
         """The columns of knobs that are pairs of numbers, by knob."""
-        pairs = {name: knob.pair for name, (knob, _) in _knobs(cls).items() if knob.pair}
+        pairs = {name: knob.pair for name, (knob, _) in knobs_of(cls).items() if knob.pair}
         return {name: (f"{name}_{first}", f"{name}_{second}") for name, (first, second) in pairs.items()}
 
     @property
     def batch_key(self) -> tuple[object, ...]:
         """What edits of the same length must have in common to be denoised together."""
-        shared = (knob.batch(getattr(self, name)) for name, (knob, _) in _knobs(type(self)).items())
+        shared = (knob.batch(getattr(self, name)) for name, (knob, _) in knobs_of(type(self)).items())
         return (len(self.guidance), *shared)
 
     @property
     def late_defaults(self) -> tuple[str, ...]:
         """The names of late knobs that have their defaults, see :attr:`Knob.late`."""
         return tuple(
-            name for name, (knob, default) in _knobs(type(self)).items() if knob.late and getattr(self, name) == default
+            name
+            for name, (knob, default) in knobs_of(type(self)).items()
+            if knob.late and getattr(self, name) == default
         )
-
-
-def _knobs(kind: type[EditSettings]) -> dict[str, tuple[Knob, object]]:
-    """The knobs of a class and their defaults, by name."""
-    return {one.name: (one.metadata["knob"], one.default) for one in fields(kind) if "knob" in one.metadata}
-
-
-def _check(name: str, value: object, knob: Knob, default: object) -> None:
-    if not (value is None and default is None) and not knob.check(value):
-        raise InputError(f"{name}: {value!r}; {knob.way_out}.")

@@ -108,6 +108,10 @@ class EvaluationPlan:
             for target in task.targets_for(source.instrument, place, self.targets_per_source):
                 texts = task.texts(source.instrument, target)
                 point = {knob: getattr(self.settings, knob) for knob in POINT} | dict(task.point)
+                if point["audio_prompts"]:
+                    point["audio_prompts"] = [
+                        _with_names(entry, source=source.instrument, target=target) for entry in point["audio_prompts"]
+                    ]
                 seed = self.settings.seed * 100_003 + number
                 values = {**point, **texts, "extend": self.settings.extend, "seed": seed}
                 number += 1
@@ -143,6 +147,16 @@ class EvaluationPlan:
         knobs = {knob: settings.get(knob) for knob in KNOBS}
         facts = {"about": about, "knobs": knobs, "task": task, "source": source, "source_text": texts["source_text"]}
         return ManifestRow(f"{task.name}, {system.name}, {source.name}", values), facts
+
+
+def _with_names(entry: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """An entry of ``audio_prompts`` with the names in its file's ``{source}`` and ``{target}``."""
+    audio = entry.get("audio")
+    if not isinstance(audio, str):
+        return dict(entry)
+    for name, value in names.items():
+        audio = audio.replace(f"{{{name}}}", value.replace(" ", "_"))
+    return {**entry, "audio": audio}
 
 
 def _unread(name: str) -> Any:

@@ -261,7 +261,7 @@ def _about(
         "sources": len({row.source for row in rows}),
         "seed": plan.settings.seed,
         "backbone": editor.backbone.name,
-        "adapter": editor.adapters[0].digest(),
+        "adapter": ",".join(one.digest() for one in editor.adapters),
         "clap": ", ".join(sorted(claps)),
         "embedding": ", ".join(sorted(embeddings)),
         "reference": f"the {plan.set_name} set's own sources",

@@ -27,7 +27,7 @@ from apa_lightning.utils.bootstrap import Interval, resampled
 OVERLAY = tuple(name for name in POINT if name != "strength")
 #: What is swept, and the knobs that are numbers.
 FAMILIES = {
-    "adapter": tuple(name for name in OVERLAY if name not in ("freq_pooling", "scheduler")),
+    "adapter": tuple(name for name in OVERLAY if name not in ("freq_pooling", "scheduler", "audio_prompts")),
     "sdedit": ("strength",),
 }
 #: As the paper writes the knobs.

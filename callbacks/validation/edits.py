@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
+from apa_lightning.editing.prompt_inputs import probe_prompts
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import unmeasurable
@@ -139,11 +140,12 @@ class EditsCallback(L.Callback, ABC):
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         """Refuse settings before training that would fail at its first validation."""
         self._edits = ValidationEdits(self.plan)
+        pl_module.configure_model()  # Lightning would call it after the callbacks' setup
         try:
-            pl_module.configure_model()  # Lightning would call it after the callbacks' setup
             for problem in pl_module.editor().problems(self.plan):
                 raise problem
-        except InputError as error:
+            probe_prompts(self.plan)
+        except (InputError, FileNotFoundError) as error:
             raise InputError(f"plan.{error}") from None
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise InputError(

@@ -119,7 +119,8 @@ class ValidationPlan(EditSettings):
                 "seed": self.seed + number,
             }
         )
-        return PlannedEdit(clip, target, edited, replace(edited, ap_scale=0.0, ap_scale_end=None, strength=1.0))
+        text_only = replace(edited, ap_scale=0.0, ap_scale_end=None, audio_prompts=None, strength=1.0)
+        return PlannedEdit(clip, target, edited, text_only)
 
 
 def own_targets(labels: Sequence[str], targets: Sequence[str]) -> list[str]:

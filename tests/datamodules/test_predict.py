@@ -427,6 +427,69 @@ def test_torn_and_foreign_lines_are_mended(here, predict, capsys):
     assert path.read_bytes().endswith(b"\n")
 
 
+# --- audio prompts ----------------------------------------------------------------------------------------------------
+
+
+def test_audio_prompts_with_a_second_adapter(here, predict, capsys):
+    """The command is the editor; an edit is made again where a file of its prompts has other content, and not where it moved."""
+    adapter = AudioEditor.from_pretrained(**tiny_parts(WINDOW)).adapters[0]
+    adapter.save("melody.safetensors")
+    with torch.no_grad():
+        next(adapter.parameters()).add_(0.5)
+    adapter.save("timbre.safetensors")
+    prompts = [{}, {"audio": "c.wav", "adapter": "timbre", "ap_scale": 0.3, "time_pooling": 16, "start": 0.5}]
+    write_manifest([("one", "a.wav"), ("two", "b.flac")], audio_prompts=["", json.dumps([{"audio": "a.wav"}])])
+    adapters = ["--model.adapter=melody.safetensors", "--model.further_adapters=[timbre.safetensors]"]
+    arguments = ["--data.manifest=m.csv", *adapters, f"--data.audio_prompts={json.dumps(prompts)}"]
+    predict(*arguments)
+    editor = AudioEditor.from_pretrained(**tiny_parts(WINDOW), adapter=["melody.safetensors", "timbre.safetensors"])
+    knobs = {"prompt": "one, solo", "num_inference_steps": 1, "progress": False}
+    result = editor.edit("a.wav", audio_prompts=prompts, **knobs)
+    result.save("alone.wav")
+    assert Path("alone.wav").read_bytes() == Path("edits/one.wav").read_bytes() != b""
+    one, two = records()
+    assert one["audio_prompts"][0] == {"audio": None} and one["audio_prompts"][1].items() >= prompts[1].items()
+    assert one["adapter_digest"].count(",") == 1 and two["audio_prompts"][0]["audio"] == "a.wav"
+
+    capsys.readouterr()
+    Path("c.wav").rename("moved.wav")
+    arguments[-1] = arguments[-1].replace("c.wav", "moved.wav")
+    predict(*arguments)
+    assert "skipped  2" in capsys.readouterr().out
+    tone(Path("moved.wav"), 3.0, 300, 22_050)
+    predict(*arguments)
+    assert "made     1" in capsys.readouterr().out and records()[-1]["id"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data.audio_prompts=[{adapter: timbre}]"], "--data.audio_prompts[0].adapter: 'timbre' is not loaded"),
+        (
+            ["--data.audio_prompts=[{time_pooling: 64}]"],
+            "--data.audio_prompts[0].time_pooling: 64; choose one of 1, 2, 4",
+        ),
+        (["--data.audio_prompts=[{audio: gone.wav}]"], "--data.audio_prompts[0].audio: gone.wav: no such audio file"),
+        (["--data.audio_prompts=[{alpha: 1}]"], "--data.audio_prompts[0].alpha: is unknown; choose from audio"),
+        (["--data.audio_prompts=[]"], "--data.audio_prompts: []; give a list"),
+        (["--model.further_adapters=[gone.safetensors]"], "gone.safetensors"),
+    ],
+)
+def test_bad_audio_prompts_of_the_command(here, predict, capsys, arguments, expected):
+    assert expected in refusal(predict, capsys, "--data.folder=.", "--data.prompt=x", *arguments)
+    assert not Path("edits").exists() or not audio_bytes()
+
+
+def test_a_prompt_that_breaks_in_the_middle_fails_its_edits_alone(here, predict, capsys):
+    samples = np.random.default_rng(0).normal(0, 0.1, 8 * 16_000)
+    samples[100_000] = np.nan
+    soundfile.write("nan.wav", samples, 16_000, subtype="FLOAT")
+    write_manifest([("one", "a.wav"), ("bad", "a.wav")], audio_prompts=["", '[{"audio": "nan.wav"}]'])
+    error = refusal(predict, capsys, "--data.manifest=m.csv")
+    assert "1 of 2 edits failed" in error and "bad: audio_prompts[0].audio: nan.wav: contains NaN" in error
+    assert audio_bytes().keys() == {"one.wav"}
+
+
 # --- processes that die, or work side by side -------------------------------------------------------------------------
 
 

@@ -414,3 +414,65 @@ def test_setting_mistakes(here, settings, expected):
 def test_missing_source(here, settings):
     with pytest.raises(FileNotFoundError, match="gone"):
         EditsDataModule(**settings).read_edits()
+
+
+# --- audio prompts --------------------------------------------------------------------------------------------------
+
+CELL = '"[{}, {""audio"": ""b.flac"", ""adapter"": ""timbre"", ""start"": 0.5, ""ap_scale"": {""up"": 1}}]"'
+
+
+def test_audio_prompts_are_json_in_both_formats(here):
+    """Their files start at the manifest's folder; those of the command where the command runs."""
+    entries = [{}, {"audio": "b.flac", "adapter": "timbre", "start": 0.5, "ap_scale": {"up": 1}}]
+    (here / "sub").mkdir()
+    for name in ("a.wav", "b.flac"):
+        (here / "sub" / name).symlink_to(here / name)
+    line = json.dumps({"audio": "a.wav", "prompt": "x", "audio_prompts": entries})
+    for text, name in ((f"audio,prompt,audio_prompts\na.wav,x,{CELL}\n", "sub/m.csv"), (line, "sub/m.jsonl")):
+        (edit,) = read(text, name)
+        assert edit.request.audio_prompts == [{}, entries[1] | {"audio": "sub/b.flac"}]
+        assert edit.sources == [Path("sub/a.wav"), Path("sub/b.flac")]
+    of_command, own, none = read(
+        f"id,audio,prompt,audio_prompts\n1,a.wav,x,\n2,a.wav,x,{CELL}\n3,a.wav,x,[{{}}]\n",
+        "sub/m.csv",
+        audio_prompts=[{"audio": "b.flac"}],
+    )
+    assert [edit.sources[1:] for edit in (of_command, own, none)] == [[Path("b.flac")], [Path("sub/b.flac")], []]
+
+
+def test_every_mistake_in_audio_prompts_is_reported_at_once(here):
+    cells = [
+        "b.flac", '[{"audio": "gone.wav"}]', '[{"audio": "silent.wav"}]', '[{"audio": "b.flac", "end": 2.5}]', '[{"end": 1.5}]',
+        "[]", '[{"apscale": 1}]', '[{}, {"time_pooling": 0}]', '[{"audio": "a.wav", "audio": "b.flac"}]', '{"audio": "b.flac"}',
+    ]  # fmt: skip
+    rows = [f'{i},a.wav,x,"{cell.replace(chr(34), chr(34) * 2)}"' for i, cell in enumerate(cells)]
+    message = complaint("id,audio,prompt,audio_prompts\n" + "\n".join(rows))
+    assert message.startswith("manifest: m.csv: 10 problems; nothing was edited.\n")
+    for line, expected in enumerate(
+        [
+            "audio_prompts: 'b.flac' is not JSON; write for example [{",
+            "audio_prompts[0].audio: gone.wav: no such audio file",
+            "audio_prompts[0].audio: silent.wav: is digital silence",
+            "audio_prompts[0].end: 0 to 2.5 s lies outside b.flac, which lasts 2.00 s",
+            "audio_prompts[0].end: 0 to 1.5 s lies outside a.wav, which lasts 1.00 s",
+            "audio_prompts: []; give a list of one or more entries",
+            "audio_prompts[0].apscale: is unknown; choose from audio, adapter",
+            "audio_prompts[1].time_pooling: 0; choose one of 1, 2, 4, 8",
+            "audio_prompts: ",  # a key twice
+            "audio_prompts: {'audio': 'b.flac'}; give a list",
+        ],
+        start=2,
+    ):
+        assert f"m.csv:{line}: {expected}" in message
+
+
+def test_a_mistake_in_the_commands_audio_prompts_is_reported_once(here):
+    rows = "audio,prompt,id\n" + "".join(f"a.wav,x,{i}\n" for i in range(3))
+    message = complaint(rows, audio_prompts=[{"audio": "gone.wav"}])
+    assert message.splitlines()[1:] == ["  audio_prompts[0].audio: gone.wav: no such audio file."]
+
+
+def test_results_do_not_overwrite_an_audio_prompt(here):
+    with pytest.raises(InputError, match=r"output: b.wav would overwrite the recording"):
+        soundfile.write("b.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
+        read("audio,prompt,id\na.wav,x,b\n", output=".", audio_prompts=[{"audio": "b.wav"}])

@@ -11,7 +11,7 @@ from apa_lightning.evaluation.systems.system import System
 
 #: Everything that an edit depends on, and the same without the audio prompt's knobs.
 _SETTINGS = ("prompt", "negative_prompt", *EditSettings.operating_point(), "extend", "seed")
-_OF_AUDIO = ("ap_scale", "ap_scale_end", "time_pooling", "freq_pooling", "audio_guidance_scale")
+_OF_AUDIO = ("ap_scale", "ap_scale_end", "time_pooling", "freq_pooling", "audio_guidance_scale", "audio_prompts")
 _OF_TEXT = tuple(name for name in _SETTINGS if name not in _OF_AUDIO)
 
 
@@ -60,8 +60,12 @@ class Untrained(Adapter):
     parts = ("backbone", "audio_encoder")
 
     def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
-        """The editor's with a new adapter."""
-        untrained = [editor.backbone.new_adapter(None).to(editor.backbone.device, editor.backbone.dtype)]
+        """The editor's with new adapters of the same names."""
+        untrained = []
+        for trained in editor.adapters:
+            adapter = editor.backbone.new_adapter(None).to(editor.backbone.device, editor.backbone.dtype)
+            adapter.name = trained.name
+            untrained.append(adapter)
         unconditional = cast(DroppedAudio, editor.unconditional_audio)
         return super().edit(AudioEditor(editor.backbone, editor.audio_encoder, untrained, unconditional), requests)
 
