@@ -83,6 +83,7 @@ def test_the_vocoder_is_nearer_to_the_source_than_an_untrained_one(held_out):
         assert nearer < farther, f"{measured.__name__}: refined {nearer:.3f}, Griffin-Lim {farther:.3f}"
 
 
+@pytest.mark.slow
 def test_the_report_on_the_shipped_weights(tmp_path, monkeypatch, capsys):
     """CLAP, T5 and the LOA generator reach on the embedded clips what the report wants of them; AudioMAE its instruments."""
     monkeypatch.chdir(ROOT)

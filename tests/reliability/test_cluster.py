@@ -12,6 +12,7 @@ from slurm import slurm
 NAME = "Sample-exact resume"
 
 
+@pytest.mark.slow
 def test_slurm_requeues_and_the_same_command_goes_on(tmp_path: Path, promise) -> None:
     job, fit = slurm(tmp_path, 7), Fit()
     run = fit.start(tmp_path, *bomb("on_before_optimizer_step", 17, int(signal.SIGUSR1)), environment=job)
