@@ -1,4 +1,4 @@
-"""What a user may have meant by a flag that does not exist."""
+"""Suggestions for a flag that does not exist: the nearest one that does."""
 
 import re
 from collections.abc import Iterator, Sequence
