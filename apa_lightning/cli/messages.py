@@ -176,7 +176,6 @@ def quiet_libraries() -> None:
         ".*does not have many workers.*",  # a choice, documented in base.yaml
         r"Found \d+ module\(s\) in eval mode",  # the frozen parts are meant to be
         ".*treespec, LeafSpec.*",  # Lightning 2.6 against torch's newer name
-        ".*past_key_values.* is deprecated",  # diffusers 0.42 against transformers' newer name
         "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
     ):
         warnings.filterwarnings("ignore", pattern)

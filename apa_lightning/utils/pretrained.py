@@ -56,7 +56,10 @@ def only_errors() -> Iterator[None]:
     try:
         for library in libraries:
             library.set_verbosity_error()
-        yield
+        with warnings.catch_warnings():
+            # diffusers 0.42 against transformers' newer name
+            warnings.filterwarnings("ignore", ".*past_key_values.* is deprecated", FutureWarning)
+            yield
     finally:
         for library, verbosity in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
