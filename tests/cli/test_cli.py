@@ -178,7 +178,7 @@ def run(tmp_path_factory) -> Path:
             "--trainer.max_steps",
             "4",
             "--trainer.val_check_interval",
-            "2",
+            "4",
             "--initial_validation",
             "true",
         ]

@@ -176,6 +176,7 @@ def test_what_an_interruption_has_left_is_continued(evaluated, adapter):
     assert rows_of() == rows
 
 
+@pytest.mark.slow
 def test_musicgen_melody_of_the_real_class_takes_part(songs, adapter):
     """Random weights: what is tried is loading, chroma, lengths, rates, and that a result is its own seed's."""
     musicgen = [f"--data.musicgen={tiny_musicgen()}", "--data.systems=[no_op]"]

@@ -95,7 +95,7 @@ NAMED: dict[Edits, dict[str, Ending]] = {
     SWEEP: {"the operating point is not renamed": at("os.rename", "operating_point_timbre.yaml")},
 }
 POINTS = [(edits, name) for edits, endings in NAMED.items() for name in endings]
-FAST = {(PREDICT, "half a line"), (EVALUATE, "half a plot")}
+FAST = {(PREDICT, "half a line")}
 
 
 def start_again(edits: Edits, folder: Path, how: str) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from bad_inputs.room import ROOT
 from bad_inputs.table import CASES
 
@@ -12,6 +13,7 @@ def test_the_table_is_whole():
     assert len({str(case) for case in CASES}) == len(CASES)
 
 
+@pytest.mark.slow
 def test_from_a_real_shell():
     command = ["fit", "--config", "configs/base.yaml", "--model.backbone", "nowhere/at/all"]
     done = subprocess.run([sys.executable, "-m", "apa_lightning", *command], cwd=ROOT, capture_output=True, text=True)
