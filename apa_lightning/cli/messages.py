@@ -162,6 +162,7 @@ def shortened(message: str) -> str:
         lambda words: f"{words[2]} is not {KINDS.get(words[1], f'of the type {words[1]}')}.",
         short,
     )
+    short = re.sub(r"Expected an? <class 'tuple'>", "a list such as [0, 5] is needed", short)
     return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 
 

@@ -59,6 +59,7 @@ def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
         "Parser key \"seed\":\n  Expected a <class 'int'>. Got value: x": "--data.seed: x is not a whole number.",
         "Parser key \"trainer.max_steps\":\n  Expected a <class 'int'>": "--trainer.max_steps: Expected a <class 'int'>",
         "Parser key \"match\":\n  Expected a <class 'bool'>. Got value: maybe": "match: maybe is not true or false.",
+        "Parser key \"extend\":\n  Expected a <class 'tuple'>": "extend: a list such as [0, 5] is needed",
         "Option 'colour' is not accepted": "--data.colour: is not a setting",
     }.items():
         with pytest.raises(SystemExit), mistakes_told():
