@@ -7,6 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from apa_lightning.adapters.audio_prompt import AudioPromptAdapter as AudioPromptAdapter
     from apa_lightning.adapters.base import Adapter as Adapter
+    from apa_lightning.adapters.projected import ProjectedAdapter as ProjectedAdapter
     from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone as AudioLDM2Backbone
     from apa_lightning.backbones.base import Backbone as Backbone
     from apa_lightning.conditioning.audio_mae import AudioMAE as AudioMAE
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "adapters.audio_prompt": ["AudioPromptAdapter"],
         "adapters.base": ["Adapter"],
+        "adapters.projected": ["ProjectedAdapter"],
         "backbones.audioldm2": ["AudioLDM2Backbone"],
         "backbones.base": ["Backbone"],
         "conditioning.audio_mae": ["AudioMAE"],

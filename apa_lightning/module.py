@@ -128,7 +128,7 @@ class AudioPromptModule(L.LightningModule):
         trained = adapter.metadata
         if self.loa_layers and trained.get("loa_layers", self.loa_layers) != self.loa_layers:
             raise InputError(
-                f"model.loa_layers: {self.loa_layers}, but {sources['adapter']} was trained with {trained['loa_layers']}. "
+                f"model.loa_layers: {self.loa_layers}, but {_name(sources['adapter'])} was trained with {trained['loa_layers']}. "
                 "Leave it out."
             )
         self.further_adapters = torch.nn.ModuleList(backbone.new_adapter(source) for source in self.further_sources)
@@ -247,7 +247,7 @@ class AudioPromptModule(L.LightningModule):
         """Eq. 10: the loss (B,) of each item and its weight (B,) in training."""
 
         def model(noisy: Tensor, times: Tensor) -> Tensor:
-            return self.backbone.predict(noisy.to(self.backbone.dtype), times, text, [loa])
+            return self.backbone.predict(noisy.to(self.backbone.dtype), times, text, [self.adapter.project(loa)])
 
         return self.objective(model, latents, draw)
 
@@ -302,7 +302,7 @@ class AudioPromptModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {f"adapter.{key}": value for key, value in self.adapter.state_dict().items()}
         checkpoint["adapter"] = {
-            "metadata": dict(self.adapter.metadata),
+            "metadata": {**self.adapter.metadata, "variant": self.adapter.variant},
             "backbone_fingerprint": self.adapter.backbone_fingerprint,
         }
 
@@ -318,7 +318,7 @@ class AudioPromptModule(L.LightningModule):
             about["backbone_fingerprint"], "ckpt_path: the checkpoint", trained.get("backbone", "another backbone")
         )
         weights = {key.removeprefix("adapter."): value for key, value in checkpoint["state_dict"].items()}
-        self.adapter.check(weights, "ckpt_path: the checkpoint")
+        self.adapter.check(weights, "ckpt_path: the checkpoint", trained)
         for name in (*self.audio_encoder.conventions(), "dropped_audio"):
             if trained.get(name) != self.adapter.metadata[name]:
                 raise InputError(

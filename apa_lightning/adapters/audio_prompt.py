@@ -7,21 +7,20 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
-from apa_lightning.adapters.files import adapter_file, read_adapter
+from apa_lightning.adapters.files import AdapterFile
 from apa_lightning.utils.atomic_files import write_file
 
 FORMAT, FORMAT_VERSION = "apa_lightning.adapter", "1"
 #: What :meth:`AudioPromptAdapter.save` adds to an adapter's metadata.
-HEADER = ("format", "format_version", "backbone_kind", "backbone_fingerprint", "stream_width")
+HEADER = ("format", "format_version", "backbone_kind", "backbone_fingerprint", "stream_width", "variant")
 #: What the published code does where it differs from the paper; recorded when its checkpoint is imported.
 PUBLISHED_CONVENTIONS = {
     "origin": "published checkpoint",
@@ -39,6 +38,8 @@ class AudioPromptAdapter(Adapter):
         layers: The layers to adapt (see :meth:`initialize`); ``None`` leaves that for later.
     """
 
+    variant: ClassVar[str] = "audio_prompt"
+
     def __init__(self, layers: Mapping[str, AttentionLayer] | None = None):
         super().__init__()
         self.metadata: dict[str, str] = {}
@@ -46,7 +47,7 @@ class AudioPromptAdapter(Adapter):
         if layers is not None:
             self.initialize(layers)
 
-    def initialize(self, layers: Mapping[str, AttentionLayer], backbone_kind: str = "") -> "AudioPromptAdapter":
+    def initialize(self, layers: Mapping[str, AttentionLayer], backbone_kind: str = "") -> Self:
         """Start each pair as a copy of that layer's own ``to_k`` and ``to_v``; returns ``self``."""
         self.layer_names, self.backbone_kind = tuple(layers), backbone_kind
         for name, layer in layers.items():
@@ -79,6 +80,7 @@ class AudioPromptAdapter(Adapter):
             "format_version": FORMAT_VERSION,
             "backbone_fingerprint": " ".join(f"{value:.5g}" for value in self.backbone_fingerprint.tolist()),
             "stream_width": str(self.stream_width),
+            "variant": self.variant,
         }
         if self.backbone_kind:
             header["backbone_kind"] = self.backbone_kind
@@ -86,24 +88,30 @@ class AudioPromptAdapter(Adapter):
         # save_file would leave a file that only its owner can read
         write_file(path, safetensors.torch.save(weights, metadata=header))
 
-    def load(self, path: str | os.PathLike) -> "AudioPromptAdapter":
+    @classmethod
+    def for_file(cls, file: AdapterFile) -> Self:
+        """An adapter without weights that can load ``file``."""
+        return cls()
+
+    def load(self, path: str | os.PathLike | AdapterFile) -> Self:
         """Load an adapter, all or nothing; returns ``self``.
 
         Args:
-            path: A file of :meth:`save`, a published ``pytorch_model.bin``, a Trainer's checkpoint, or a folder with one of them.
+            path: A file of :meth:`save`, a published ``pytorch_model.bin``, a Trainer's checkpoint, or a folder with one of
+                them; or what was read from it.
 
         Raises:
             FileNotFoundError: If there is no such file.
             AdapterError: If it is for another backbone, lacks a layer or has one too many, has another width, NaN or Inf, or is
-                of a newer format.
+                of another variant or a newer format.
         """
-        path = adapter_file(Path(path))
-        weights, metadata = read_adapter(path, self.state_dict().keys())
+        file = path if isinstance(path, AdapterFile) else AdapterFile.read(path)
+        weights, metadata = file.named(self.state_dict().keys()), file.metadata
         if (
             metadata.get("format") != FORMAT and "dropped_audio" not in metadata
         ):  # the published checkpoint, perhaps converted by others
-            metadata = PUBLISHED_CONVENTIONS
-        self.check(weights, f"adapter: {path}", metadata)
+            metadata = {**PUBLISHED_CONVENTIONS, "variant": metadata.get("variant", AudioPromptAdapter.variant)}
+        self.check(weights, f"adapter: {file.path}", metadata)
         self.load_state_dict(weights)
         self.metadata = {key: value for key, value in metadata.items() if key not in HEADER}
         return self
@@ -129,6 +137,11 @@ class AudioPromptAdapter(Adapter):
                 f"{what} belongs to a backbone of the kind {kind}; this one is of the kind {self.backbone_kind}. "
                 "Give the backbone it was trained on."
             )
+        if (variant := metadata.get("variant", AudioPromptAdapter.variant)) != self.variant:
+            raise AdapterError(
+                f"{what} holds an adapter of the variant {variant}; this one is of the variant {self.variant}. "
+                "Give the file as --model.adapter, which takes the variant from it, or give the run's own adapter."
+            )
         own = self.state_dict()
         if missing := sorted(own.keys() - weights.keys()):
             raise AdapterError(
@@ -138,7 +151,7 @@ class AudioPromptAdapter(Adapter):
         if extra := sorted(weights.keys() - own.keys()):
             raise AdapterError(
                 f"{what} holds {len(extra)} weights that this backbone lacks, first {extra[0]}. "
-                "It belongs to another backbone."
+                "It belongs to another backbone or another kind of adapter."
             )
         for key, value in own.items():
             if weights[key].shape != value.shape:

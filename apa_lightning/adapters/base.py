@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -29,12 +29,16 @@ class Adapter(nn.Module, ABC):
     An adapter is made without a backbone (``class_path`` in YAML) and gets its weights by :meth:`initialize`.
 
     Attributes:
+        variant: Written into its files; tells which class reads them.
+        start_from: Adapter file that an object given by ``class_path`` loads its first weights from.
         name: What an audio prompt calls it by: the stem of its file.
         layer_names: Names of the adapted layers, in the backbone's order; empty before :meth:`initialize`.
         metadata: Conventions of its training, kept in its file.
         backbone_fingerprint: Identity of the backbone's weights, see :meth:`check_backbone`.
     """
 
+    variant: ClassVar[str] = ""
+    start_from: str | None = None
     name: str = ""
     layer_names: tuple[str, ...]
     metadata: dict[str, str]
@@ -43,6 +47,13 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def initialize(self, layers: Mapping[str, AttentionLayer], backbone_kind: str = "") -> "Adapter":
         """Create the weights for ``layers`` (name -> layer) of a backbone of this kind; returns ``self``."""
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """What the layers' ``to_k_ip`` and ``to_v_ip`` read instead of pooled tokens (B, N, D); by default these themselves.
+
+        It is called once for each tensor, outside the backbone. Zero tokens, which mean no audio prompt, stay zero.
+        """
+        return tokens
 
     @abstractmethod
     def pair(self, layer_name: str) -> Any:

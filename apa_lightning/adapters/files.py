@@ -1,8 +1,10 @@
 """Files that hold an adapter: ours, the published one, a Trainer's checkpoint, a run's folder; and the names that wrappers add."""
 
+import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import torch
@@ -35,29 +37,47 @@ def adapter_file(path: Path) -> Path:
     raise AdapterError(f"adapter: {path} is a folder without an adapter. {way_out}.")
 
 
-def read_adapter(path: Path, names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights of an adapter and its metadata.
+@dataclass(frozen=True)
+class AdapterFile:
+    """The content of a file that holds an adapter.
 
-    Args:
+    Attributes:
         path: Of the file.
-        names: Names of the weights of this adapter; names in the file are shortened to these where no two become one.
-
-    Raises:
-        FileNotFoundError, InputError: See :func:`read_weights`.
+        weights: By the names in the file.
+        metadata: Its header, or what a Trainer's checkpoint says of the adapter.
+        is_checkpoint: Whether it may hold a whole model.
     """
-    weights = read_weights(path, "adapter")
-    if path.suffix == ".safetensors":
-        with safetensors.safe_open(path, "pt") as file:
-            return _renamed(weights, names), file.metadata() or {}
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    weights = _renamed(weights, names)
-    if "state_dict" in content and names and weights.keys() >= set(names):  # a checkpoint of a whole model
-        weights = {name: weights[name] for name in names}
-    about = content.get("adapter")
-    if not isinstance(about, dict) or "metadata" not in about:
-        return weights, {}
-    fingerprint = " ".join(f"{value:.5g}" for value in about["backbone_fingerprint"].tolist())
-    return weights, {**about["metadata"], "backbone_fingerprint": fingerprint}
+
+    path: Path
+    weights: dict[str, Tensor]
+    metadata: dict[str, str]
+    is_checkpoint: bool = False
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Self:
+        """Read a file, or the one in a folder.
+
+        Raises:
+            FileNotFoundError, InputError: See :func:`adapter_file` and :func:`read_weights`.
+        """
+        path = adapter_file(Path(path))
+        weights = read_weights(path, "adapter")
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, "pt") as file:
+                return cls(path, weights, file.metadata() or {})
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        about, metadata = content.get("adapter"), {}
+        if isinstance(about, dict) and "metadata" in about:
+            fingerprint = " ".join(f"{value:.5g}" for value in about["backbone_fingerprint"].tolist())
+            metadata = {**about["metadata"], "backbone_fingerprint": fingerprint}
+        return cls(path, weights, metadata, "state_dict" in content)
+
+    def named(self, names: Collection[str]) -> dict[str, Tensor]:
+        """The weights by the ``names`` of an adapter's own, shortened to these where no two become one."""
+        weights = _renamed(self.weights, names)
+        if self.is_checkpoint and names and weights.keys() >= set(names):
+            return {name: weights[name] for name in names}
+        return weights
 
 
 def _renamed(weights: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:

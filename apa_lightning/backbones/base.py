@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from apa_lightning.adapters import attention
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
+from apa_lightning.adapters.factory import adapter_for
+from apa_lightning.adapters.files import AdapterFile
 from apa_lightning.adapters.scale import Scale
 from apa_lightning.diffusion.objectives import LossWeighting, Objective
 from apa_lightning.diffusion.schedulers import make_scheduler
@@ -98,7 +100,8 @@ class Backbone(nn.Module, ABC):
             latents: Noisy latents (B, C, T, ...).
             times: Timesteps (B,), or one for all ().
             text: From :meth:`encode_text`, for B prompts.
-            audio_tokens: Pooled audio prompt (B, N, D), one tensor per installed adapter; empty means text only.
+            audio_tokens: Pooled audio prompt (B, N, D), one tensor per installed adapter, as its :meth:`Adapter.project` gave
+                it; empty means text only.
         """
 
     @abstractmethod
@@ -164,24 +167,31 @@ class Backbone(nn.Module, ABC):
         """An adapter for this backbone.
 
         Args:
-            source: An adapter file; ``embedded``, the adapter of the embedded backbone; an adapter object without weights;
-                or ``None`` for an untrained :class:`AudioPromptAdapter`.
+            source: An adapter file, which names its variant; ``embedded``, the adapter of the embedded backbone; an adapter
+                object without weights, which may name a file to start from; or ``None`` for an untrained
+                :class:`AudioPromptAdapter`.
 
         Raises:
             FileNotFoundError, AdapterError: See :meth:`Adapter.load`.
         """
-        adapter = source if isinstance(source, Adapter) else AudioPromptAdapter()
+        given = source.start_from if isinstance(source, Adapter) else source
+        file = packaged() / ADAPTER_FILE if str(given) == EMBEDDED else given
+        if isinstance(source, Adapter):
+            adapter: Adapter = source
+        elif file is None:
+            adapter = AudioPromptAdapter()
+        else:
+            file = AdapterFile.read(file)
+            adapter = adapter_for(file)
         adapter.initialize(self.adapted_layers(), self.kind)
-        if source is None or isinstance(source, Adapter):
+        if given is None:
             adapter.name = adapter.name or "untrained"
             return adapter
-        adapter.name = Path(source).stem
-        if str(source) != EMBEDDED:
-            return adapter.load(source)
+        adapter.name = Path(given).stem
         try:
-            return adapter.load(packaged() / ADAPTER_FILE)
+            return adapter.load(file)
         except AdapterError as error:
-            if self.name == EMBEDDED:
+            if self.name == EMBEDDED or str(given) != EMBEDDED:
                 raise
             raise AdapterError(
                 f"adapter: 'embedded' was trained on the embedded backbone, whose weights differ from those of {self.name}. "

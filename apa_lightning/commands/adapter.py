@@ -27,7 +27,7 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded", ov
     adapter = load_backbone(backbone).new_adapter(source)
     assert isinstance(adapter, AudioPromptAdapter)  # the published format has no other
     print(
-        f"{source}: {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
+        f"{source}: {adapter.variant} adapter, {len(adapter.layer_names)} layers, {sum(p.numel() for p in adapter.parameters()):,} parameters, "
         f"digest {adapter.digest()}, fits {backbone}"
     )
     for key, value in sorted(adapter.metadata.items()):

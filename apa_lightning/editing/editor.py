@@ -308,7 +308,9 @@ class AudioEditor:
 
         def model(window: list[Tensor]) -> Model:
             audio = [
-                torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
+                self.adapters[prompt.adapter].project(
+                    torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
+                )
                 for one, prompt in zip(window, prompts, strict=True)
             ]
             branches: Model = lambda latents, time: backbone.predict(latents, time, text, audio)
