@@ -175,9 +175,10 @@ class Backbone(nn.Module, ABC):
             FileNotFoundError, AdapterError: See :meth:`Adapter.load`.
         """
         given = source.start_from if isinstance(source, Adapter) else source
-        file = packaged() / ADAPTER_FILE if str(given) == EMBEDDED else given
+        file: Any = packaged() / ADAPTER_FILE if str(given) == EMBEDDED else given  # a path, or what was read from it
+        adapter: Adapter
         if isinstance(source, Adapter):
-            adapter: Adapter = source
+            adapter = source
         elif file is None:
             adapter = AudioPromptAdapter()
         else:
