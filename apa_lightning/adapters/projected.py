@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.adapters.base import AdapterError, AttentionLayer
 from apa_lightning.adapters.files import AdapterFile
-from apa_lightning.errors import InputError
 from apa_lightning.utils.rng import generator_for
 
 HIDDEN = "projector.hidden.weight"
@@ -40,12 +39,12 @@ class ProjectedAdapter(AudioPromptAdapter):
 
     def __init__(self, hidden_width: int | None = None, start_from: str | None = None):
         super().__init__()
-        if hidden_width is not None and hidden_width < 1:
-            raise InputError(f"hidden_width: {hidden_width}; give 1 or more.")
         self.hidden_width, self.start_from = hidden_width, start_from
 
     def initialize(self, layers: Mapping[str, AttentionLayer], backbone_kind: str = "") -> Self:
         """Start the keys and values as copies and the projector as identity; returns ``self``."""
+        if self.hidden_width is not None and self.hidden_width < 1:
+            raise AdapterError(f"adapter.hidden_width: {self.hidden_width}; give 1 or more.")
         like = next(iter(layers.values())).to_k
         self.projector = _projector(like.in_features, self.hidden_width or 4 * like.in_features, like.weight.device)
         return super().initialize(layers, backbone_kind)

@@ -190,7 +190,7 @@ HIDDEN = "projector.hidden.weight"
         (lambda w: w.pop(HIDDEN), {}, f"lacks 1 of 11 weights .* first {HIDDEN}"),
         (lambda w: w.update({HIDDEN: torch.ones(())}), {}, rf"{HIDDEN} has shape \(\), this backbone needs"),
         (lambda w: w.update({HIDDEN: torch.ones(24, 3)}), {}, rf"{HIDDEN} has shape \(24, 3\), this backbone needs"),
-        (lambda w: w.update({HIDDEN: torch.ones(0, 48)}), {}, "hidden_width: 0; give 1 or more"),
+        (lambda w: w.update({HIDDEN: torch.ones(0, 48)}), {}, r"adapter\.hidden_width: 0; give 1 or more"),
         (lambda w: w[HIDDEN].fill_(float("nan")), {}, f"{HIDDEN} contains NaN"),
         (lambda w: None, {"variant": "rotated"}, "of the variant rotated; this program knows audio_prompt, projected"),
         (lambda w: None, {"variant": "audio_prompt"}, "holds 3 weights that this backbone lacks, first projector"),
@@ -211,8 +211,8 @@ def test_what_it_cannot_do_is_refused(tmp_path, short, trained):
         short.new_adapter().load(tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match=r"hidden_width 24, this one 192\. Give hidden_width 24"):
         short.new_adapter(ProjectedAdapter(start_from=str(tmp_path / "a.safetensors")))
-    with pytest.raises(InputError, match="hidden_width: 0"):
-        ProjectedAdapter(0)
+    with pytest.raises(InputError, match=r"adapter\.hidden_width: 0"):
+        short.new_adapter(ProjectedAdapter(0))
 
 
 def test_fit_and_predict_by_the_command_line(tmp_path, monkeypatch, capsys):
