@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
@@ -21,6 +20,8 @@ class DecoupledAttention:
     """Attention processor of one layer, held so that the backbone's own state dict and parameters stay untouched."""
 
     def __init__(self, adapters: Sequence[Adapter], layer_name: str):
+        from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+
         pairs = [adapter.pair(layer_name) for adapter in adapters]
         out_features, in_features = pairs[0].to_k_ip.weight.shape
         with torch.device("meta"):  # only the arithmetic is wanted: the weights are the adapters' own
@@ -49,6 +50,8 @@ def with_audio_tokens(text: Tensor, audio_tokens: Sequence[Tensor]) -> Any:
 
 def install(layers: Mapping[str, AttentionLayer], adapters: Sequence[Adapter]) -> None:
     """Put ``adapters`` into ``layers``, each with scale 1, in place of those installed before; an empty list removes all."""
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
     for name, layer in layers.items():
         layer.processor = DecoupledAttention(adapters, name) if adapters else AttnProcessor2_0()
 

@@ -2,18 +2,17 @@
 
 import json
 import os
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import resolve_source
 
-#: Backbones by the pipeline class that ``model_index.json`` names.
-BACKBONES = {"AudioLDM2Pipeline": AudioLDM2Backbone}
+#: Backbones by the pipeline class that ``model_index.json`` names. One is imported when it is loaded: diffusers takes seconds.
+BACKBONES = {"AudioLDM2Pipeline": "apa_lightning:AudioLDM2Backbone"}
 
 
 def load_backbone(
@@ -34,7 +33,7 @@ def load_backbone(
     if isinstance(source, Backbone):
         source.load_weights()
         return source
-    path = resolve_source(source, "backbone", DiffusionPipeline.download)
+    path = resolve_source(source, "backbone", _download)
     index = path / "model_index.json"
     if not index.is_file():
         raise FileNotFoundError(f"backbone: {path} holds no model_index.json; give a diffusers AudioLDM2 folder.")
@@ -47,4 +46,10 @@ def load_backbone(
             f"backbone: {source} holds a {kind or 'damaged model_index.json'}; this program knows "
             f"{', '.join(BACKBONES)}. Give a folder of such a model, or a backbone by class_path."
         )
-    return BACKBONES[kind].from_pretrained(path, dtype, name=str(source), **options)
+    return resolve_name(BACKBONES[kind]).from_pretrained(path, dtype, name=str(source), **options)
+
+
+def _download(name: str) -> str:
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.download(name)

@@ -2,6 +2,8 @@
 
 import sys
 
+from apa_lightning.cli.overview import overview
+
 #: The extra of setup.cfg that installs a module. Dependencies of the editor are always installed.
 EXTRAS = {
     "lightning": "train",
@@ -22,6 +24,9 @@ EXTRAS = {
 
 def main() -> None:
     """Run the process's command line."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(overview())
+        return
     try:
         from apa_lightning.cli.main import main as run
 

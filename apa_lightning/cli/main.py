@@ -15,13 +15,13 @@ import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
 from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
+from apa_lightning.cli.overview import PROGRAM
 from apa_lightning.cli.parser import Parser, refuse_functions
 from apa_lightning.cli.run_folder import SaveFitConfig, refuse_requeued, resume
 from apa_lightning.errors import InputError
 from apa_lightning.utils.checkpoints import AtomicCheckpointIO, check_checkpoint, last_checkpoint
 from apa_lightning.utils.lightning_compat import CommandLine, continue_log_folder, no_settings_files, use_checkpoint_io
 
-PROGRAM = "python -m apa_lightning"
 #: Classes whose settings ``--help`` lists: those of base.yaml and the edit tasks. Others are named by ``class_path``.
 MODEL = AudioPromptModule
 DATA = {"predict": datamodules.EditsDataModule}

@@ -8,10 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
-import timm
 import torch
-from huggingface_hub import snapshot_download
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from apa_lightning.audio import fbank, resample
@@ -68,8 +65,10 @@ class AudioMAE(AudioConditioner):
             raise FileNotFoundError(
                 f"audio_encoder: {path} holds no config.json; give a folder in timm's layout, or a weights file."
             )
+        from timm import create_model  # when weights are loaded: it takes seconds
+
         try:
-            encoder = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
+            encoder = create_model(f"local-dir:{path}", pretrained=True, num_classes=0, global_pool="")
         except LOADING_ERRORS as error:
             why = first_line(error) if isinstance(error, UnpicklingError) else " ".join(str(error).split())[:400]
             raise InputError(f"audio_encoder: {source} cannot be loaded by timm: {why}") from error
@@ -150,6 +149,8 @@ def load_conditioner(
 
 
 def _download(name: str) -> str:
+    from huggingface_hub import snapshot_download
+
     return snapshot_download(name, allow_patterns=["config.json", "model.safetensors", "pytorch_model.bin"])
 
 
@@ -158,8 +159,10 @@ def _encoder_weights(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in weights.items() if not DECODER_KEYS.match(key)}
 
 
-def _from_state_dict(weights: dict[str, Tensor], num_heads: int | None, path: Path) -> VisionTransformer:
+def _from_state_dict(weights: dict[str, Tensor], num_heads: int | None, path: Path) -> Any:
     """Build the timm ViT whose sizes ``weights`` show, and load them strictly."""
+    from timm.models.vision_transformer import VisionTransformer
+
     try:
         _, tokens, width = weights["pos_embed"].shape
         _, channels, patch, _ = weights["patch_embed.proj.weight"].shape

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from apa_lightning.diffusion.losses import inverse_snr, mean_squared_error
@@ -49,6 +48,8 @@ class DenoisingObjective:
             )
         if not max_loss_weight >= 1:
             raise InputError(f"max_loss_weight: {max_loss_weight}; give 1 (no weights) or more.")
+        from diffusers import DDPMScheduler  # when weights are loaded: it takes seconds
+
         # Some classes add noise to unscaled latents, and not all know velocities.
         self.scheduler: Any = DDPMScheduler.from_config(scheduler.config)
         self.prediction_type = scheduler.config.prediction_type

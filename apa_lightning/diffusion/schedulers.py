@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
@@ -67,11 +66,9 @@ def usable(trained: Any) -> list[str]:
 
 def _scheduler(trained: Any, name: str) -> Any | None:
     """A scheduler with the configuration of ``trained``; None if its class is not offered or its noise schedule differs."""
-    if name == type(trained).__name__:
-        kind: Any = type(trained)
-    elif name in SCHEDULERS and name in {one.__name__ for one in trained.compatibles}:
-        kind = getattr(diffusers, name)
-    else:
+    kinds: dict[str, Any] = {one.__name__: one for one in trained.compatibles if one.__name__ in SCHEDULERS}
+    kind = (kinds | {type(trained).__name__: type(trained)}).get(name)
+    if kind is None:
         return None
     # PNDM's Runge-Kutta steps can only start at the top of the schedule. Latents are not confined to [-1, 1] as pictures are.
     options = {"skip_prk_steps": True, "clip_sample": trained.config.get("clip_sample", False)}

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import diffusers
 import safetensors
 import safetensors.torch
 import torch
-import transformers
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch import Tensor, nn
 
@@ -48,10 +46,18 @@ def frozen(module: Module) -> Module:
     return module.requires_grad_(False).eval()
 
 
+def _logging() -> tuple[Any, Any]:
+    """The logging modules of diffusers and transformers, which are imported when weights are loaded: they take seconds."""
+    import diffusers
+    import transformers
+
+    return diffusers.utils.logging, transformers.utils.logging
+
+
 @contextmanager
 def only_errors() -> Iterator[None]:
     """Silence the warnings of diffusers and transformers where this program has messages of its own."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    libraries = _logging()
     before = [library.get_verbosity() for library in libraries]
     try:
         for library in libraries:
@@ -68,7 +74,7 @@ def only_errors() -> Iterator[None]:
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Silence the loading bars of diffusers and transformers; downloads from the hub keep theirs."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    libraries = _logging()
     for library in libraries:
         library.disable_progress_bar()
     try:

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from apa_lightning.audio import load_audio
 from apa_lightning.cli.functions import FUNCTIONS
 from apa_lightning.cli.main import CLI, main
+from apa_lightning.cli.overview import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -147,6 +148,13 @@ def test_help_names_the_knobs(capsys, command, words):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert not [word for word in words if word not in text]
+
+
+def test_the_overview_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^    ([a-z-]+)  +\S", capsys.readouterr().out, re.MULTILINE)
+    assert listed == [*COMMANDS]
 
 
 def test_without_a_command_the_message_is_one_line(capsys):
