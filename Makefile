@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs reliability tensorboard pocket-report clean
+.PHONY: demo test lint docs reliability bench tensorboard pocket-report clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ test: $(VENV)/.installed
 # Kills, damages, fills and starves the program on purpose, and prints the table of docs/reliability.md: about an hour.
 reliability: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 --dist loadfile -m "slow or not slow"
+
+# Speed against the state of the tag speed-baseline and against peers, as a table: an hour. BENCH=--quick: docs/performance.md
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir runs

@@ -1,0 +1,36 @@
+"""One edit of a made-up recording through ``AudioEditor``; ``save`` keeps the final latents of each run."""
+
+import numpy as np
+import torch
+from serve import device, serve, settings
+from sound import RATE, tune
+
+from apa_lightning import AudioEditor
+
+given = settings()
+
+if "threads" in given:
+    torch.set_num_threads(given["threads"])
+folder = given.get("folder")  # of a backbone with random weights
+parts = {"backbone": folder, "audio_encoder": f"{folder}/audio_encoder", "adapter": None} if folder else {}
+editor = AudioEditor.from_pretrained(**parts, device=device())
+waveform = torch.from_numpy(tune(given.get("seconds", 10.24))).unsqueeze(0)
+kept: list[torch.Tensor] = []
+decode = editor.backbone.decode
+editor.backbone.decode = lambda latents: kept.append(latents) or decode(latents)  # type: ignore[method-assign]
+
+
+def unit() -> None:
+    kept.clear()
+    editor.edit(
+        (waveform, RATE),
+        prompt="a recording of a violin solo",
+        negative_prompt="a recording of a piano solo",
+        progress=False,
+        **given.get("knobs", {}),
+    )
+    if "save" in given:
+        np.save(given["save"], kept[0].float().cpu().numpy())
+
+
+serve(unit)

@@ -1,0 +1,70 @@
+"""A short training run by the command line's own program, with a clock in it.
+
+``arguments`` are those of ``fit``; the answer holds the seconds of a training step and of a validation.
+"""
+
+import tempfile
+import time
+from statistics import median
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from serve import serve, settings
+
+from apa_lightning.cli.main import main
+
+given = settings()
+
+
+class Clock(Callback):
+    """Times training steps from the end of one batch to the end of the next one, so with loading, and validations."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.validations: list[float] = []
+        self.clips = 0
+        self._mark: float | None = None
+        self._start = 0.0
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        now = time.perf_counter()
+        if self._mark is not None:
+            self.steps.append(now - self._mark)
+        self._mark, self.clips = now, len(batch["prompt"])
+
+    def on_validation_start(self, *_: Any) -> None:
+        self._start = time.perf_counter()
+        self._mark = None
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.validations.append(time.perf_counter() - self._start)
+
+
+def unit() -> dict[str, Any]:
+    clock = Clock()
+    configure, init = [], Trainer.__init__
+
+    def with_clock(self: Trainer, *args: Any, callbacks: Any = None, **kwargs: Any) -> None:
+        listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+        init(self, *args, callbacks=[*listed, clock], **kwargs)  # the last one: its validation ends after the edits
+
+    Trainer.__init__ = with_clock  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as runs:
+            main(["fit", *given["arguments"], "--trainer.default_root_dir", runs])
+    finally:
+        Trainer.__init__ = init  # type: ignore[method-assign]
+    del configure
+    facts: dict[str, Any] = {"validations": clock.validations}
+    if clock.steps:
+        skipped = min(2, len(clock.steps) - 1)  # the first steps fill caches
+        facts |= {
+            "step": median(clock.steps[skipped:]),
+            "clips_per_second": clock.clips / median(clock.steps[skipped:]),
+        }
+    if clock.validations:
+        facts["validation"] = median(clock.validations)
+    return facts
+
+
+serve(unit)

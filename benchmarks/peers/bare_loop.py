@@ -1,0 +1,57 @@
+"""Peer: the training step in a bare PyTorch loop, for the overhead of the Trainer: same module, data, optimizer and clipping."""
+
+import time
+from statistics import median
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from serve import device, serve, settings
+
+import datamodules
+from apa_lightning import AudioPromptModule
+from apa_lightning.conditioning.dropout import audio_tokens
+from apa_lightning.utils.rng import generator_for, randn
+
+given = settings()
+
+seed_everything(0, verbose=False)
+module = AudioPromptModule()
+module.configure_model()
+module.to(device())
+data = datamodules.AudioSetDataModule(batch_size=given["batch_size"], num_workers=given["workers"])
+data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+data.trainer.strategy.connect(module)
+data.setup("fit")
+
+
+def unit() -> dict[str, float]:
+    optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=1e-4)
+    batches, seconds = iter(data.train_dataloader()), []
+    for number in range(given["steps"]):
+        start = time.perf_counter()
+        batch = data.on_after_batch_transfer(next(batches), 0)
+        draw = generator_for(0, "train", number)
+        waveform = batch["waveform"].to(module.device)
+        omega = module.pooling_rates.draw(draw)
+        _, drop_audio = module.condition_dropout.draw(len(waveform), draw)
+        with torch.no_grad():
+            text = module.backbone.encode_text(batch["prompt"])
+            grid = module.audio_encoder(waveform, module.backbone.sample_rate, batch.get("num_samples"))
+            noise = randn((len(waveform), *module.backbone.latent_shape()), draw, waveform)
+            latents = module.backbone.encode_audio(waveform, noise, batch.get("num_samples")).float()
+        tokens = audio_tokens(grid, drop_audio, omega)
+
+        def model(noisy, times, text=text, tokens=tokens):
+            return module.backbone.predict(noisy, times, text, [tokens])
+
+        losses, weights = module.objective(model, latents, draw)
+        (losses * weights).mean().backward()
+        torch.nn.utils.clip_grad_norm_(module.adapter.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    middle = median(seconds[min(2, len(seconds) - 1) :])
+    return {"step": middle, "clips_per_second": given["batch_size"] / middle}
+
+
+serve(unit)

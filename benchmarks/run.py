@@ -1,0 +1,60 @@
+"""Asks every question and prints the table: ``python benchmarks/run.py [--quick] [--large FOLDER] [QUESTION ...]``.
+
+Without names all are asked: startup, loader, edits, training, neighbor, large. The state to compare with is a git worktree of the tag
+``speed-baseline`` in the folder of the results, which is made where it is missing.
+"""
+
+import argparse
+import importlib
+import subprocess
+from pathlib import Path
+
+import report
+import scale as scales
+from timing import THIS, Result
+
+QUESTIONS = ("startup", "loader", "edits", "training", "neighbor", "large")
+TAG = "speed-baseline"
+
+
+def main(args: list[str] | None = None) -> list[Result]:
+    """Ask, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("questions", nargs="*", help=f"Some of: {', '.join(QUESTIONS)}.")
+    parser.add_argument("--quick", action="store_true", help="Fewer and shorter runs: a first look.")
+    parser.add_argument("--tiny", action="store_true", help="One run of each, to see that the programs work.")
+    parser.add_argument("--large", type=Path, help="Folder for AudioLDM2-large with random weights (5 GB).")
+    parser.add_argument("--out", type=Path, default=THIS / "runs" / "benchmarks", help="Folder of the results.")
+    parser.add_argument("--today", type=Path, help=f"Source tree to compare with, by default one of {TAG}.")
+    given = parser.parse_args(args)
+    if unknown := set(given.questions) - set(QUESTIONS):
+        parser.error(f"{', '.join(sorted(unknown))}: is not a question; give some of {', '.join(QUESTIONS)}.")
+    work = given.out.resolve() / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    today = given.today.resolve() if given.today else worktree(given.out.resolve() / TAG)
+    sized = scales.tiny if given.tiny else scales.quick if given.quick else scales.full
+    scale = sized(work, today)
+    if given.large:
+        scale = scales.replace(scale, large=given.large.resolve())
+    results: list[Result] = []
+    for name in given.questions or QUESTIONS:
+        for result in importlib.import_module(name).ask(scale):
+            results.append(result)
+            print(report.table([result]).splitlines()[-1], flush=True)
+            report.write(results, given.out)  # what is known stays, whatever happens later
+    print(report.table(results))
+    print(f"results.json, results.md and results.png in {given.out}")
+    return results
+
+
+def worktree(folder: Path) -> Path:
+    """A checkout of the tag."""
+    if not folder.exists():
+        git = ["git", "-C", str(THIS), "worktree"]
+        subprocess.run([*git, "prune"], check=True)
+        subprocess.run([*git, "add", "--detach", str(folder), TAG], check=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""How long does it take until something happens? The program's help, the editor's import, and ``make demo``."""
+
+from collections.abc import Iterator
+
+from scale import Scale
+from timing import THIS, Result, Side, alternate, compare
+
+PROGRAMS = {
+    "apa_lightning --help": ["-m", "apa_lightning", "--help"],
+    "import of AudioEditor": ["-c", "from apa_lightning import AudioEditor"],
+}
+DEMO = ["-m", "apa_lightning", "fit", "--config", "configs/base.yaml", "--trainer.default_root_dir", "{out}"]
+
+
+def ask(scale: Scale) -> Iterator[Result]:
+    """Each question in turn; ``make demo`` is asked at full length only."""
+    programs = PROGRAMS | ({"make demo after installation": DEMO} if scale.pairs > 3 else {})
+    for question, arguments in programs.items():
+        sides = [
+            Side(name, "jobs/program.py", tree, {"arguments": arguments, "cwd": str(tree)})
+            for name, tree in (("ours", THIS), ("today", scale.today))
+        ]
+        demo = arguments is DEMO
+        runs = alternate(sides, 1 if demo else scale.pairs, warm_up=0 if demo else 1)
+        yield compare(question, "the whole program", 0.5, "ours", "today", runs, at_most=True)

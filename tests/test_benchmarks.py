@@ -1,0 +1,57 @@
+"""The benchmarks run: the quickest program on both sides in its smallest size, and the table's arithmetic. No time is asserted."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The programs as ``python benchmarks/run.py`` imports them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    yield names
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_the_loader_is_compared_on_the_same_shards(benchmarks, tmp_path):
+    import run
+
+    (result,) = run.main(["--tiny", "loader", "--out", str(tmp_path), "--today", str(ROOT)])
+    assert result.facts["lost"] == 0
+    assert {side: [one["clips"] for one in runs] for side, runs in result.runs.items()} == {"ours": [4], "webdataset": [4]}
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [one["question"] for one in written["results"]] == [result.question]
+    assert (tmp_path / "results.png").stat().st_size > 1000
+    assert (tmp_path / "results.md").read_text().count("\n") == 3
+
+
+def test_ratios_are_taken_pair_by_pair(benchmarks):
+    import report
+    import timing
+
+    runs = {
+        "ours": [{"seconds": 1.0}, {"seconds": 10.0}, {"seconds": 2.0}],
+        "other": [{"seconds": 2.0}, {"seconds": 40.0}, {"seconds": 2.0}],
+    }
+    faster = timing.compare("question", "unit", 2, "ours", "other", runs)
+    assert (faster.low, faster.ratio, faster.high, faster.reached) == (1, 2, 4, True)
+    share = timing.compare("question", "unit", 0.4, "ours", "other", runs, at_most=True)
+    assert (share.low, share.ratio, share.high, share.reached) == (0.25, 0.5, 1, False)
+    yes, no = report.table([faster, share]).splitlines()[2:]
+    assert ">= 2x" in yes and "2.00x" in yes and "| yes" in yes
+    assert "<= 0.4x" in no and "0.25 to 1.00" in no and "**no**" in no
+
+
+def test_an_unknown_question_is_refused_in_words(benchmarks, capsys):
+    import run
+
+    with pytest.raises(SystemExit) as end:
+        run.main(["speed"])
+    assert end.value.code == 2
+    assert "speed: is not a question; give some of startup" in capsys.readouterr().err
