@@ -1,8 +1,14 @@
 """apa_lightning: train, evaluate and use Audio Prompt Adapters (arXiv 2407.16564) for editing music by text."""
 
+import os
 from typing import TYPE_CHECKING
 
 import lazy_loader
+
+# A thread of torch's libgomp that waits for another one spins 300,000 times by default. Where another busy process has taken the
+# other thread's core, both processes slow down many times (docs/performance.md). libgomp reads this when torch is imported.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "10000"
 
 if TYPE_CHECKING:
     from apa_lightning.adapters.audio_prompt import AudioPromptAdapter as AudioPromptAdapter
