@@ -75,8 +75,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.wait()
+        self.process.communicate()
 
 
 @dataclass
