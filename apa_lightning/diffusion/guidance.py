@@ -11,6 +11,9 @@ and MuseControlLite in this order (arXiv 2506.18729):
 
 With equal scales eps(c_y) cancels and Eq. 12 is left, so that its branch need not be computed. With lambda_audio 0 the text alone
 is left, as with alpha 0.
+
+Guidance may be confined to an interval of noise levels (Kynkäänniemi et al., arXiv 2404.07724): elsewhere only the last branch, the
+model with all conditions, is computed.
 """
 
 from collections.abc import Sequence
@@ -47,5 +50,23 @@ def guided(branches: Model, scales: Tensor) -> Model:
     def model(latents: Tensor, time: Tensor) -> Tensor:
         predictions = branches(torch.cat([latents] * count), time).chunk(count)
         return guide(predictions, scales.reshape(*scales.shape, *[1] * (latents.ndim - 1)).unbind())
+
+    return model
+
+
+def within(interval: Sequence[float], guided: Model, plain: Model, train_timesteps: int) -> Model:
+    """A model that is ``guided`` in an interval of the noise schedule, its ends included, and ``plain`` elsewhere.
+
+    Args:
+        interval: Two shares of the schedule: 0 is its first timestep, pure noise, and 1 its last, no noise.
+        guided: Called inside of the interval.
+        plain: Called outside of it.
+        train_timesteps: Number of timesteps of the schedule.
+    """
+    first, last = interval
+
+    def model(latents: Tensor, time: Tensor) -> Tensor:
+        share = round(1 - float(time) / train_timesteps, 6)  # so that an end is met exactly
+        return (guided if first <= share <= last else plain)(latents, time)
 
     return model

@@ -35,15 +35,20 @@ class Windows:
         kept = torch.zeros(self.length) if self.kept is None else self.kept
         return starts, [not bool(kept[start : start + self.size].all()) for start in starts]
 
-    def wrap(self, models: Sequence[Model]) -> Model:
-        """A model of the whole length from one model per window, whose predictions are cross-faded."""
+    def wrap(self, models: Sequence[Model], together: int = 1) -> Model:
+        """A model of the whole length, whose windows are predicted ``together`` and cross-faded.
+
+        Args:
+            models: One for each run of windows; it predicts (n * B) items, window by window. The last run may be shorter.
+            together: Windows of a run.
+        """
         every, needed = self._all()
         starts, weights = self.starts, window_weights(self.length, self.size, every)[torch.tensor(needed)]
 
         def model(latents: Tensor, time: Tensor) -> Tensor:
-            parts = [
-                one(latents[:, :, start : start + self.size], time) for one, start in zip(models, starts, strict=True)
-            ]
-            return blend_windows(torch.stack(parts), starts, weights, self.length)
+            windows = torch.stack([latents[:, :, start : start + self.size] for start in starts])
+            runs = zip(models, windows.split(together), strict=True)
+            parts = torch.cat([one(run.flatten(0, 1), time).unflatten(0, run.shape[:2]) for one, run in runs])
+            return blend_windows(parts, starts, weights, self.length)
 
         return model

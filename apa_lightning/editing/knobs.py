@@ -97,6 +97,11 @@ def is_extension(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(is_number(one) and one >= 0 for one in value)
 
 
+def is_interval(value: object) -> bool:
+    """Whether ``value`` is a start and a later end between 0 and 1."""
+    return is_region(value) and value[1] <= 1  # type: ignore[index]
+
+
 def differs(value: object) -> object:
     """Value of :attr:`Knob.batch` for what each edit of a batch has for itself."""
     return None

@@ -20,6 +20,7 @@ from apa_lightning.editing.knobs import (
     check_knobs,
     differs,
     is_extension,
+    is_interval,
     is_number,
     is_scale,
     is_text,
@@ -85,6 +86,17 @@ class EditSettings:
     )
     """Guidance scale of the recording on top of the text (0 or more); null: as guidance_scale. Larger: more of the recording;
     0: as if there were no recording."""
+    guidance_interval: tuple[float, float] | None = knob(
+        is_interval,
+        "give a start and a later end from 0 (pure noise) to 1 (no noise), or leave it out: guidance then holds throughout",
+        None,
+        point=True,
+        batch=lambda value: value and tuple(value),
+        late=True,
+        pair=("start", "end"),
+    )
+    """Part of the noise schedule in which guidance holds: start and end from 0 (pure noise, the first step) to 1 (no noise, after
+    the last one); null: all of it. Outside of it a step computes only the branch with all conditions, which takes less time."""
     num_inference_steps: int = knob(
         lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", 50, point=True
     )

@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from apa_lightning.diffusion.guidance import guide
+from apa_lightning.diffusion.guidance import guide, within
 from apa_lightning.diffusion.losses import mean_squared_error
+from apa_lightning.diffusion.windows import Windows
 from apa_lightning.utils.rng import generator_for
 from apa_lightning.utils.windows import blend_windows, window_starts, window_weights
 
@@ -31,6 +32,29 @@ def test_two_scales_weigh_the_text_and_then_the_recording():
     assert torch.allclose(guide([nothing, text, both], [3.0, 3.0]), guide([nothing, both], [3.0]), atol=1e-5)
     assert torch.equal(guide([nothing, text, both], [3.0, 0.0]), guide([nothing, text], [3.0]))
     assert torch.allclose(guide([nothing, text, both], [1.0, 1.0]), both, atol=1e-5)
+
+
+def test_an_interval_includes_its_ends():
+    model = within((0.2, 0.5), lambda latents, time: "guided", lambda latents, time: "plain", 1000)
+    seen = [model(torch.empty(0), torch.tensor(time)) for time in (999, 801, 800.0, 600, 500, 499, 0)]
+    assert seen == ["plain", "plain", "guided", "guided", "guided", "plain", "plain"]
+
+
+def test_windows_are_predicted_together():
+    """Seven windows of two items in runs of four: the same sound as one by one, and each run has its own conditions."""
+    windows, latents = Windows(1344, 256), torch.randn(2, 3, 1344, 4)
+    assert len(windows.starts) == 7
+    sizes: list[int] = []
+
+    def model(*shifts: float):
+        shift = torch.tensor(shifts).repeat_interleave(2)[:, None, None, None]
+        return lambda latents, time: sizes.append(len(latents)) or latents.cumsum(2) * time + shift
+
+    alone = windows.wrap([model(i) for i in range(7)])(latents, torch.tensor(0.5))
+    assert sizes == [2] * 7
+    sizes.clear()
+    together = windows.wrap([model(0, 1, 2, 3), model(4, 5, 6)], 4)(latents, torch.tensor(0.5))
+    assert sizes == [8, 6] and torch.equal(together, alone)
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 300, 447, 448, 449, 700, 2049])

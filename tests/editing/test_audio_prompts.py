@@ -123,7 +123,7 @@ def test_each_window_reads_its_place_in_time(editor, monkeypatch):
     start = (round(4.0 * RATE / backbone.hop_samples) - backbone.window_frames) * backbone.hop_samples
     repeated = torch.cat([OTHER[0], OTHER[0][:16_000]])
     for tokens, waveform in zip(read[-1], (repeated, noise(4.0, 4)[0]), strict=True):
-        torch.testing.assert_close(tokens, tokens_of(editor, waveform[start:]))
+        torch.testing.assert_close(tokens[-1:], tokens_of(editor, waveform[start:]))
 
 
 def test_another_sample_rate_and_a_file_are_the_same_sound(editor, tmp_path, monkeypatch):

@@ -143,6 +143,49 @@ def test_the_negative_prompt_that_is_cut_is_told_where_it_is_read(editor, clip):
         assert any(name.startswith("negative_prompt") for name in lost) is told
 
 
+@pytest.mark.parametrize(
+    ("interval", "guided"),
+    [
+        (None, [1, 1, 1, 1]),
+        ((0, 1), [1, 1, 1, 1]),
+        ([0.2, 0.6], [1, 1, 0, 0]),
+        ((0.6, 1), [0, 0, 1, 1]),
+        ((0.1, 0.2), [0] * 4),
+    ],
+)
+@pytest.mark.parametrize("scales", [{"guidance_scale": 4.0}, TWO])
+def test_guidance_in_an_interval(editor, clip, branches, interval, guided, scales):
+    """Four steps, at 0.249, 0.499, 0.749 and 0.999 of the schedule; outside of the interval one branch, that without guidance."""
+    knobs = {"num_inference_steps": 4, **scales}
+    inside = edit(editor, clip, guidance_interval=interval, **knobs)
+    assert branches == [(2 + (scales is TWO)) if one else 1 for one in guided]
+    whole, off = edit(editor, clip, **knobs), edit(editor, clip, num_inference_steps=4, guidance_scale=1.0)
+    assert torch.equal(inside, whole) is all(guided) and torch.equal(inside, off) is not any(guided)
+
+
+def test_an_interval_is_of_noise_levels_whatever_is_run(editor, clip, branches):
+    """Strength 0.5 runs the last two of four steps."""
+    edit(editor, clip, num_inference_steps=4, strength=0.5, guidance_interval=(0, 0.8))
+    assert branches == [2, 1]
+
+
+def test_edits_with_one_interval_share_a_batch(editor, clip, branches):
+    requests = [
+        EditRequest(audio=(clip, RATE), prompt="x", num_inference_steps=1, guidance_interval=interval)
+        for interval in (None, (0, 1), [0.0, 1.0], (0, 0.5))
+    ]
+    editor.edit(requests, progress=False)
+    assert branches == [2, 4, 1]
+
+
+@pytest.mark.parametrize(
+    "value", [(0.5, 0.5), (0.6, 0.2), (-0.1, 1), (0, 1.1), 0.5, "0.2", (0, True), (0, 0.5, 1), (0, float("nan"))]
+)
+def test_intervals_out_of_range_are_refused(value):
+    with pytest.raises(InputError, match=r"^guidance_interval: .*; give a start and a later end from 0"):
+        EditRequest(audio="a.wav", prompt="x", guidance_interval=value)
+
+
 @pytest.mark.parametrize("name", TWO)
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), True, "3", [1.0]])
 def test_scales_out_of_range_are_refused(name, value):
@@ -158,5 +201,5 @@ def test_finished_edits_stay_finished():
     ):
         plain = EditRequest(audio="a.wav", prompt="x", **knobs)
         assert _key(plain, {"adapter": "a"}) == key
-        for name in TWO:
-            assert _key(EditRequest(audio="a.wav", prompt="x", **knobs, **{name: 2.0}), {"adapter": "a"}) != key
+        for more in (*({name: 2.0} for name in TWO), {"guidance_interval": (0, 0.5)}):
+            assert _key(EditRequest(audio="a.wav", prompt="x", **knobs, **more), {"adapter": "a"}) != key

@@ -103,9 +103,10 @@ def test_an_overlay_is_accepted_by_predict(tmp_path):
 def test_knobs_of_every_form_pass_through_a_table(tmp_path):
     """Null, numbers, mappings and lists: from a grid into results.csv and from there into an overlay."""
     grid = {"ap_scale": [{"up": 0.5}, [0.2]], "text_guidance_scale": [None, 3.0], "audio_guidance_scale": [1.5, 7.5]}
+    grid |= {"guidance_interval": [None, [0, 0.5]]}
     base = {**POINT, "text_guidance_scale": None, "audio_guidance_scale": None}
     made = {system.name: system.settings(base) for system in grid_systems(grid, product=True)}
-    assert len(made) == 8 and {family_of(name) for name in made} == {"adapter"}
+    assert len(made) == 16 and {family_of(name) for name in made} == {"adapter"}
     rows = [
         one for name, knobs in made.items() for one in rows_of(name, lambda i: {"clap": 0.1, "chroma": 0.2}, 2, **knobs)
     ]
