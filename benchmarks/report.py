@@ -31,7 +31,7 @@ def table(results: Sequence[Result]) -> str:
     for one in results:
         sign = "<=" if one.at_most else ">="
         pairs = len(next(iter(one.runs.values()), []))
-        values = f"{one.ratio:.2f}x", f"{one.low:.2f} to {one.high:.2f}"
+        values = f"{one.ratio:.3g}x", f"{one.low:.3g} to {one.high:.3g}"
         rows.append((one.question, f"{sign} {one.target:g}x", *values, str(pairs), "yes" if one.reached else "**no**"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
