@@ -13,6 +13,7 @@ from apa_lightning.adapters.base import Adapter
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
+from apa_lightning.backbones.window_encoder import WindowEncoder
 from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
@@ -192,7 +193,7 @@ class AudioPromptModule(L.LightningModule):
             "" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)
         ]
 
-        text = self.backbone.encode_text(prompts)
+        text = self.window_encoder().text(prompts, batch.get("text"))
         loa = audio_tokens(self._grid(batch), drop_audio, omega, self._null())
         losses, weights = self._losses(self._latents(batch, draw), text, loa, draw)
         loss = (losses * weights).mean()
@@ -210,7 +211,7 @@ class AudioPromptModule(L.LightningModule):
         Draws repeat at every validation, and nothing is dropped. The gap between the two losses says how much the prediction
         depends on the audio prompt.
         """
-        text = self.backbone.encode_text(batch["prompt"])
+        text = self.window_encoder().text(batch["prompt"], batch.get("text"))
         grid = self._grid(batch)
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
         keep = torch.zeros(len(grid), dtype=torch.bool)
@@ -251,34 +252,39 @@ class AudioPromptModule(L.LightningModule):
 
         return self.objective(model, latents, draw)
 
+    def window_encoder(self) -> WindowEncoder:
+        """What encodes the windows and prompts of a batch, or of a cache."""
+        return WindowEncoder(self.backbone, self.audio_encoder)
+
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
         """A sample of the clips' posterior (B, C, T, ...)."""
-        noise = randn((len(batch["prompt"]), *self.backbone.latent_shape()), draw, batch["waveform"])
-        return self.backbone.encode_audio(batch["waveform"], noise, batch.get("num_samples")).float()
+        if "mean" in batch:
+            mean, std = batch["mean"], batch["std"]
+        else:
+            mean, std = self.window_encoder().moments(batch["waveform"], batch.get("num_samples"))
+        noise = randn((len(batch["prompt"]), *self.backbone.latent_shape()), draw, mean.float())
+        return (mean + std * noise).float()
 
     def _grid(self, batch: dict[str, Any]) -> Tensor:
         """The unpooled tokens (B, T, F, D) of the audio prompts: the clips themselves where there are no others."""
-        of = "prompt_" if "prompt_waveform" in batch else ""
-        waveform = self._fitting(batch[f"{of}waveform"])
-        return self.audio_encoder(waveform, self.backbone.sample_rate, batch.get(f"{of}num_samples"))
+        of = "prompt_" if {"prompt_grid", "prompt_waveform"} & batch.keys() else ""
+        if f"{of}grid" in batch:
+            return batch[f"{of}grid"].float()
+        return self.window_encoder().grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
 
     def _null(self) -> Tensor | None:
         return self.audio_encoder.null() if self.dropped_audio == "zero_fbank" else None
-
-    def _fitting(self, waveform: Tensor) -> Tensor:
-        """The waveforms (B, S), if they are one window long."""
-        if waveform.shape[-1] != self.backbone.window_samples:
-            raise InputError(
-                f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.backbone.sample_rate:.2f} s do not fit the "
-                f"backbone's window of {self.backbone.window_seconds:.2f} s; leave the setting out to use the window."
-            )
-        return waveform
 
     def configure_optimizers(self):
         try:
             optimizer = self.optimizer(self.adapter.parameters())
         except ValueError as error:  # torch's "Invalid learning rate: -1.0"
             raise InputError(f"model.optimizer: {error}.") from error
+        for group in optimizer.param_groups if isinstance(optimizer, torch.optim.AdamW) else ():
+            # One kernel for all weights. Given to the optimizer as an argument, it would take over the unscaling of gradients,
+            # and Lightning would refuse to clip them in mixed precision; a group's own setting leaves that to the scaler.
+            if group["fused"] is None and not group["foreach"]:
+                group["fused"] = True
         for group in optimizer.param_groups if self.lr is not None else ():
             group["lr"] = self.lr
         if self.lr_scheduler is None:

@@ -165,26 +165,34 @@ class AudioSetDataModule(ResumableDataModule):
         folder = self.trainer.log_dir if self.trainer is not None else None
         return Path(folder) if folder else None
 
+    def _window(self) -> tuple[float, int]:
+        """Length in seconds and sample rate of the model's window."""
+        backbone: Any = getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
+        return getattr(backbone, "window_seconds", 10.24), getattr(backbone, "sample_rate", 16_000)
+
     def _decoder(self, training: bool) -> ExampleDecoder:
-        module = getattr(self.trainer, "lightning_module", None)
-        backbone: Any = getattr(module, "backbone", None)
-        seconds: Any = self.audio_length_in_s or getattr(backbone, "window_seconds", 10.24)
-        rate: Any = self.sample_rate or getattr(backbone, "sample_rate", 16_000)
+        seconds, rate = self._window()
+        seconds, rate = self.audio_length_in_s or seconds, self.sample_rate or rate
         self_prompts = self.self_prompts if training else 0.0
         return ExampleDecoder(seconds, rate, self.min_seconds, training, self.captions, self.seed, self_prompts)
+
+    def _indexed(self, split: str, table: SampleTable) -> IndexedShards:
+        """The samples of a split by number."""
+        training = split == "train"
+        return IndexedShards(table, self._decoder(training), substitute=training)
 
     # --- loaders ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches of this rank."""
-        source, decode, quarantine = self._sources["train"], self._decoder(training=True), self.quarantines["train"]
+        source, quarantine = self._sources["train"], self.quarantines["train"]
         per_epoch = self.samples_per_epoch or len(source)
         identity: dict[str, int | str] = {"samples_per_epoch": per_epoch, "seed": self.seed}
         if isinstance(source, SampleTable):
             identity = {"samples": len(source), **identity, "digest": source.digest()}
-            return self.indexed_train_loader(IndexedShards(source, decode, True), per_epoch, quarantine, identity)
+            return self.indexed_train_loader(self._indexed("train", source), per_epoch, quarantine, identity)
         identity = {"shards": len(source), **identity}
-        stream = StreamedShards(source, decode, True, self.shuffle_buffer, self.rank, self.world_size)
+        stream = StreamedShards(source, self._decoder(training=True), True, self.shuffle_buffer, self.rank, self.world_size)
         reader = StreamReader(stream, self.batch_size, self.num_workers)
         return self.make_train_loader(reader, per_epoch, quarantine, identity)
 
@@ -192,12 +200,11 @@ class AudioSetDataModule(ResumableDataModule):
         """Validation batches of this rank, the same in every epoch."""
         if self.validation_shards is None:
             return []
-        source, decode = self._sources["validation"], self._decoder(training=False)
-        quarantine, wanted = self.quarantines["validation"], self.validation_samples
+        source, quarantine, wanted = self._sources["validation"], self.quarantines["validation"], self.validation_samples
         if isinstance(source, SampleTable):
-            dataset = IndexedShards(source, decode, substitute=False)
+            dataset = self._indexed("validation", source)
             return self.indexed_evaluation_loader(dataset, wanted, quarantine, "validation_samples")
-        stream = StreamedShards(source, decode, False, 1, self.rank, self.world_size, wanted)
+        stream = StreamedShards(source, self._decoder(training=False), False, 1, self.rank, self.world_size, wanted)
         loader: DataLoader = DataLoader(stream, batch_size=self.batch_size, **loader_options(self.num_workers))
         return EvaluationLoader(loader, quarantine, None)
 

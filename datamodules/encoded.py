@@ -1,125 +1,145 @@
-"""Training and validation data of the pocket's U-Net: windows that its frozen parts have encoded once."""
+"""Training and validation data whose windows and prompts the frozen parts of the model have encoded once."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from apa_lightning.backbones.window_encoder import WindowEncoder
 from apa_lightning.errors import InputError
-from apa_lightning.pocket.window_encoder import fingerprint
-from datamodules.encoded_windows import EncodedWindows, Piece, encode_missing, missing, pieces
-from datamodules.loading.loaders import EvaluationLoader, TrainLoader
+from datamodules.audioset import AudioSetDataModule
+from datamodules.encodings.encode import Clips, encode_missing, encode_windows
+from datamodules.encodings.pieces import Origin, Piece, missing, open_piece, pieces
+from datamodules.encodings.shards import EncodedShards
+from datamodules.encodings.sizing import Sizes, check_room, estimate
 from datamodules.ranges import check_range
-from datamodules.resumable import ResumableDataModule
-from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.indexed import SampleTable
-from datamodules.shards.quarantine import Quarantine
-from datamodules.shards.urls import expand_local_shards
+
+_SAME = 0.02  # relative difference of encodings; in float32 devices differ by 0.001
 
 
-class EncodedDataModule(ResumableDataModule):
-    """Encoded windows of local WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
+class EncodedDataModule(AudioSetDataModule):
+    """The clips of `AudioSetDataModule` with cached encodings, for any model that has a `window_encoder`.
 
-    Windows without encodings are encoded before training starts, on the trainer's device. Batches are `mean` and `std`
-    (B, C, T, F) of the scaled latents, `grid` (B, T', F', D), AudioMAE's unpooled tokens, all in half precision, and `key`,
-    `prompt`, `labels` and `metadata` (lists of B). With `<key>.prompt.flac`, an audio prompt other than the target, in at
-    least one of the clips there is also `prompt_grid` (B, T', F', D), the tokens of the audio prompts. The order of
-    training depends on (seed, epoch) alone and resumes exactly. Validation takes the first window of each clip, so that
-    neighbors in a batch are different clips.
+    Windows and prompts without encodings are encoded before training starts, on the trainer's device, by all processes that
+    share the cache. Batches have no `waveform` in training; they are `mean` and `std` (B, C, T, ...), the moments of the
+    latents, and `grid` (B, T', F', D), the unpooled tokens of the audio, in half precision; `prompt_grid`, the tokens of
+    audio prompts other than the target, if one of the clips has one; `text`, the condition of each prompt (list of B), if
+    the backbone's are dataclasses of tensors; and all other columns of `AudioSetDataModule`. Validation batches have both.
+
+    Order, captions and self-prompts are drawn as without a cache. The window of a clip is drawn among those that were
+    encoded. Shards must be local.
 
     Args:
-        folder: Folder of the pocket backbone; its `vae` and `audio_encoder` are read.
-        train_shards: Local paths, brace expressions (`a-{000..099}.tar`) or wildcards; one or a list.
-        validation_shards: The same for validation. Null: no validation.
-        cache: Folder of the encodings. They take 300 MB for 1,000 clips with two windows each.
-        clips: Use only the first so many training clips; null: all.
-        validation_clips: Use so many validation clips, spread evenly over the shards; null: all.
-        windows_per_clip: Windows taken of each clip, one after the other from its start.
-        batch_size: Windows per step and rank.
-        num_workers: Processes per rank that read; 0 reads in the training process, which takes a millisecond.
-        seed: Seed of order and captions.
+        cache: Folder of the encodings; null: a folder `encoded` next to the shards.
+        windows_per_clip: Most windows of a clip, spread evenly over it; a clip of one window's length has one.
+        **data: Settings of `AudioSetDataModule`.
 
     Raises:
         InputError: If a setting is out of range.
     """
 
-    def __init__(
-        self,
-        folder: Path = Path("runs/pocket/model"),
-        train_shards: str | list[str] = "runs/pocket/music/train-*.tar",
-        validation_shards: str | list[str] | None = "runs/pocket/music/validation-*.tar",
-        cache: Path = Path("runs/pocket/encoded"),
-        clips: int | None = None,
-        validation_clips: int | None = None,
-        windows_per_clip: int = 2,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        check_range("clips", clips, int | None, 1)
-        check_range("validation_clips", validation_clips, int | None, 1)
+    def __init__(self, cache: Path | None = Path("runs/encoded"), windows_per_clip: int = 4, **data: Any) -> None:
+        super().__init__(**data)
         check_range("windows_per_clip", windows_per_clip, int, 1)
-        check_range("batch_size", batch_size, int, 1)
-        check_range("num_workers", num_workers, int, 0)
-        self.folder, self.cache = Path(folder), Path(cache)
-        self.train_shards, self.validation_shards = train_shards, validation_shards
-        self.clips, self.validation_clips, self.windows_per_clip = clips, validation_clips, windows_per_clip
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self._windows: dict[str, EncodedWindows] = {}
-
-    # --- encodings ------------------------------------------------------------------------------------------------------
-
-    def prepare_data(self) -> None:
-        """Encode the windows that have no encodings yet, in one process.
-
-        Raises:
-            FileNotFoundError: If shards are missing.
-            InputError: If shards are empty or remote, `folder` lacks a part, or `cache` was made of other clips or weights.
-        """
-        device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        for split in self._splits():
-            table, wanted = self._pieces(split)
-            quarantine = Quarantine(split, 0.05)
-            quarantine.located(table.faults, len(table))
-            encode_missing(table, wanted, self.folder, self.windows_per_clip, quarantine, device)
+        self.cache, self.windows_per_clip = None if cache is None else Path(cache), windows_per_clip
+        self._pieces: dict[str, list[Piece]] = {}
+        self._encoder: WindowEncoder | None = None
 
     def setup(self, stage: str) -> None:
-        """Open the encodings.
+        """Find the shards and encode what has no encodings yet.
 
         Raises:
-            InputError: If they are missing, or were made of other clips or weights.
+            FileNotFoundError: If local shards are missing.
+            InputError: If shards cannot be used or are remote, encodings were made with something else, the disk is too small
+                for them, or the model has no `window_encoder`.
         """
-        self.forget_place()
-        for split in self._splits() if stage == "fit" else self._splits()[:1]:
-            _, wanted = self._pieces(split)
-            if missing(wanted, fingerprint(self.folder), self.windows_per_clip):
-                raise InputError(f"cache: {self.cache} lacks encodings; the process that makes them has not finished.")
-            training = split == "train"
-            self._windows[split] = EncodedWindows(
-                wanted, CaptionTemplates(), self.seed, self.clips if training else None, first_only=not training
+        super().setup(stage)
+        encoder = self._encoder = self._model_encoder()
+        weights = encoder.fingerprint()
+        origins = {split: self._origin(weights, split) for split in self._sources}
+        clips: dict[str, Clips] = {}
+        absent: dict[str, list[Piece]] = {}
+        for split, table in self._sources.items():
+            if not isinstance(table, SampleTable):
+                raise InputError(f"{split}_shards: remote shards cannot be cached. Download them and give their paths.")
+            self._pieces[split] = pieces(table, self.cache and self.cache / split)
+            absent[split] = missing(self._pieces[split], origins[split])
+            clips[split] = Clips(table, self._decoder(training=False), self._windows(split))
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        for part in encoder.parts().values():
+            part.to(device)
+        for split in self._sources:
+            if present := [piece for piece in self._pieces[split] if piece not in absent[split]]:
+                _check_first(clips[split], present[0], encoder, device)
+        if any(absent.values()):
+            needed = sum((estimate(clips[split], absent[split], encoder, device) for split in absent), Sizes())
+            folder = next(piece.path.parent for part in absent.values() for piece in part)
+            rank_zero_info(f"cache: {check_room(needed, folder)}.")
+        for split in self._sources:
+            encode_missing(
+                clips[split],
+                absent[split],
+                origins[split],
+                encoder,
+                self.quarantines[split],
+                device,
+                self.num_workers,
+                shown=self.rank == 0,
             )
-            rank_zero_info(f"{split}: {len(self._windows[split])} windows in {self.cache}")
+        for part in encoder.parts().values():
+            part.cpu()  # the strategy moves the model
+        rank_zero_info(f"cache: all clips are encoded ({self.cache or 'next to the shards'}).")
 
-    def _splits(self) -> list[str]:
-        return ["train"] if self.validation_shards is None else ["validation", "train"]
+    def _model_encoder(self) -> WindowEncoder:
+        """What encodes for the model in training."""
+        model = getattr(self.trainer, "lightning_module", None)
+        if not hasattr(model, "window_encoder"):
+            raise InputError(
+                f"data.class_path: EncodedDataModule needs a model that encodes windows, and {type(model).__name__} has no "
+                "window_encoder. Use datamodules.AudioSetDataModule."
+            )
+        return model.window_encoder()
 
-    def _pieces(self, split: str) -> tuple[SampleTable, list[Piece]]:
-        names = self.train_shards if split == "train" else self.validation_shards
-        table = SampleTable(expand_local_shards(f"{split}_shards", names or [], split))
-        return table, pieces(table, self.cache, self.clips if split == "train" else None)
+    def _window(self) -> tuple[float, int]:
+        encoder = self._encoder
+        return (encoder.window_seconds, encoder.sample_rate) if encoder else super()._window()
 
-    # --- loaders ------------------------------------------------------------------------------------------------------
+    def _windows(self, split: str) -> int:
+        """Most windows of a clip; validation reads the first one only."""
+        return self.windows_per_clip if split == "train" else 1
 
-    def train_dataloader(self) -> TrainLoader:
-        """Training batches of this rank."""
-        windows = self._windows["train"]
-        identity = {"samples": len(windows), "seed": self.seed}
-        return self.indexed_train_loader(windows, len(windows), Quarantine("train", 0.0), identity)
+    def _origin(self, weights: str, split: str) -> Origin:
+        decode, captions = self._decoder(training=False), self.captions
+        windows = (self._windows(split), decode.audio_length_in_s, decode.sample_rate, decode.min_seconds)
+        texts = repr((captions.templates, captions.lowercase, captions.prefer_stored))
+        return Origin(weights, repr(windows), hashlib.sha256(texts.encode()).hexdigest())
 
-    def val_dataloader(self) -> EvaluationLoader | list[Any]:
-        """Validation batches of this rank, the same in every epoch."""
-        if (windows := self._windows.get("validation")) is None:
-            return []
-        quarantine = Quarantine("validation", 0.0)
-        return self.indexed_evaluation_loader(windows, self.validation_clips, quarantine, "validation_clips")
+    def _indexed(self, split: str, table: SampleTable) -> EncodedShards:
+        training = split == "train"
+        return EncodedShards(table, self._decoder(training), training, self._pieces[split], audio=not training)
+
+
+def _check_first(clips: Clips, piece: Piece, encoder: WindowEncoder, device: torch.device) -> None:
+    """Encode one window again: settings of a model that are not weights, such as a scale of latents, decide encodings too.
+
+    Raises:
+        InputError: If it differs from what was kept.
+    """
+    kept = open_piece(piece.path)
+    for number, clip in zip(piece.clips, kept.clips, strict=True):
+        if not clip["windows"]:
+            continue
+        _, _, row, prompt_row = clip["windows"][0]
+        columns = kept.columns(row, prompt_row)
+        for name, now in encode_windows(clips[number].windows[:1], encoder, device):
+            difference = float((columns[name].float() - now[0].float()).norm() / now.float().norm().clamp(min=1e-6))
+            if not difference <= _SAME:
+                raise InputError(
+                    f"cache: {piece.path} was made with other settings of the backbone or audio encoder than this run has: "
+                    f"{name} of clip '{clips.table.group(number).key}' differs by {difference:.0%}. Give another folder "
+                    f"(data.cache), or remove {piece.path.parent}."
+                )
+        return

@@ -291,6 +291,11 @@ class AudioLDM2Backbone(Backbone):
 
     # --- what an edit's result depends on, and is scored by -----------------------------------------------------------
 
+    def encoders(self) -> dict[str, nn.Module]:
+        """The VAE and what encodes prompts."""
+        names = ("vae", "text_encoder", "text_encoder_2", "projection_model", "language_model")
+        return {name: getattr(self, name) for name in names}
+
     def clap(self) -> Clap:
         """The CLAP that prompts are read with."""
         return Clap(self.pipeline.text_encoder, self.pipeline.feature_extractor, self.pipeline.tokenizer)

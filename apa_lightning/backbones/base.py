@@ -117,6 +117,13 @@ class Backbone(nn.Module, ABC):
     def load_weights(self) -> None:
         """Load heavy weights; called once in each process before use. By default there is nothing to load."""
 
+    def encoders(self) -> dict[str, nn.Module]:
+        """The modules that decide :meth:`encode_moments` and :meth:`encode_text`, by name; by default all of the backbone.
+
+        Cached encodings are made again when their weights change.
+        """
+        return {"backbone": self}
+
     def clap(self) -> Clap | None:
         """The CLAP that prompts are read with, to score edits by; ``None`` where the backbone has none."""
         return None

@@ -41,10 +41,15 @@ class CaptionTemplates:
             generator: Draws the template; one number is always drawn.
         """
         choice = int(torch.randint(len(self.templates), (), generator=generator))
+        captions = self.captions(labels, stored)
+        return captions[choice % len(captions)]
+
+    def captions(self, labels: Sequence[str], stored: str | None) -> list[str]:
+        """Return every prompt that `caption` can give to one sample."""
         if self.prefer_stored and stored and stored.strip():
-            return stored.strip()
+            return [stored.strip()]
         names = [lower_first(label.strip()) if self.lowercase else label.strip() for label in labels]
-        return self.templates[choice].replace("{}", ", ".join(names))
+        return [template.replace("{}", ", ".join(names)) for template in self.templates]
 
 
 def lower_first(label: str) -> str:

@@ -1,7 +1,9 @@
 """Decodes a sample's bytes to one training example: a window of mono audio, its audio prompt and its prompt."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,22 +58,50 @@ class ExampleDecoder:
             BadSample: If the audio, its audio prompt or its metadata cannot be used.
         """
         fields = parse_metadata(metadata)
+        draws = self.draw(key, fields, epoch)
+        recordings = _recordings(audio, None if draws.self_prompt else audio_prompt)
+        start = draws.place * self._room(recordings)
+        columns = self._cut(recordings, start)
+        labels = fields["labels"]
+        return {"key": key, **columns, "start": start, "prompt": draws.prompt, "labels": labels, "metadata": fields}
+
+    def draw(self, key: str, fields: Mapping[str, Any], epoch: int | str) -> "Draws":
+        """Draw what is random about a sample in an epoch."""
         generator = generator_for(self.seed, "example", epoch, key)
         place = float(torch.rand((), generator=generator, dtype=torch.float64))
         prompt = self.captions.caption(fields["labels"], fields.get("caption"), generator)
-        if audio_prompt is not None and float(torch.rand((), generator=generator)) < self.self_prompts:
-            audio_prompt = None
+        self_prompt = float(torch.rand((), generator=generator)) < self.self_prompts
+        return Draws(place if self.random_crop else 0.0, prompt, self_prompt)
 
-        # By the start of their columns' names: the target, and the audio prompt if it is another recording.
-        recordings = {"": audio} if audio_prompt is None else {"": audio, "prompt_": audio_prompt}
+    def windows(self, most: int, audio: bytes, audio_prompt: bytes | None = None) -> list[dict[str, Any]]:
+        """Cut up to `most` windows that are spread evenly over a sample, no more than overlap by half.
+
+        Returns:
+            The columns `waveform`, `num_samples` and `start` of each window, and those of an audio prompt other than the target.
+
+        Raises:
+            BadSample: If the audio or its audio prompt cannot be used.
+        """
+        recordings = _recordings(audio, audio_prompt)
+        room = self._room(recordings)
+        # A clip that is at most 5 % longer than a window has one.
+        count = min(most, 1 + max(0, math.ceil(2 * room / self.audio_length_in_s - 0.1)))
+        starts = [room * number / max(1, count - 1) for number in range(count)]
+        return [{**self._cut(recordings, start), "start": start} for start in starts]
+
+    def _room(self, recordings: Mapping[str, bytes]) -> float:
+        """The last start, in seconds, of a window that lies within the shortest of the recordings."""
         shortest = min(self._seconds(data, name) for name, data in recordings.items())
-        start = place * max(0.0, shortest - self.audio_length_in_s) if self.random_crop else 0.0
+        return max(0.0, shortest - self.audio_length_in_s)
+
+    def _cut(self, recordings: Mapping[str, bytes], start: float) -> dict[str, Any]:
+        """The columns of the window that starts at `start` seconds."""
         columns: dict[str, Any] = {}
         for name, data in recordings.items():
             mono = self._window(data, start, name)
             columns[f"{name}waveform"] = fit_length(mono, self.samples)
             columns[f"{name}num_samples"] = min(len(mono), self.samples)
-        return {"key": key, **columns, "start": start, "prompt": prompt, "labels": fields["labels"], "metadata": fields}
+        return columns
 
     def _seconds(self, audio: bytes, name: str) -> float:
         """The length that a recording's header tells."""
@@ -97,3 +127,22 @@ class ExampleDecoder:
             mono = resample(mono, rate, self.sample_rate)
         # Full-scale 8-bit and lossy files, and resampling, slightly exceed 1.
         return mono.clamp(-1.0, 1.0)
+
+
+class Draws(NamedTuple):
+    """What is random about a sample in an epoch.
+
+    Attributes:
+        place: Of its window, from 0 (its start) to 1 (its end).
+        prompt: The text.
+        self_prompt: Whether it is its own audio prompt, even if it has another one.
+    """
+
+    place: float
+    prompt: str
+    self_prompt: bool
+
+
+def _recordings(audio: bytes, audio_prompt: bytes | None) -> dict[str, bytes]:
+    """The target, and the audio prompt if it is another recording, by the start of their columns' names."""
+    return {"": audio} if audio_prompt is None else {"": audio, "prompt_": audio_prompt}

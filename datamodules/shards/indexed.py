@@ -86,6 +86,22 @@ class SampleTable:
             if digest.any():
                 yield digest.tobytes(), number
 
+    def parts(self, most: int) -> Iterator[tuple[Path, int, range, str]]:
+        """Yield the samples of each shard in parts of at most `most`: shard, number of the part, samples, and a digest.
+
+        The digest covers keys, places and checksums. Without an index there are no checksums, and it covers the time of the
+        last change of the shard.
+        """
+        ends = np.searchsorted(self._shard_numbers, np.arange(len(self.shards)), side="right").tolist()
+        for shard, first, end in zip(map(Path, self.shards), [0, *ends], ends, strict=False):
+            changed = b"" if self._digests[first:end, :2].any(axis=2).all() else str(shard.stat().st_mtime_ns).encode()
+            for part, start in enumerate(range(first, end, most)):
+                own = slice(start, min(start + most, end))
+                digest = hashlib.sha256(b"\0".join([*self._keys[own].tolist(), changed]))
+                for array in (self._extensions[own], self._spans[own], self._digests[own]):
+                    digest.update(np.ascontiguousarray(array).data)
+                yield shard, part, range(own.start, own.stop), digest.hexdigest()
+
     def digest(self) -> str:
         """Digest of every sample's key, place and checksum, in their order; the shards may lie anywhere."""
         arrays = [self._keys, self._shard_numbers, self._extensions[:, 0], self._spans[:, :2], self._digests[:, :2]]
@@ -146,10 +162,8 @@ class IndexedShards(NumberedSamples):
         for tried in range(1, _TRIES + 1):
             group = self.table.group(index)
             try:
-                audio, metadata, *prompt = (_read(group, member) for member in group.members)
-                example = self.decode(group.key, audio, metadata, epoch, *prompt)
-                faults += remarks(group.shard, example)
-                return Fetched(example, faults, tried)
+                example, noted = self.example(index, group, epoch)
+                return Fetched(example, faults + noted, tried)
             except BadSample as bad:
                 faults.append(Fault(group.shard, group.key, bad.reason, bad.detail))
             if not self.substitute:
@@ -157,6 +171,19 @@ class IndexedShards(NumberedSamples):
             draws = draws or generator_for(self.decode.seed, "substitute", epoch, group.key)
             index = int(torch.randint(len(self), (), generator=draws))
         return Fetched(None, faults, _TRIES, f"{_TRIES} samples in a row were broken")
+
+    def example(self, index: int, group: Group[Member], epoch: int) -> tuple[dict[str, Any], list[Fault]]:
+        """Read sample `index`, which is located at `group`.
+
+        Returns:
+            The example, and remarks on it.
+
+        Raises:
+            BadSample: If it cannot be used.
+        """
+        audio, metadata, *prompt = (read_member(group, member) for member in group.members)
+        example = self.decode(group.key, audio, metadata, epoch, *prompt)
+        return example, remarks(group.shard, example)
 
 
 def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
@@ -168,7 +195,12 @@ def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
     ]
 
 
-def _read(group: Group[Member], member: Member) -> bytes:
+def read_member(group: Group[Member], member: Member) -> bytes:
+    """The bytes of one member of a sample.
+
+    Raises:
+        BadSample: If they are not what was written.
+    """
     limit = MAX_METADATA_BYTES if member is group.metadata else MAX_AUDIO_BYTES
     if member.size > limit:
         raise BadSample("member too large", f"'{member.name}' has {member.size} bytes; at most {limit} are read")

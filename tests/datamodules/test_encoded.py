@@ -1,195 +1,290 @@
-"""Encoded windows: what the frozen parts say, made once, refused where made of something else."""
+"""Cached encodings: what training without a cache computes, made once, refused where made with something else."""
 
-import os
-import resource
+import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from pocket_tools import pocket_folder, tone_shards, with_untrained_unet
-from shard_tools import encode, plain_tar, sample
-from torch.utils.data import DataLoader
+from audioset_tools import attached
+from fit_tools import WINDOW, build
+from processes import Command
+from random_folders import tiny_backbone, tiny_flags, tiny_parts
+from safetensors import safe_open
+from shard_tools import clip, flip, sample, write_shards
 
-from apa_lightning import AudioMAE
-from apa_lightning.audio import load_audio
-from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.errors import InputError
-from apa_lightning.pocket import window_encoder
-from datamodules import encoded_windows
+from apa_lightning.module import AudioPromptModule
+from datamodules.audioset import AudioSetDataModule
 from datamodules.encoded import EncodedDataModule
-from datamodules.loading.readers import collate
-from datamodules.shards.index import read_index
+from datamodules.encodings import encode, pieces, sizing
+from datamodules.shards.index import index_path, read_index
 from datamodules.shards.quarantine import QuarantineWarning
 from datamodules.shards.writer import ShardWriter
 
-WINDOW = 81_920
-PROMPTS = [(0, WINDOW), (WINDOW, 8 * 16_000 - WINDOW), (0, WINDOW - 100)]
+SECONDS = 1.28  # a window of the tiny backbone
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    """Six training clips of 8 s in two shards, two validation clips."""
+def module() -> AudioPromptModule:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """Six training clips of one window, of which every second has an audio prompt of its own; two for validation."""
     folder = tmp_path_factory.mktemp("shards")
-    tone_shards(folder, "train", 6, seconds=8.0)
-    tone_shards(folder, "validation", 2, seconds=8.0)
+    for name, numbers in (("train", range(6)), ("validation", range(6, 8))):
+        with ShardWriter(folder / (name + "-{:06d}.tar"), max_samples=4) as writer:
+            for i in numbers:
+                labels = {"labels": ["Violin, fiddle" if i % 2 else "Piano"]}
+                writer.write(f"clip_{i}", clip(i, SECONDS), "flac", labels, clip(i + 20, SECONDS) if i % 2 else None)
     return folder
 
 
-def data(shards, cache, **options) -> EncodedDataModule:
-    options = {"folder": pocket_folder(), "batch_size": 2, **options}
-    return EncodedDataModule(
-        train_shards=f"{shards}/train-*.tar", validation_shards=f"{shards}/validation-*.tar", cache=cache, **options
-    )
-
-
 @pytest.fixture(scope="module")
-def encoded(shards, tmp_path_factory) -> EncodedDataModule:
-    module = data(shards, tmp_path_factory.mktemp("encoded"))
-    module.prepare_data()
-    module.setup("fit")
-    return module
+def long_shards(tmp_path_factory) -> Path:
+    """Three training clips of 2.9 s."""
+    folder = tmp_path_factory.mktemp("long")
+    write_shards(folder, 3, 3, seconds=2.9)
+    return folder
 
 
-def test_windows_hold_what_an_adapter_s_training_hears(encoded, shards, tmp_path):
-    windows = DataLoader(encoded._windows["train"], batch_size=12, collate_fn=collate)
-    batch = next(iter(windows))["batch"]
-    assert batch["mean"].shape == batch["std"].shape == (12, 8, 128, 16) and batch["mean"].dtype == torch.float16
-    assert batch["key"][:4] == ["train-clip_0", "train-clip_0", "train-clip_1", "train-clip_1"]
-    assert batch["labels"][2] == ["Violin, fiddle"] and "violin, fiddle" in batch["prompt"][2]
-
-    shard = shards / "train-000000.tar"
-    member = next(m for m in read_index(shard).members if m.name == "train-clip_1.flac")
-    waveform = load_audio(shard.read_bytes()[member.offset : member.offset + member.size])[0][0]
-    whole, end = waveform[None, :WINDOW], waveform[None, WINDOW:]
-    padded = torch.nn.functional.pad(end, (0, WINDOW - end.shape[1]))
-    with_untrained_unet(pocket_folder(), tmp_path / "whole")
-    backbone = AudioLDM2Backbone.from_pretrained(tmp_path / "whole")
-    hear = AudioMAE.from_pretrained(pocket_folder() / "audio_encoder")
-    for row, window, length in ((2, whole, WINDOW), (3, padded, end.shape[1])):
-        mean, std = backbone.encode_moments(window, [length])
-        expected = {"mean": mean, "std": std, "grid": hear(window, lengths=[length])}
-        for name, values in expected.items():
-            torch.testing.assert_close(batch[name][row].float(), values[0], rtol=2e-3, atol=2e-3)
+def settings(folder: Path, **options) -> dict:
+    validation = f"{folder}/validation-*.tar" if list(folder.glob("validation-*")) else None
+    shards = {"train_shards": f"{folder}/train-*.tar", "validation_shards": validation}
+    return {**shards, "batch_size": 2, "num_workers": 0, **options}
 
 
-def test_audio_prompts_have_grids_of_their_own(tmp_path):
-    time, lengths = torch.arange(8 * 16_000) / 16_000, {"b": 8 * 16_000, "c": WINDOW - 100}
-    target, other = (0.3 * torch.sin(2 * torch.pi * pitch * time).numpy() for pitch in (220, 330))
-    with ShardWriter(tmp_path / "train-{:06d}.tar") as writer:
-        for key in "abc":  # one without, one with a prompt of its own, one whose prompt ends in the first window
-            prompt = encode(other[: lengths[key]]) if key in lengths else None
-            writer.write(key, encode(target), "flac", {"labels": ["Piano"]}, prompt)
-    module = EncodedDataModule(pocket_folder(), f"{tmp_path}/train-*.tar", None, tmp_path / "cache", batch_size=5)
-    module.prepare_data()
-    module.setup("fit")
-    windows = module._windows["train"]
-    batch = next(iter(DataLoader(windows, batch_size=5, collate_fn=collate)))["batch"]
-    assert batch["key"] == ["a", "a", "b", "b", "c"]
-    assert torch.equal(batch["prompt_grid"][:2], batch["grid"][:2])  # a is its own audio prompt
-    hear = AudioMAE.from_pretrained(pocket_folder() / "audio_encoder")
-    stored = load_audio(encode(other))[0]
-    cut = [stored[:, start : start + length] for start, length in PROMPTS]
-    for row, (waveform, (_, length)) in enumerate(zip(cut, PROMPTS, strict=True), start=2):
-        padded = torch.nn.functional.pad(waveform, (0, WINDOW - waveform.shape[1]))
-        expected = hear(padded, lengths=[length])[0]
-        torch.testing.assert_close(batch["prompt_grid"][row].float(), expected, rtol=2e-3, atol=2e-3)
-        assert not torch.allclose(batch["grid"][row].float(), expected, atol=0.05)
-    assert "prompt_grid" not in windows[0].example
+def cached(module: AudioPromptModule, folder: Path, cache: Path, **options) -> EncodedDataModule:
+    return attached(EncodedDataModule(cache=cache, **settings(folder, **options)), module)
 
 
-def test_prompts_change_and_order_repeats(encoded):
-    def epoch(number: int) -> list[dict]:
-        loader = encoded.train_dataloader()
-        loader.set_epoch(number)
-        return list(loader)
-
-    first, again, second = epoch(0), epoch(0), epoch(1)
-    keys, prompts = ([row for b in first for row in b[name]] for name in ("key", "prompt"))
-    assert len(first) == 6 and len(set(keys)) == 6 and all(keys.count(key) == 2 for key in keys)
-    assert prompts == [prompt for b in again for prompt in b["prompt"]]
-    assert keys != [key for b in second for key in b["key"]]
-    prompts_of_a_window = {encoded._windows["train"][(epoch, 0)].example["prompt"] for epoch in range(5)}
-    assert len(prompts_of_a_window) > 1
-    validation = [key for b in encoded.val_dataloader() for key in b["key"]]
-    assert validation == ["validation-clip_0", "validation-clip_1"]  # one window of each clip
+def epochs(data: AudioSetDataModule, count: int = 2) -> list[dict]:
+    """The training batches of the first epochs."""
+    loader = data.train_dataloader()
+    found = []
+    for epoch in range(count):
+        loader.set_epoch(epoch)
+        found += list(loader)
+    return found
 
 
-def test_an_interrupted_run_goes_on_and_does_nothing_twice(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded_windows, "PIECE", 2)
-    encode, calls = window_encoder.WindowEncoder.__call__, []
+def files(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.safetensors"))
 
-    def interrupted(self, *arguments):
-        calls.append(1)
-        if len(calls) == 3:
+
+def test_batches_hold_what_training_computes_by_the_same_draws(module, shards, tmp_path):
+    options = {"self_prompts": 0.3, "seed": 3}
+    plain = epochs(attached(AudioSetDataModule(**settings(shards, **options)), module))
+    data = cached(module, shards, tmp_path, **options)
+    kept = epochs(data)
+    assert len(plain) == len(kept) == 6 and any("prompt_grid" in batch for batch in kept)
+    draws = [torch.Generator().manual_seed(7) for _ in range(2)]
+    for raw, batch in zip(plain, kept, strict=True):
+        assert "waveform" not in batch and batch["grid"].dtype == batch["mean"].dtype == torch.float16
+        assert ("prompt_waveform" in raw) == ("prompt_grid" in batch)
+        for name in ("key", "prompt", "labels", "metadata", "start", "num_samples"):
+            assert raw[name] == batch[name]
+        close(module._latents(batch, draws[0]), module._latents(raw, draws[1]))
+        close(module._grid(batch), module._grid(raw))
+        prompts = ["", raw["prompt"][1]]  # the first one dropped
+        text, expected = module.window_encoder().text(prompts, batch["text"]), module.backbone.encode_text(prompts)
+        assert text.mask.dtype == expected.mask.dtype and text.generated.dtype == torch.float32
+        close(text.generated, expected.generated)
+        length = expected.encoded.shape[1]  # prompts are encoded in groups: there may be more padding
+        close(text.encoded[:, :length], expected.encoded)
+        assert torch.equal(text.mask[:, :length], expected.mask) and not text.mask[:, length:].any()
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_validation_has_encodings_and_audio_for_edits(module, shards, tmp_path):
+    (plain,) = attached(AudioSetDataModule(**settings(shards)), module).val_dataloader()
+    (batch,) = cached(module, shards, tmp_path).val_dataloader()
+    assert torch.equal(batch["waveform"], plain["waveform"]) and batch["key"] == plain["key"]
+    assert batch["prompt"] == plain["prompt"]
+    close(module._grid(batch), module._grid(plain))
+
+
+def test_windows_spread_over_a_clip_and_one_is_drawn_in_each_epoch(module, long_shards, tmp_path):
+    data = cached(module, long_shards, tmp_path, batch_size=3)
+    found = epochs(data, 12)
+    starts = {round(start, 3) for batch in found for start in batch["start"]}
+    assert starts == {0.0, 0.54, 1.08, 1.62}  # of clips of 2.9 s, in a window of 1.28 s
+    for key in found[0]["key"]:
+        own = [(b["start"][i], b["prompt"][i]) for b in found for i in range(3) if b["key"][i] == key]
+        assert len(own) == 12 and len({start for start, _ in own}) > 1 and len({prompt for _, prompt in own}) > 3
+    decode = data._decoder(training=True)
+    audio = clip(int(found[0]["key"][0][-3:]), 2.9)
+    window = next(w for w in decode.windows(4, audio) if w["start"] == found[0]["start"][0])
+    expected = module.window_encoder().grid(window["waveform"][None], [window["num_samples"]])
+    close(found[0]["grid"][:1].float(), expected)
+    assert len(cached(module, long_shards, tmp_path / "two", windows_per_clip=2)._pieces["train"]) == 1
+    with safe_open(files(tmp_path / "two")[0], "pt") as file:
+        assert file.get_slice("mean").get_shape()[0] == 6
+
+
+def test_broken_clips_are_reported_and_replaced_as_without_a_cache(module, tmp_path):
+    write_shards(tmp_path, 5, 5, seconds=SECONDS)
+    shard = tmp_path / "train-000000.tar"
+    member = next(m for m in read_index(shard).members if m.name == "train002.flac")
+    flip(shard, member.offset + 50)
+    options = {"max_broken_share": 0.5, "batch_size": 1}
+    with pytest.warns(QuarantineWarning, match="checksum differs"):
+        plain = epochs(attached(AudioSetDataModule(**settings(tmp_path, **options)), module))
+        data = cached(module, tmp_path, tmp_path / "cache", **options)
+    data = cached(module, tmp_path, tmp_path / "cache", **options)  # nothing is encoded now
+    with pytest.warns(QuarantineWarning, match="checksum differs"):
+        kept = epochs(data)
+    assert [b["key"] for b in plain] == [b["key"] for b in kept] and len(kept) == 10
+    assert {fault.key for fault in data.quarantines["train"].faults.values()} == {"train002"}
+    with pytest.warns(QuarantineWarning), pytest.raises(InputError, match="too many broken train samples"):
+        cached(module, tmp_path, tmp_path / "strict")
+
+
+def test_an_interrupted_encoding_resumes_and_repeats_nothing(module, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "CLIPS", 2)
+    write, written = encode.write_piece, []
+
+    def interrupted(path, *rest):
+        written.append(path)
+        if len(written) == 3:
             raise KeyboardInterrupt
-        return encode(self, *arguments)
+        write(path, *rest)
 
-    monkeypatch.setattr(window_encoder.WindowEncoder, "__call__", interrupted)
+    monkeypatch.setattr(encode, "write_piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        data(shards, tmp_path, validation_clips=2).prepare_data()
-    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert sorted(done) == ["train-000000-0000.safetensors", "validation-000000-0000.safetensors"]
-    with pytest.raises(InputError, match="lacks encodings"):
-        data(shards, tmp_path).setup("fit")
-    data(shards, tmp_path).prepare_data()
-    assert len(list(tmp_path.iterdir())) == 4 and len(calls) == 5
-    assert done.items() <= {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
-    data(shards, tmp_path).prepare_data()
-    assert len(calls) == 5
+        cached(module, shards, tmp_path)
+    done = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    assert len(done) == 2
+    cached(module, shards, tmp_path)
+    assert len(files(tmp_path)) == 4 and len(written) == 5
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    cached(module, shards, tmp_path)
+    assert len(written) == 5
+    assert not list(tmp_path.rglob("*.lock"))
 
 
-def test_a_disk_that_takes_no_more_is_named_and_leaves_no_half_file(shards, tmp_path):
-    module = data(shards, tmp_path)  # the pocket is made here, without the limit
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"validation-000000-0000\.safetensors"):
-            module.prepare_data()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not list(tmp_path.iterdir())
+def test_only_clips_that_changed_are_encoded_again(module, shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    cached(module, folder, tmp_path / "cache")
+    before = files(tmp_path / "cache")
+    write_shards(folder, 1, 4, first=9, name="train-000001-x", seconds=SECONDS)  # a further shard
+    index_path(folder / "train-000000.tar").unlink()  # without it, a change of the shard shows by its time
+    cached(module, folder, tmp_path / "cache")
+    more = [path.name[:12] for path in files(tmp_path / "cache") if path not in before]
+    assert len(before) == 3 and sorted(more) == ["train-000000", "train-000001"]
 
 
-def test_few_clips_need_few_encodings(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded_windows, "PIECE", 2)
-    module = data(shards, tmp_path, clips=3, windows_per_clip=1)
-    module.prepare_data()
-    module.setup("fit")
-    assert len(list(tmp_path.glob("train-*"))) == 2 and len(module._windows["train"]) == 3
+def test_encodings_of_something_else_are_refused(module, shards, tmp_path):
+    cache = tmp_path / "cache"
+    cached(module, shards, cache)
+    for options, words in (
+        ({"windows_per_clip": 2}, "another windows_per_clip, audio_length_in_s"),
+        ({"min_seconds": 0.7}, "another windows_per_clip, audio_length_in_s, sample_rate or min_seconds"),
+        ({"caption_templates": ["{}!"]}, "other caption_templates"),
+    ):
+        with pytest.raises(InputError, match=rf"cache: .*was made with {words}.*data\.cache"):
+            cached(module, shards, cache, **options)
 
-
-def test_encodings_of_something_else_are_refused(encoded, shards, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(pocket_folder() / "vae", other / "vae")
-    os.symlink(pocket_folder() / "audio_encoder", other / "audio_encoder")
-    config = other / "vae" / "config.json"
-    config.write_text(config.read_text().replace('"scaling_factor": 0.4', '"scaling_factor": 0.5'))
-    cache = encoded.cache
-    with pytest.raises(InputError, match=r"cache: .*was made with another vae or audio_encoder.*Remove"):
-        data(shards, cache, folder=other).prepare_data()
-    with pytest.raises(InputError, match=r"cache: .*was made with another windows_per_clip"):
-        data(shards, cache, windows_per_clip=1).prepare_data()
-    tone_shards(tmp_path, "train", 5)
-    with pytest.raises(InputError, match=r"cache: .*was made with other clips"):
-        EncodedDataModule(pocket_folder(), f"{tmp_path}/train-*.tar", None, cache).prepare_data()
-    shutil.copytree(cache, tmp_path / "damaged")
-    (tmp_path / "damaged" / "train-000000-0000.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"damaged/train-000000-0000.safetensors holds no encodings"):
-        data(shards, tmp_path / "damaged").prepare_data()
+    shutil.copytree(tiny_backbone(WINDOW), other)
+    scaled = json.loads((other / "vae" / "config.json").read_text()) | {"scaling_factor": 0.3}
+    (other / "vae" / "config.json").write_text(json.dumps(scaled))
+    parts = tiny_parts(WINDOW)
+    with pytest.raises(InputError, match=r"cache: .*other settings of the backbone.*mean of clip 'clip_\d' differs"):
+        cached(AudioPromptModule(**{**parts, "backbone": str(other)}), shards, cache)
+    changed = build()
+    with torch.no_grad():
+        next(iter(changed.backbone.text_encoder_2.parameters()))[0, 0] += 0.01
+    with pytest.raises(InputError, match="was made with another backbone or audio encoder, or in another precision"):
+        cached(changed, shards, cache)
+    with pytest.raises(InputError, match="was made with another backbone or audio encoder"):
+        cached(AudioPromptModule(**parts, loa_layers="mean_last_three"), shards, cache)
+    with torch.no_grad():  # the U-Net encodes nothing
+        next(iter(module.backbone.unet.parameters())).add_(0.0)
+    files(cache)[0].write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"\.safetensors holds no encodings"):
+        cached(module, shards, cache)
 
 
-def test_mistakes_are_named(shards, tmp_path):
-    for name in ("clips", "validation_clips", "windows_per_clip", "batch_size"):
-        with pytest.raises(InputError, match=rf"^{name}: 0; give a whole number of at least 1"):
-            data(shards, tmp_path, **{name: 0})
-    with pytest.raises(InputError, match="num_workers: -1"):
-        data(shards, tmp_path, num_workers=-1)
-    with pytest.raises(FileNotFoundError, match="no shard matches"):
-        EncodedDataModule(pocket_folder(), f"{tmp_path}/none-*.tar", None, tmp_path).prepare_data()
-    with pytest.raises(InputError, match=r"lacks vae, audio_encoder.*configs/pocket/vae.yaml"):
-        data(shards, tmp_path, folder=tmp_path).prepare_data()
-    with pytest.raises(InputError, match=r"train_shards: https://x/a.tar is not local"):
-        EncodedDataModule(pocket_folder(), "https://x/a.tar", None, tmp_path).prepare_data()
-    broken = plain_tar(tmp_path / "train-000009.tar", [("a.flac", b"no sound"), sample("a")[1]])
-    with pytest.warns(QuarantineWarning, match="unusable audio"), pytest.raises(InputError, match="broken"):
-        EncodedDataModule(pocket_folder(), str(broken), None, tmp_path / "cache").prepare_data()
+def test_the_room_is_told_before_and_a_small_disk_is_refused(module, shards, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sizing.shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000))
+    with pytest.raises(InputError, match=r"cache: the encodings of 8 clips need about .* has 50 kB free"):
+        cached(module, shards, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.undo()
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        cached(module, shards, tmp_path / "cache")
+    (told,) = [message for message in caplog.messages if "need about" in message]
+    number, unit = told.split("need about ")[1].split()[:2]
+    size = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
+    assert size == pytest.approx(sum(path.stat().st_size for path in files(tmp_path)), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "size, words", [(2.1e12, "2.1 TB"), (34.4e6, "34.4 MB"), (999_000, "999 kB"), (1.5e9, "1.5 GB")]
+)
+def test_sizes_in_words(size, words):
+    assert sizing.in_bytes(size) == words
+
+
+def test_mistakes_are_named(module, shards, tmp_path):
+    with pytest.raises(InputError, match="windows_per_clip: 0; give a whole number of at least 1"):
+        EncodedDataModule(windows_per_clip=0)
+    with pytest.raises(InputError, match="remote shards cannot be cached"):
+        cached(module, shards, tmp_path, train_shards="https://x/a.tar", samples_per_epoch=4)
+    with pytest.raises(InputError, match=r"data.class_path: .* SimpleNamespace has no window_encoder"):
+        cached(SimpleNamespace(configure_model=lambda: None), shards, tmp_path)
+    with pytest.raises(InputError, match=r"audio_length_in_s: clips of 1\.00 s do not fit the backbone's window of 1\.28 s"):
+        cached(module, shards, tmp_path, audio_length_in_s=1.0)
+
+
+def fit(shards: Path, folder: Path, name: str, *more: object, before=lambda: None, **options) -> Command:
+    """`fit` of base.yaml with the overlay of the cache, on tiny parts."""
+    overlays = [part for file in ("base", "data/encoded") for part in ("--config", f"configs/{file}.yaml")]
+    return Command(
+        [
+            "fit", *overlays, "--config", "tests/small.yaml", *tiny_flags(WINDOW), "--trainer.callbacks=[]",
+            f"--data.train_shards={shards}/train-*.tar", f"--data.validation_shards={shards}/validation-*.tar",
+            f"--data.cache={folder}/cache", f"--trainer.default_root_dir={folder}/{name}", "--trainer.max_steps=2",
+            "--trainer.val_check_interval=2", "--data.caption_templates=['a {}']", *more,
+        ],
+        folder / f"{name}.log", before=before, **options,
+    )  # fmt: skip
+
+
+def test_processes_share_the_work_and_a_killed_one_loses_one_piece(tmp_path):
+    write_shards(tmp_path, 8, 4, seconds=SECONDS)
+    write_shards(tmp_path, 2, 2, "validation", first=50, seconds=SECONDS)
+    diary = tmp_path / "diary"
+
+    def noted() -> None:
+        pieces.CLIPS = 1
+        write = encode.write_piece
+
+        def write_noted(path, *rest):
+            write(path, *rest)
+            with open(diary, "a") as file:
+                file.write(f"{path.name}\n")
+
+        encode.write_piece = write_noted
+
+    killed = fit(tmp_path, tmp_path, "killed", before=noted)
+    assert killed.wait_until(lambda: diary.exists() and len(diary.read_text().split()) > 1)
+    killed.kill()
+    killed.wait()
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path / "cache")}
+    assert 2 <= len(before) < 10
+    diary.unlink()
+    both = [fit(tmp_path, tmp_path, "two", before=noted, ranks=2), fit(tmp_path, tmp_path, "one", before=noted)]
+    assert [command.wait() for command in both] == [0, 0], both[0].output + both[1].output
+    made = diary.read_text().split()
+    assert len(files(tmp_path / "cache")) == 10 and len(made) == len(set(made)) == 10 - len(before)  # nothing twice
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "need about" in both[1].output

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from datamodules.audioset import AudioSetDataModule
+
+Data = TypeVar("Data", bound=AudioSetDataModule)
 
 
 def module(folder: Path, **options: object) -> AudioSetDataModule:
@@ -20,15 +23,21 @@ def module(folder: Path, **options: object) -> AudioSetDataModule:
     return AudioSetDataModule(**{**defaults, **options})
 
 
-def on_rank(data: AudioSetDataModule, rank: int, world_size: int) -> AudioSetDataModule:
-    """As if Lightning had attached one of several processes."""
+def attached(data: Data, model: object = None, rank: int = 0, world_size: int = 1) -> Data:
+    """As if Lightning had attached one of several processes with this model."""
     progress = SimpleNamespace(current=SimpleNamespace(ready=0))
     loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=rank, world_size=world_size, log_dir=None, fit_loop=loops, overfit_batches=0, lightning_module=None
-    )
+        global_rank=rank, world_size=world_size, log_dir=None, fit_loop=loops, overfit_batches=0, lightning_module=model,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )  # fmt: skip
     data.setup("fit")
     return data
+
+
+def on_rank(data: Data, rank: int, world_size: int) -> Data:
+    """As if Lightning had attached one of several processes."""
+    return attached(data, None, rank, world_size)
 
 
 def keys(loader: object, epoch: int = 0) -> list[list[str]]:

@@ -77,7 +77,7 @@ def ablated(subject: Subject, batches: list[Clips]) -> list[Score]:
     layers = adapted_layers(unet, encoder.audio_encoder.embed_dim)
     losses: dict[str, list[torch.Tensor]] = {name: [] for name in ("", *layers)}
     for number, clips in enumerate(batches):
-        encoded, text = encoder(clips.waveform), streams(clips.prompts)
+        encoded, text = encoder.columns(clips.waveform), streams(clips.prompts)
         latents = sample(encoded, generator_for(subject.seed, "latents", number))
         timesteps = spread(GATE, len(latents), generator_for(subject.seed, "timesteps", number))
         tokens = pool_tokens(encoded["grid"].float())
@@ -110,7 +110,7 @@ def gap_losses(subject: Subject, batches: list, unet: Any) -> dict[str, torch.Te
     encoder, streams, scheduler = WindowEncoder(subject.folder), PromptStreams(subject.folder), new_scheduler()
     found: dict[str, list[torch.Tensor]] = {}
     for number, clips in enumerate(batches):
-        batch = {**encoder(clips.waveform), "prompt": clips.prompts, "labels": clips.labels}
+        batch = {**encoder.columns(clips.waveform), "prompt": clips.prompts, "labels": clips.labels}
         key = (subject.seed, "measure", number)
         for name, values in conditioning_losses(unet, scheduler, streams, batch, key).items():
             found.setdefault(name, []).append(values)

@@ -13,6 +13,7 @@ from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.pocket.assembly import require, save_half
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart, share
 from apa_lightning.pocket.text.prompt_streams import TOKENS, EncodedPrompts, PromptEncoder, generate
+from apa_lightning.pocket.window_encoder import WindowEncoder
 from apa_lightning.utils.rng import seeded
 
 FROZEN = "audio_encoder."
@@ -54,6 +55,10 @@ class PocketLOA(PocketPart):
         if grid is None:
             grid = self.audio_encoder(batch["waveform"], lengths=batch.get("num_samples"))
         return self.prompts(batch["prompt"], self.device), true_loa(grid)
+
+    def window_encoder(self) -> WindowEncoder:
+        """What encodes the windows of a cache."""
+        return WindowEncoder(self.folder)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         prompts, target = self._encoded(batch)

@@ -23,6 +23,7 @@ from apa_lightning.pocket.parts.conditioning_gap import LOSSES, QUOTIENTS, condi
 from apa_lightning.pocket.parts.part import FOLDER, PocketPart, check
 from apa_lightning.pocket.parts.phases import Phase, ordered, phase_at
 from apa_lightning.pocket.text.prompt_streams import PromptStreams
+from apa_lightning.pocket.window_encoder import WindowEncoder
 from apa_lightning.utils.pretrained import frozen
 from apa_lightning.utils.rng import generator_for, seeded
 
@@ -80,6 +81,10 @@ class PocketUNet(PocketPart):
     def phase(self) -> Phase:
         """The phase of the present step."""
         return phase_at(self.phases, self.global_step)
+
+    def window_encoder(self) -> WindowEncoder:
+        """What encodes the windows of a cache."""
+        return WindowEncoder(self.folder)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         phase, draw = self.phase, self.draws("step")

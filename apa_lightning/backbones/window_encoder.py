@@ -1,0 +1,115 @@
+"""Windows of audio and prompts as the frozen parts encode them: one way for training, validation and cached encodings."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apa_lightning.backbones.base import Backbone
+from apa_lightning.conditioning.base import AudioConditioner
+from apa_lightning.errors import InputError
+
+#: One encoded prompt: the tensors of a text condition, without the batch axis.
+TextRow = Mapping[str, Tensor]
+_GROUP = 16  # prompts encoded at once
+
+
+class WindowEncoder:
+    """Encodes windows of audio and prompts by the parts of a model.
+
+    Args:
+        backbone: Encodes windows into the moments of latents, and prompts.
+        audio_encoder: Encodes audio prompts into the grid of unpooled tokens.
+    """
+
+    def __init__(self, backbone: Backbone, audio_encoder: AudioConditioner):
+        self.backbone, self.audio_encoder = backbone, audio_encoder
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the windows."""
+        return self.backbone.sample_rate
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of a window."""
+        return self.backbone.window_seconds
+
+    def moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, T, ...) of the latents of windows (B, S), see :meth:`Backbone.encode_moments`."""
+        return self.backbone.encode_moments(waveform, lengths)
+
+    def grid(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """The unpooled tokens (B, T, F, D) of windows (B, S).
+
+        Raises:
+            InputError: If the waveforms are not one window long.
+        """
+        if waveform.shape[-1] != round(self.window_seconds * self.sample_rate):
+            raise InputError(
+                f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.sample_rate:.2f} s do not fit the backbone's "
+                f"window of {self.window_seconds:.2f} s; leave the setting out to use the window."
+            )
+        return self.audio_encoder(waveform, self.sample_rate, lengths)
+
+    def columns(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """``mean`` and ``std`` (B, C, T, ...) and ``grid`` (B, T', F', D) of windows (B, S)."""
+        mean, std = self.moments(waveform, lengths)
+        return {"mean": mean, "std": std, "grid": self.grid(waveform, lengths)}
+
+    def text(self, prompts: Sequence[str], rows: Sequence[TextRow] | None = None) -> Any:
+        """The text condition of B prompts.
+
+        Args:
+            prompts: The prompts; an empty one means unconditional.
+            rows: The prompts as :meth:`text_groups` encoded them before; an empty prompt needs none. ``None``: encode them.
+        """
+        if rows is None:
+            return self.backbone.encode_text(prompts)
+        empty = self.backbone.encode_text([""])
+        parts = [_condition(row, empty) if prompt else empty for prompt, row in zip(prompts, rows, strict=True)]
+        return functools.reduce(lambda batch, part: batch.cat(part), parts)
+
+    def text_groups(self, prompts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+        """Yield groups of prompts with the tensors of their conditions by name, each with the group's prompts as first axis.
+
+        There is no group where the backbone's conditions are not dataclasses of tensors.
+        """
+        ordered = sorted(prompts, key=len)  # similar lengths need little padding
+        for start in range(0, len(ordered), _GROUP):
+            group = ordered[start : start + _GROUP]
+            columns = _columns(self.backbone.encode_text(group), len(group))
+            if columns is None:
+                return
+            yield group, columns
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that encode, by name."""
+        return {**self.backbone.encoders(), "audio_encoder": self.audio_encoder}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights that encode, and of the audio encoder's conventions."""
+        digest = hashlib.sha256(repr(sorted(self.audio_encoder.conventions().items())).encode())
+        for part, module in self.parts().items():
+            for name, values in sorted(module.state_dict().items()):
+                digest.update(f"{part}.{name} {values.dtype} {tuple(values.shape)}".encode())
+                digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _columns(condition: Any, size: int) -> dict[str, Tensor] | None:
+    """The tensors of a text condition of ``size`` prompts by name; ``None`` if it has another form."""
+    if not dataclasses.is_dataclass(condition):
+        return None
+    columns = {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
+    batched = all(isinstance(c, Tensor) and c.ndim and len(c) == size for c in columns.values())
+    return columns if batched else None
+
+
+def _condition(row: TextRow, like: Any) -> Any:
+    """A text condition of one prompt, of the class, types and device of ``like``."""
+    return type(like)(**{name: values[None].to(getattr(like, name)) for name, values in row.items()})
