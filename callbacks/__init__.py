@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "adapter_ema": ["AdapterEMA"],
         "adapter_export": ["AdapterExport"],
+        "encoding_cost": ["EncodingCost"],
         "guards.nonfinite_steps": ["SkipNonFiniteSteps"],
         "guards.run_history": ["RunHistory"],
         "guards.stop_between_batches": ["StopBetweenBatches"],

@@ -30,6 +30,7 @@ GUARDS: tuple[type[Callback], ...] = (
     callbacks.StopBetweenBatches,
     callbacks.SkipNonFiniteSteps,
     callbacks.RunHistory,
+    callbacks.EncodingCost,
 )
 #: What a barebones Trainer refuses.
 NOT_BAREBONES = (

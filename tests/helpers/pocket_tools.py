@@ -84,10 +84,12 @@ def batch(items: list[dict]) -> dict:
     return {k: torch.stack([i[k] for i in items]) if k == "waveform" else [i[k] for i in items] for k in items[0]}
 
 
-def tone_shards(folder: Path, name: str, count: int, per_shard: int = 4, seconds: float = 10.24) -> list[Path]:
-    """The clips of :func:`tones` as shards with indexes; keys begin with `name`."""
+def tone_shards(
+    folder: Path, name: str, count: int, per_shard: int = 4, seconds: float = 10.24, first: int = 0
+) -> list[Path]:
+    """Clips of :func:`tones` from number `first` on, as shards with indexes; keys begin with `name`."""
     with ShardWriter(folder / (name + "-{:06d}.tar"), max_samples=per_shard) as writer:
-        for item in tones(count, seconds):
+        for item in tones(first + count, seconds)[first:]:
             data = encode(item["waveform"].numpy())
             writer.write(f"{name}-{item['key']}", data, "flac", {**item["metadata"], "labels": item["labels"]})
     return writer.shards

@@ -3,6 +3,7 @@
 import lightning as L
 import pytest
 import torch
+from audioset_tools import attached
 from lightning.pytorch.callbacks import ModelCheckpoint
 from pocket_tools import pocket_folder, tone_shards
 
@@ -55,11 +56,11 @@ def copied(target):
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("unet-data")
     tone_shards(root, "train", 4, seconds=5.12)
-    tone_shards(root, "validation", 2, seconds=5.12)
+    tone_shards(root, "validation", 2, seconds=5.12, first=4)
 
     def build(**options) -> EncodedDataModule:
-        shards = (f"{root}/train-*.tar", f"{root}/validation-*.tar", root / "cache")
-        return EncodedDataModule(pocket_folder(), *shards, windows_per_clip=1, batch_size=2, **options)
+        shards = {f"{split}_shards": f"{root}/{split}-*.tar" for split in ("train", "validation")}
+        return EncodedDataModule(root / "cache", windows_per_clip=1, batch_size=2, num_workers=0, **shards, **options)
 
     return build
 
@@ -103,10 +104,7 @@ def fitted(tmp_path_factory, data):
 
 @pytest.fixture(scope="module")
 def batch(data):
-    module = data()
-    module.prepare_data()
-    module.setup("fit")
-    return next(iter(module.val_dataloader()))
+    return next(iter(attached(data(), PocketUNet(pocket_folder())).val_dataloader()))
 
 
 def test_phases_are_obeyed(fitted):
