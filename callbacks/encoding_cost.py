@@ -90,7 +90,9 @@ def said(step: float, encoding: float, window_bytes: float, clips: int | None, r
     line += f", for about {clips * window_bytes / 1e9:.2g} GB of disk with one window per clip."
     if read is not None:
         pays = "" if read > clips else ", too seldom for that to pay"
-        line += f" Every window is encoded once before training; this run reads each clip {read / clips:.2g} times{pays}."
+        line += (
+            f" Every window is encoded once before training; this run reads each clip {read / clips:.2g} times{pays}."
+        )
     return line
 
 

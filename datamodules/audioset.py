@@ -192,7 +192,9 @@ class AudioSetDataModule(ResumableDataModule):
             identity = {"samples": len(source), **identity, "digest": source.digest()}
             return self.indexed_train_loader(self._indexed("train", source), per_epoch, quarantine, identity)
         identity = {"shards": len(source), **identity}
-        stream = StreamedShards(source, self._decoder(training=True), True, self.shuffle_buffer, self.rank, self.world_size)
+        stream = StreamedShards(
+            source, self._decoder(training=True), True, self.shuffle_buffer, self.rank, self.world_size
+        )
         reader = StreamReader(stream, self.batch_size, self.num_workers)
         return self.make_train_loader(reader, per_epoch, quarantine, identity)
 
@@ -200,7 +202,11 @@ class AudioSetDataModule(ResumableDataModule):
         """Validation batches of this rank, the same in every epoch."""
         if self.validation_shards is None:
             return []
-        source, quarantine, wanted = self._sources["validation"], self.quarantines["validation"], self.validation_samples
+        source, quarantine, wanted = (
+            self._sources["validation"],
+            self.quarantines["validation"],
+            self.validation_samples,
+        )
         if isinstance(source, SampleTable):
             dataset = self._indexed("validation", source)
             return self.indexed_evaluation_loader(dataset, wanted, quarantine, "validation_samples")

@@ -297,3 +297,15 @@ def test_noisy_timesteps_count_more_where_losses_are_weighted(monkeypatch):
         build(loss_weighting="inverse_snr", max_loss_weight=0.5)
     with pytest.raises(InputError, match="loss_weighting: 'loud' is unknown"):
         build(loss_weighting="loud")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_one_kernel_updates_all_weights_also_where_gradients_are_clipped(tmp_path, precision):
+    module = build(optimizer=partial(torch.optim.AdamW, lr=0.1))
+    trainer(tmp_path, precision=precision, gradient_clip_val=1e-9, max_steps=1, limit_val_batches=0).fit(
+        module, loader()
+    )
+    (optimizer,) = module.trainer.optimizers
+    assert optimizer.param_groups[0]["fused"] and optimizer.state
+    moments = torch.cat([state["exp_avg"].flatten() for state in optimizer.state.values()])
+    assert moments.norm() <= 1.01e-10  # of the clipped gradients: 0.1 of their norm

@@ -23,6 +23,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
 from callbacks.adapter_ema import AdapterEMA
 from callbacks.adapter_export import AdapterExport
+from callbacks.encoding_cost import EncodingCost, said
 from callbacks.monitors import LearningRate, Throughput
 from callbacks.validation.audio_samples import AudioSamples
 from callbacks.validation.edit_metrics import SYSTEMS, EditMetrics
@@ -125,6 +126,22 @@ def test_tensorboard_holds_audio_pictures_scalars_and_the_chart(run):
     assert "custom_scalars__config__" in tags["tensors"]
     layout = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0].decode("latin-1")
     assert all(f"metrics/chroma/{system}" in layout for system in SYSTEMS)
+
+
+def test_a_run_without_a_cache_says_once_what_one_would_save(module, tmp_path, caplog):
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        fit(module, tmp_path, [EncodingCost(steps=2)], steps=4, limit_val_batches=0)
+    (line,) = [message for message in caplog.messages if message.startswith("encoders:")]
+    assert "(measured; prompts not counted)" in line and "configs/data/encoded.yaml" in line and "MB of disk" in line
+
+
+@pytest.mark.parametrize(
+    "read, end",
+    [(None, "one window per clip."), (4000, "reads each clip 2 times."), (500, "too seldom for that to pay.")],
+)
+def test_what_a_cache_saves_is_arithmetic(read, end):
+    line = said(0.8, 0.3, 920_000, 2000, read)
+    assert "0.3 of the 0.8 s" in line and "1.6x as fast, for about 1.8 GB" in line and line.endswith(end)
 
 
 def test_throughput_is_logged(run):

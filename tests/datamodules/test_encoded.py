@@ -12,7 +12,7 @@ from fit_tools import WINDOW, build
 from processes import Command
 from random_folders import tiny_backbone, tiny_flags, tiny_parts
 from safetensors import safe_open
-from shard_tools import clip, flip, sample, write_shards
+from shard_tools import clip, flip, write_shards
 
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
@@ -241,7 +241,9 @@ def test_mistakes_are_named(module, shards, tmp_path):
         cached(module, shards, tmp_path, train_shards="https://x/a.tar", samples_per_epoch=4)
     with pytest.raises(InputError, match=r"data.class_path: .* SimpleNamespace has no window_encoder"):
         cached(SimpleNamespace(configure_model=lambda: None), shards, tmp_path)
-    with pytest.raises(InputError, match=r"audio_length_in_s: clips of 1\.00 s do not fit the backbone's window of 1\.28 s"):
+    with pytest.raises(
+        InputError, match=r"audio_length_in_s: clips of 1\.00 s do not fit the backbone's window of 1\.28 s"
+    ):
         cached(module, shards, tmp_path, audio_length_in_s=1.0)
 
 
