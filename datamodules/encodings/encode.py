@@ -99,15 +99,18 @@ def encode_missing(
     left = [*absent[shift:], *absent[:shift]]
     with progress(sum(len(piece.clips) for piece in absent), "encoding", "clip", shown=shown) as bar:
         while left:
+            waiting = []
             for piece in left:
                 piece.path.parent.mkdir(parents=True, exist_ok=True)
                 with file_lock(f"{piece.path}.lock", wait=False) as held:
                     if held and not piece.path.exists():
                         tensors, contents = _encoded(clips, piece, encoder, quarantine, device, num_workers)
                         write_piece(piece.path, tensors, contents, origin)
-            done = [piece for piece in left if piece.path.exists()]
-            bar.update(sum(len(piece.clips) for piece in done))
-            if left := [piece for piece in left if piece not in done]:
+                if piece.path.exists():
+                    bar.update(len(piece.clips))
+                else:
+                    waiting.append(piece)
+            if left := waiting:
                 time.sleep(_WAIT)
     quarantine.finish_epoch()
 

@@ -119,8 +119,18 @@ def write_piece(path: Path, tensors: Mapping[str, Tensor], contents: Contents, o
 
 
 def halved(values: Tensor) -> Tensor:
-    """Values as they are kept: floating-point ones in half precision, on the CPU."""
-    return (values.half() if values.is_floating_point() else values).cpu().contiguous()
+    """Values as they are kept: floating-point ones in half precision, on the CPU.
+
+    Raises:
+        InputError: If values are not finite in half precision.
+    """
+    kept = (values.half() if values.is_floating_point() else values).cpu().contiguous()
+    if not kept.isfinite().all():
+        raise InputError(
+            f"cache: the model's encodings reach {float(values.abs().max()):.3g}, which half precision does not hold. Train "
+            "without a cache (datamodules.AudioSetDataModule)."
+        )
+    return kept
 
 
 class OpenPiece:

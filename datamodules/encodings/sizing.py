@@ -40,9 +40,9 @@ class Sizes:
 
 def estimate(clips: Clips, absent: Sequence[Piece], encoder: WindowEncoder, device: torch.device | str) -> Sizes:
     """Estimate what the encodings of pieces take, from clips that are spread evenly over them."""
-    numbers = [number for piece in absent for number in (piece.clips.start, piece.clips.stop - 1)]
-    read = [clips[numbers[i * len(numbers) // _PROBED]] for i in range(_PROBED)] if numbers else []
     total = sum(len(piece.clips) for piece in absent)
+    numbers = itertools.chain.from_iterable(piece.clips for piece in absent)
+    read = [clips[number] for number in itertools.islice(numbers, 0, None, -(-total // _PROBED) or 1)]
     windows = [window for clip in read for window in clip.windows]
     if not windows:
         return Sizes(total)
