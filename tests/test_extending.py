@@ -71,13 +71,12 @@ def test_fit_trains_an_adapter_for_the_backbone(adapter: Path) -> None:
 
 def test_its_encodings_can_be_cached(place: Path) -> None:
     shards = [f"--data.{split}_shards=datamodules/embedded/{split}-000000.tar" for split in ("train", "validation")]
-    said = run(
+    run(
         place, "fit", "--config", "configs/data/encoded.yaml", "--config", "tests/small.yaml",
         "--config", f"{place}/my_package/model.yaml", "--trainer.callbacks=[]", "--trainer.max_steps", "2",
         "--trainer.val_check_interval", "2", "--trainer.default_root_dir", f"{place}/cached", *shards,
         f"--data.cache={place}/encoded", "--data.windows_per_clip=1",
     )  # fmt: skip
-    assert "clips need about" in said and "all clips are encoded" in said and "`max_steps=2` reached" in said
     assert len(list((place / "encoded").rglob("*.safetensors"))) == 2
 
 
