@@ -59,7 +59,7 @@ def encoded_again(module: AudioPromptModule, batch: dict[str, Any]) -> tuple[flo
 
 def clips_of(trainer: L.Trainer) -> int | None:
     """Number of training clips, where the data module knows it."""
-    describe = getattr(trainer.datamodule, "describe", dict)  # type: ignore[attr-defined]
+    describe: Any = getattr(trainer.datamodule, "describe", dict)  # type: ignore[attr-defined]
     return describe().get("train", {}).get("clips")
 
 

@@ -95,7 +95,7 @@ class EncodedDataModule(AudioSetDataModule):
 
     def _model_encoder(self) -> WindowEncoder:
         """What encodes for the model in training."""
-        model = getattr(self.trainer, "lightning_module", None)
+        model: Any = getattr(self.trainer, "lightning_module", None)
         if not hasattr(model, "window_encoder"):
             raise InputError(
                 f"data.class_path: EncodedDataModule needs a model that encodes windows, and {type(model).__name__} has no "
