@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
+from apa_lightning.edit_jobs.parts import missing_parts
 from apa_lightning.edit_jobs.queue import EditQueue
 from apa_lightning.edit_jobs.records import UNREADABLE
 from apa_lightning.editing.request import EditRequest
@@ -98,6 +99,8 @@ class PredictionWriter(BasePredictionWriter):
             self._summarized = True
             files = f"{queue.results.path}, {table.name}"
             print(summary(queue, time.monotonic() - self._started, files, _data(trainer).left_out), flush=True)
+            if missing := queue.missing_parts():
+                print(f"predict: {missing_parts(missing)}", flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()

@@ -13,9 +13,11 @@ from datamodules.ranges import check_range
 from datamodules.resumable import ResumableDataModule
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.indexed import IndexedShards
 from datamodules.shards.quarantine import Quarantine
+from datamodules.shards.scan import NotIndexedError
 from datamodules.shards.streamed import StreamedShards
+from datamodules.shards.table import SampleTable
 from datamodules.shards.urls import expand_shards, is_local, shard_identity
 
 
@@ -25,8 +27,9 @@ class AudioSetDataModule(ResumableDataModule):
     Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
     `num_samples` without padding, `start` in seconds of the clip, `prompt`, `labels` and `metadata`, the content of the JSON
     (lists of B). With `<key>.prompt.flac`, an audio prompt other than the target, in at least one of the samples there are also
-    `prompt_waveform` (B, S), cut at the same time, and `prompt_num_samples` (list of B). Local shards are read by index, in
-    one global order that depends on (seed, epoch) alone; if one shard is remote, all are streamed (see `StreamedShards`).
+    `prompt_waveform` (B, S), cut at the same time, and `prompt_num_samples` (list of B). Shards are read by index, in one
+    global order that depends on (seed, epoch) alone: local ones, and http(s) ones with an index next to them whose server
+    answers range requests. If one shard cannot be read so, all are streamed (see `StreamedShards`).
 
     Broken samples are skipped, listed in `quarantine-*.jsonl` and, in training, replaced by others, so batches stay full.
     Under DDP every rank takes the same number of training steps, and each validation sample comes once over all ranks.
@@ -51,6 +54,8 @@ class AudioSetDataModule(ResumableDataModule):
         prefer_captions: Use a clip's own caption if it has one.
         max_broken_share: Largest share of broken clips; beyond it the run stops.
         quarantine_dir: Folder of the report of broken clips; null: the run's log folder.
+        stream: Stream http(s) shards from front to back even where they could be read by index, as runs of earlier versions
+            did. A server is then asked once for a shard, instead of once for each clip.
         shuffle_buffer: Streamed shards only: number of clips among which each worker draws.
         allow_pipe: Allow `pipe:` shards, which run a command.
 
@@ -78,6 +83,7 @@ class AudioSetDataModule(ResumableDataModule):
         quarantine_dir: Path | None = None,
         shuffle_buffer: int = 256,
         allow_pipe: bool = False,
+        stream: bool = False,
     ) -> None:
         super().__init__()
         check_range("batch_size", batch_size, int, 1)
@@ -97,7 +103,7 @@ class AudioSetDataModule(ResumableDataModule):
         self.captions = CaptionTemplates(caption_templates, lowercase_labels, prefer_captions)
         self.self_prompts = self_prompts
         self.max_broken_share, self.quarantine_dir = max_broken_share, quarantine_dir
-        self.shuffle_buffer, self.allow_pipe = shuffle_buffer, allow_pipe
+        self.shuffle_buffer, self.allow_pipe, self.stream = shuffle_buffer, allow_pipe, stream
         self.quarantines: dict[str, Quarantine] = {}
         """Samples that were not delivered, by split."""
         self._sources: dict[str, SampleTable | list[str]] = {}
@@ -131,19 +137,28 @@ class AudioSetDataModule(ResumableDataModule):
         _refuse_shared_clips(self._sources)
 
     def _locate(self, split: str, urls: list[str]) -> SampleTable | list[str]:
-        if not all(is_local(url) for url in urls):
+        try:
+            if why := self._streams(urls):
+                raise NotIndexedError(why)
+            table = SampleTable(urls)
+        except NotIndexedError as why:
             if split == "train" and self.samples_per_epoch is None:
                 raise InputError(
-                    "samples_per_epoch: is needed, because the number of samples in streamed shards is unknown. Give the "
-                    "number of clips after which an epoch ends."
-                )
-            rank_zero_info(f"{split}: {len(urls)} shards, streamed")
+                    f"samples_per_epoch: is needed, because the number of samples in streamed shards is unknown: {why}. Give "
+                    "the number of clips after which an epoch ends."
+                ) from None
+            rank_zero_info(f"{split}: {len(urls)} shards, streamed from front to back: {why}")
             return urls
-        table = SampleTable([Path(url) for url in urls])
         self.quarantines[split].located(table.faults, len(table))
         pairs = f", {table.audio_prompts} with an audio prompt of their own" if table.audio_prompts else ""
         rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards{pairs}")
         return table
+
+    def _streams(self, urls: list[str]) -> str:
+        """Why the shards are streamed without a look at them; empty if it depends on their indexes and servers."""
+        if self.stream and not all(map(is_local, urls)):
+            return "`stream` is set"
+        return next((f"'{url}' is a command" for url in urls if url.startswith("pipe:")), "")
 
     def describe(self) -> dict[str, dict[str, int | str]]:
         """Number of shards, clips and audio prompts and a digest, by split; of streamed shards only the first is known."""
@@ -230,11 +245,9 @@ def _refuse_shared_clips(sources: dict[str, SampleTable | list[str]]) -> None:
     train, validation = sources.get("train"), sources.get("validation")
     if not isinstance(train, SampleTable) or not isinstance(validation, SampleTable):
         return
-    known = dict(validation.audio_digests())
-    for digest, number in train.audio_digests():
-        if digest in known:
-            first, second = validation.group(known[digest]), train.group(number)
-            raise InputError(
-                f"validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
-                f"'{second.shard}'. Validate on other clips."
-            )
+    if same := validation.same_audio(train):
+        first, second = validation.group(same[0]), train.group(same[1])
+        raise InputError(
+            f"validation_shards: clip '{first.key}' of '{first.shard}' is training clip '{second.key}' of "
+            f"'{second.shard}'. Validate on other clips."
+        )

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.edit_jobs.editor_checks import check_against_editor, identity_of
 from apa_lightning.edit_jobs.manifest import Problems, read_manifest
+from apa_lightning.edit_jobs.parts import Part
 from apa_lightning.edit_jobs.plan import Edit, folder_rows, plan_edits
 from apa_lightning.edit_jobs.queue import EditBatch, EditQueue
 from apa_lightning.edit_jobs.results import EditResults
@@ -40,6 +41,8 @@ class EditsDataModule(LightningDataModule):
             can change results by rounding, so keep it when a run is continued.
         tasks: Tasks of `evaluate`. They are accepted and ignored here, so that one overlay such as
             configs/tasks/timbre.yaml sets the operating point of both commands.
+        part: Make only this part of the edits, such as 3/16, as one task of a job array that shares `output`; `slurm` takes
+            the place of the task in SLURM's array.
         settings: The knobs of every edit, see :class:`apa_lightning.editing.settings.EditSettings`.
 
     Raises:
@@ -57,6 +60,7 @@ class EditsDataModule(LightningDataModule):
         prompt: Text | None = None,
         batch_size: int = 1,
         tasks: list[dict[str, Any]] | None = None,
+        part: str | None = None,
         **settings: Any,
     ):
         super().__init__()
@@ -66,7 +70,7 @@ class EditsDataModule(LightningDataModule):
             raise InputError(f"batch_size: {batch_size}; give 1 or more.")
         self.manifest, self.folder, self.recursive, self.overwrite = manifest, folder, recursive, overwrite
         self.output, self.batch_size = Path(output).expanduser(), batch_size
-        self.skip_unreadable = skip_unreadable
+        self.skip_unreadable, self.part = skip_unreadable, Part.read(part)
         self.left_out = ""  # sound files of the folder in formats that are not read
         self.settings = EditSettings(**settings)
         self.defaults: dict[str, Any] = {"prompt": prompt, **vars(self.settings)}
@@ -118,6 +122,7 @@ class EditsDataModule(LightningDataModule):
             identity=lambda: _same_for_all({} if module is None else identity_of(module.editor())),
             announce=lambda line: rank_zero_info(f"predict: {line}"),
             skip_unreadable=self.skip_unreadable,
+            part=self.part,
         )
 
     def predict_dataloader(self) -> EditQueue:

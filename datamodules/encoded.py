@@ -15,7 +15,8 @@ from datamodules.encodings.pieces import Origin, Piece, missing, open_piece, pie
 from datamodules.encodings.shards import EncodedShards
 from datamodules.encodings.sizing import Sizes, check_room, estimate
 from datamodules.ranges import check_range
-from datamodules.shards.indexed import SampleTable
+from datamodules.remote import is_remote
+from datamodules.shards.table import SampleTable
 
 _SAME = 0.02  # relative difference of encodings; in float32 devices differ by 0.001
 
@@ -63,7 +64,7 @@ class EncodedDataModule(AudioSetDataModule):
         clips: dict[str, Clips] = {}
         absent: dict[str, list[Piece]] = {}
         for split, table in self._sources.items():
-            if not isinstance(table, SampleTable):
+            if not isinstance(table, SampleTable) or any(map(is_remote, table.shards)):
                 raise InputError(f"{split}_shards: remote shards cannot be cached. Download them and give their paths.")
             self._pieces[split] = pieces(table, self.cache and self.cache / split)
             absent[split] = missing(self._pieces[split], origins[split])

@@ -14,8 +14,10 @@ from apa_lightning.evaluation.tasks import Task
 from apa_lightning.utils.atomic_files import file_lock, remove_leftovers
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.indexed import IndexedShards, SampleTable
-from datamodules.shards.samples import Fault
+from datamodules.shards.indexed import IndexedShards
+from datamodules.shards.samples import Fault, Group
+from datamodules.shards.scan import locate_samples
+from datamodules.shards.table import SampleTable
 from datamodules.shards.urls import EMBEDDED, expand_local_shards
 
 log = logging.getLogger(__name__)
@@ -98,14 +100,15 @@ def _read_instruments(path: Path) -> dict[str, str]:
 
 def _of_shards(shards: list[Path], output: Path) -> list[Source]:
     """Unpack the solos of the shards to files: predict reads files, and listeners want them too."""
-    table = SampleTable(shards)
-    digest = hashlib.sha256(b"".join(table.group(i).audio.sha256.encode() for i in range(len(table)))).hexdigest()
+    located = (item for shard in shards for item in locate_samples(shard))
+    digests = [item.audio.sha256.encode() for item in located if isinstance(item, Group)]
+    digest = hashlib.sha256(b"".join(digests)).hexdigest()
     folder = output / "sources" / digest[:12]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file_lock(folder.with_suffix(".lock")):  # each process of a run does this
             remove_leftovers(folder)
-            found, faults = _unpack(table, folder)
+            found, faults = _unpack(SampleTable(shards), folder)
     except OSError as error:
         raise InputError(
             f"output: cannot write to {error.filename or output} ({error.strerror}). Free space or choose another folder."

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from apa_lightning.errors import InputError
 from apa_lightning.utils.lightning_compat import batches_started
 from datamodules.loading.loaders import EvaluationLoader, TrainLoader
-from datamodules.loading.order import SampleOrder, evaluation_plan
+from datamodules.loading.order import EvaluationPlan, SampleOrder
 from datamodules.loading.readers import IndexedReader, Reader, loader_options
 from datamodules.shards.indexed import NumberedSamples
 from datamodules.shards.quarantine import Quarantine
@@ -89,7 +89,7 @@ class ResumableDataModule(LightningDataModule):
                 f"validation_shards: fewer clips than the {self.world_size} processes, and each needs at least one. "
                 f"Give more clips, raise `{field}`, or use fewer devices."
             )
-        plan = evaluation_plan(len(dataset), wanted, self.batch_size, self.rank, self.world_size)
+        plan = EvaluationPlan(len(dataset), wanted, self.batch_size, self.rank, self.world_size)
         loader: DataLoader = DataLoader(dataset, batch_sampler=plan, **loader_options(self.num_workers))
         return EvaluationLoader(loader, quarantine, len(plan))
 

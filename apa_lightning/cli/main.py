@@ -57,6 +57,9 @@ class CLI(CommandLine):
             )
             about = "Validate before the first training step." if name == "fit" else SUPPRESS
             parser.add_argument("--initial_validation", type=bool, default=False, help=about)
+            if name == "predict":
+                about = "Make only this part of the edits, such as 3/16: short for --data.part."
+                parser.add_argument("--part", type=str | None, default=None, help=about)
         add_functions(subcommands)
 
     def function(self, name: str) -> Callable[[dict[str, Any]], None] | None:
@@ -91,6 +94,8 @@ class CLI(CommandLine):
             self._resumed = resume(config)
         else:
             refuse_requeued(config)
+            if config.get("part") is not None and config.get("data"):
+                config.data.init_args.part = config.part
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[str(self.subcommand)]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from apa_lightning.audio import AudioError
+from apa_lightning.edit_jobs.parts import Part
 from apa_lightning.edit_jobs.plan import Edit
 from apa_lightning.edit_jobs.records import FAILED, UNREADABLE, FileMark, done_record, failed_record
 from apa_lightning.edit_jobs.results import EditResults
@@ -46,6 +47,7 @@ class EditQueue:
             backbone). It is called at the first batch, after checkpoints are loaded.
         announce: Gets the line about what there is to do.
         skip_unreadable: Whether a recording that cannot be read is left out, and not a failure of the run.
+        part: The part of the edits that is made here; None: all. Batches are dealt whole, so that the results are the same.
     """
 
     def __init__(
@@ -57,11 +59,16 @@ class EditQueue:
         identity: Callable[[], Callable[[EditRequest], Mapping[str, Any]]],
         announce: Callable[[str], object] = log.info,
         skip_unreadable: bool = False,
+        part: Part | None = None,
     ):
-        self.edits = {edit.id: edit for edit in edits}
         self.results, self.identity, self.announce = results, identity, announce
-        self.skip_unreadable = skip_unreadable
-        self.batches = _batches(edits, batch_size, window_seconds)
+        self.skip_unreadable, self.part = skip_unreadable, part
+        self._all_edits = {edit.id: edit for edit in edits}
+        self._all_batches = _batches(edits, batch_size, window_seconds)
+        self.batches = part.every(self._all_batches) if part else self._all_batches
+        self.edits = {edit.id: edit for batch in self.batches for edit in batch} if part else self._all_edits
+        if part and part.number == 1:
+            self.edits |= {edit.id: edit for edit in edits if edit.problem}
         self.has_writer = False  # set by PredictionWriter
         self.keys: dict[str, str] = {}
         self.skipped: set[str] = set()
@@ -79,9 +86,10 @@ class EditQueue:
         if not self.has_writer:
             raise InputError("trainer.callbacks: predict needs callbacks.PredictionWriter: it writes the results.")
         identity = self.identity()
-        self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self.edits.values()}
+        self.keys = {edit.id: _key(edit.request, identity(edit.request)) for edit in self._all_edits.values()}
         self.skipped = {edit_id for edit_id in self.edits if self._is_done(edit_id)}
-        self.announce(f"{len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
+        of_all = f"part {self.part} of {len(self._all_edits)} edits: " if self.part else ""
+        self.announce(f"{of_all}{len(self.edits)} edits, {len(self.skipped)} already done, into {self.results.folder}")
         for edit in self.edits.values():
             if edit.problem:
                 self.record_failed(edit.id, edit.problem, UNREADABLE)
@@ -177,19 +185,24 @@ class EditQueue:
 
     def failures(self, status: str = FAILED) -> dict[str, str]:
         """Message by id of the edits that failed during this run, or whose recording could not be read."""
-        found = {i for i, key in self.keys.items() if self.results.failed_since_opening(i, key) == status}
-        return {i: self.results.message(i) for i in self.keys if i in found}
+        found = [i for i in self.edits if self.results.failed_since_opening(i, self.keys[i]) == status]
+        return {i: self.results.message(i) for i in found}
 
     def made(self) -> list[str]:
         """Ids of the edits that were made since this run started, by all its processes."""
-        found = ((i, self.results.entries.get(i)) for i in self.keys if i not in self.skipped)
+        found = ((i, self.results.entries.get(i)) for i in self.edits if i not in self.skipped)
         return [i for i, entry in found if entry is not None and (entry.status, entry.key) == ("done", self.keys[i])]
+
+    def missing_parts(self) -> list[Part]:
+        """The other parts of which edits are neither done nor have failed during this run."""
+        others = self.part.others() if self.part else []
+        return [other for other in others if any(map(self._is_open, other.every(self._all_batches)))]
 
     def _is_open(self, batch: list[Edit]) -> bool:
         return not all(self.is_settled(edit.id) for edit in batch)
 
     def _is_done(self, edit_id: str) -> bool:
-        edit = self.edits[edit_id]
+        edit = self._all_edits[edit_id]
         return self.results.is_done(edit_id, self.keys[edit_id], edit.output, edit.sources)
 
     def _name(self, batch: list[Edit]) -> str:

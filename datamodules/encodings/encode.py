@@ -16,10 +16,11 @@ from apa_lightning.utils.progress import progress
 from datamodules.encodings.pieces import Contents, Origin, Piece, halved, write_piece
 from datamodules.loading.readers import loader_options
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.indexed import SampleTable, read_member, remarks
+from datamodules.shards.indexed import read_members, remarks
 from datamodules.shards.metadata import parse_metadata
 from datamodules.shards.quarantine import Quarantine
 from datamodules.shards.samples import BadSample, Fault
+from datamodules.shards.table import SampleTable
 
 _BATCH = 8  # windows encoded at once
 _WAIT = 1.0  # seconds between two looks at what other processes have done
@@ -49,7 +50,7 @@ class Clips(Dataset[Clip]):
         """Read one clip."""
         group = self.table.group(index)
         try:
-            audio, metadata, *prompt = (read_member(group, member) for member in group.members)
+            audio, metadata, *prompt = read_members(group)
             fields = parse_metadata(metadata)
             windows = self.decode.windows(self.windows_per_clip, audio, *prompt)
         except BadSample as bad:
@@ -61,7 +62,7 @@ class Clips(Dataset[Clip]):
         """Every prompt that training can give to a clip; none if its metadata is broken."""
         group = self.table.group(index)
         try:
-            fields = parse_metadata(read_member(group, group.metadata))
+            fields = parse_metadata(read_members(group, [group.metadata])[0])
         except BadSample:
             return []
         return self.decode.captions.captions(fields["labels"], fields.get("caption"))

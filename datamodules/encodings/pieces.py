@@ -20,7 +20,7 @@ from torch import Tensor
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
-from datamodules.shards.indexed import SampleTable
+from datamodules.shards.table import SampleTable
 
 CLIPS = 100
 _OPEN = 128  # files that a process keeps open

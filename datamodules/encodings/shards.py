@@ -7,8 +7,9 @@ from typing import Any
 from datamodules.encodings.pieces import Piece, open_piece
 from datamodules.shards.decoding import ExampleDecoder
 from datamodules.shards.index import Member
-from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.indexed import IndexedShards
 from datamodules.shards.samples import BadSample, Fault, Group
+from datamodules.shards.table import SampleTable
 
 
 class EncodedShards(IndexedShards):

@@ -95,6 +95,12 @@ class TrainLoader:
         Raises:
             InputError: If the data or the seed differ from those of the saved run.
         """
+        if ("samples" in state) != ("samples" in self._identity):
+            before, now = ("read by index", "streamed") if "samples" in state else ("streamed", "read by index")
+            raise InputError(
+                f"The checkpoint's training data were {before}, and now they are {now}, which is another order. "
+                + ("Set `stream` to true to resume." if now == "read by index" else "Give the same shards to resume.")
+            )
         for name, value in self._identity.items():
             if state.get(name, value if name == "digest" else None) != value:  # older checkpoints have no digest
                 raise InputError(
@@ -164,6 +170,8 @@ class EvaluationLoader:
         self._quarantine.start_epoch()
         for number, loaded in enumerate(self._loader, start=1):
             self._quarantine.note(loaded["faults"], loaded["seen"])
+            if loaded["stop"]:
+                raise InputError(f"The validation data cannot be used: {loaded['stop']}.{self._quarantine.where()}")
             if number == self._length:
                 self._quarantine.finish_epoch()
             if loaded["batch"] is not None:

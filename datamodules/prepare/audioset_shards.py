@@ -14,6 +14,7 @@ from typing import NamedTuple
 import soundfile
 
 from apa_lightning.audio import AudioError, load_audio, resample, to_mono
+from apa_lightning.edit_jobs.parts import Part
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import file_lock
 from apa_lightning.utils.progress import progress
@@ -26,6 +27,7 @@ from datamodules.prepare.audioset_files import (
     similar,
 )
 from datamodules.prepare.clip_names import Clip, count_suffixes, match_clips
+from datamodules.prepare.part_reports import merge_reports, refuse_other_runs, refuse_other_settings, run_name
 from datamodules.prepare.shard_run import Problem, ShardRun
 from datamodules.prepare.workers import in_order
 from datamodules.ranges import check_range
@@ -62,6 +64,7 @@ def make_shards(
     max_samples: int = 10_000,
     workers: int = 2,
     overwrite: bool = False,
+    part: str | None = None,
 ) -> None:
     """Make shards from AudioSet's files and a folder of clips.
 
@@ -89,6 +92,9 @@ def make_shards(
         max_samples: Most clips in a shard.
         workers: Processes that decode and encode; 0 works in this one.
         overwrite: Start again, replacing shards of the same name.
+        part: Make only this part of the shards, such as 3/16, as one task of a job array: the shards are named
+            `<name>-03of16-000000.tar`, ..., and the last part to finish merges the reports. `slurm` takes the place of the
+            task in SLURM's array.
 
     Raises:
         FileNotFoundError: If an input file is missing.
@@ -104,6 +110,9 @@ def make_shards(
     check_range("min_seconds", min_seconds, int | float, 0)
     for field, value, least in (("max_bytes", max_bytes, 1), ("max_samples", max_samples, 1), ("workers", workers, 0)):
         check_range(field, value, int, least)
+    own = Part.read(part)
+    if own and own.of == 1:
+        own = None
     chosen, names = _select(segments, class_labels, ontology, branch, labels)
     matched = match_clips(chosen, clips)
     if not any(clip.status == "found" for clip in matched):
@@ -127,10 +136,17 @@ def make_shards(
         if clip.status == "found" and label not in names
     )
     out.mkdir(parents=True, exist_ok=True)
-    with file_lock(out / f"{name}.lock", wait=False) as held:
+    run_as = run_name(name, own)
+    with file_lock(out / f"{run_as}.lock", wait=False) as held:
         if not held:
-            raise InputError(f"--out: another process is writing the shards '{name}' into '{out}'. Wait for it.")
-        run = ShardRun(out, name, settings, overwrite)
+            share = "" if own else ", or let several processes share the work: --part 1/4, 2/4, ..."
+            raise InputError(
+                f"--out: another process is writing the shards '{run_as}' into '{out}'. Wait for it{share}."
+            )
+        refuse_other_runs(out, name, own, overwrite)
+        if own and not overwrite:
+            refuse_other_settings(out, name, own, settings)
+        run = ShardRun(out, run_as, settings, overwrite)
         if run.complete:
             print(f"'{out}' is complete already; --overwrite=true makes it again.")
         else:
@@ -144,6 +160,9 @@ def make_shards(
                     tasks.append(Problem(segment.key, str(clip.path), "unknown", detail))
                 else:
                     tasks.append(_Task(segment, known, clip.path, clip.prompt, flac, sample_rate, min_seconds))
+            if own:
+                (out / f"{name}-report.json").unlink(missing_ok=True)  # of all parts, which is no longer true
+                tasks = own.stretch(tasks)
             try:
                 _write(run, tasks, workers, max_bytes, max_samples)
             except KeyboardInterrupt:
@@ -154,8 +173,11 @@ def make_shards(
             most = [label for label, _ in unknown.most_common(5)]
             more = f"; and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             print(f"Labels that are not known were left out: {_with_nearest(most, names)}{more}.")
-        if not run.samples:
-            raise InputError(f"none of {len(chosen)} clips could be written; see '{run.path('csv')}'.")
+    whole = merge_reports(out, name, own, settings) if own else run
+    if own and whole:
+        whole.print_report()
+    if whole and not whole.samples:
+        raise InputError(f"none of {len(chosen)} clips could be written; see '{whole.path('csv')}'.")
 
 
 def _with_nearest(labels: Iterable[str], names: dict[str, str]) -> str:

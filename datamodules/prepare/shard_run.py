@@ -4,8 +4,10 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import remove_leftovers, write_file
@@ -45,6 +47,7 @@ class ShardRun:
         """Number of segments that are done, and what was made of them."""
         self.problems: list[Problem] = []
         self.complete = False
+        self.parts = 1
         for extension in ("json", "csv"):
             remove_leftovers(self.path(extension))
         if self.path("json").is_file() and not overwrite:
@@ -63,6 +66,7 @@ class ShardRun:
                 saved[field] for field in ("next", "shards", "samples", "bytes", "complete")
             )
             self.prompts = saved.get("prompts", 0)  # reports from before there were any lack it
+            self.parts = saved.get("parts", 1)
             self.problems = [Problem(**problem) for problem in saved["problems"]]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
@@ -73,7 +77,7 @@ class ShardRun:
                 f"'{self.out}' holds shards that were made with another {', '.join(changed)}. Choose another --out or "
                 "--name, or set --overwrite=true."
             )
-        for shard in map(self.shard, range(self.shards)):
+        for shard in map(self.shard, range(self.shards if self.parts == 1 else 0)):
             if not index_path(shard).is_file():
                 raise InputError(f"'{shard}' was made and is gone or has no index. Set --overwrite=true.")
 
@@ -92,11 +96,21 @@ class ShardRun:
         self.bytes += sum(shard.stat().st_size for shard in shards)
         self.save()
 
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Take the reports of the parts of this run together; their shards keep the names of the parts."""
+        states = list(states)
+        for field in ("next", "shards", "samples", "prompts", "bytes"):
+            setattr(self, field, sum(state[field] for state in states))
+        self.problems = [Problem(**problem) for state in states for problem in state["problems"]]
+        self.parts = len(states)
+        self.finish()
+
     def save(self, complete: bool = False) -> None:
         """Write the report."""
         self.complete = complete
         state = {
             **{field: getattr(self, field) for field in ("complete", "next", "shards", "samples", "prompts", "bytes")},
+            **({"parts": self.parts} if self.parts > 1 else {}),
             "counts": self.counts(),
             "settings": self._settings,
             "problems": [asdict(problem) for problem in self.problems],

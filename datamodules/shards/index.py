@@ -9,9 +9,9 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apa_lightning.audio import AUDIO_SUFFIXES
 from apa_lightning.errors import InputError
@@ -23,8 +23,7 @@ AUDIO_EXTENSIONS = tuple(suffix[1:] for suffix in AUDIO_SUFFIXES)
 INDEX_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file in a shard: its data is `size` bytes from `offset`; `sha256` is "" where it is not known."""
 
     key: str
@@ -51,7 +50,8 @@ def index_path(shard: str | Path) -> Path:
 
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index next to its shard, atomically; no other process may be writing it."""
-    text = json.dumps({"format": INDEX_FORMAT, **asdict(index)}, ensure_ascii=False)
+    members = [member._asdict() for member in index.members]
+    text = json.dumps({"format": INDEX_FORMAT, **vars(index), "members": members}, ensure_ascii=False)
     write_file(index_path(shard), text, sole_writer=True)
 
 

@@ -1,24 +1,25 @@
-"""Local shards as a list of samples: positioned reads, a length, and an order that is pure arithmetic."""
+"""Shards as a list of samples: positioned reads, a length, and an order that is pure arithmetic."""
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from apa_lightning.utils.rng import generator_for
+from datamodules.remote import RefusedError, WholeOnlyError, is_remote, read_range
 from datamodules.shards.decoding import MAX_AUDIO_BYTES, ExampleDecoder
-from datamodules.shards.index import AUDIO_EXTENSIONS, Member
+from datamodules.shards.index import Member
 from datamodules.shards.metadata import MAX_METADATA_BYTES
-from datamodules.shards.samples import LOST, PROMPT, BadSample, Fault, Group
-from datamodules.shards.scan import locate_samples
+from datamodules.shards.samples import LOST, BadSample, Fault, Group
+from datamodules.shards.table import SampleTable
 
 _TRIES = 100
-_NONE = Member("", "", 0, 0)
+_APART = 1 << 16
+"""Bytes between the members of a sample, headers and padding, up to which they are read at once."""
+_UNREADABLE = "shard cannot be read"
 
 
 class Fetched(NamedTuple):
@@ -37,95 +38,6 @@ class Fetched(NamedTuple):
     stop: str | None = None
 
 
-class SampleTable:
-    """Places of the samples of local shards, packed in arrays that forked workers share without copying.
-
-    Args:
-        shards: Local tar files, with or without an index.
-
-    Raises:
-        FileNotFoundError: If a shard is missing.
-        InputError: If a shard is empty or not a tar file (see `locate_samples`).
-    """
-
-    def __init__(self, shards: Sequence[Path]) -> None:
-        self.shards = [str(shard) for shard in shards]
-        self.faults: list[Fault] = []
-        """Samples that are known to be broken before anything is read."""
-        keys, numbers, extensions, spans, digests = [], [], [], [], []
-        for number, shard in enumerate(shards):
-            for item in locate_samples(shard):
-                if isinstance(item, Fault):
-                    self.faults.append(item)
-                    continue
-                keys.append(item.key.encode("utf-8", "surrogateescape"))
-                numbers.append(number)
-                members = (item.audio, item.metadata, item.audio_prompt or _NONE)
-                prompt = AUDIO_EXTENSIONS.index(item.prompt_extension) if item.audio_prompt else -1
-                extensions.append([AUDIO_EXTENSIONS.index(item.extension), prompt])
-                spans.append([(m.offset, m.size) for m in members])
-                digests += [bytes.fromhex(m.sha256).ljust(32, b"\0") for m in members]
-        self._keys = np.array(keys, dtype=bytes)
-        self._shard_numbers = np.array(numbers, dtype=np.int32)
-        # In each row: audio, JSON (which has no extension here), audio prompt.
-        self._extensions = np.array(extensions, dtype=np.int8).reshape(-1, 2)
-        self._spans = np.array(spans, dtype=np.int64).reshape(-1, 3, 2)
-        self._digests = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 3, 32)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @property
-    def audio_prompts(self) -> int:
-        """Number of samples whose audio prompt is not the target itself."""
-        return int((self._extensions[:, 1] >= 0).sum())
-
-    def audio_digests(self) -> Iterator[tuple[bytes, int]]:
-        """Yield (SHA-256, number) of each clip in shards with an index."""
-        for number, digest in enumerate(self._digests[:, 0]):
-            if digest.any():
-                yield digest.tobytes(), number
-
-    def parts(self, most: int) -> Iterator[tuple[Path, int, range, str]]:
-        """Yield the samples of each shard in parts of at most `most`: shard, number of the part, samples, and a digest.
-
-        The digest covers keys, places and checksums. Without an index there are no checksums, and it covers the time of the
-        last change of the shard.
-        """
-        ends = np.searchsorted(self._shard_numbers, np.arange(len(self.shards)), side="right").tolist()
-        for shard, first, end in zip(map(Path, self.shards), [0, *ends], ends, strict=False):
-            changed = b"" if self._digests[first:end, :2].any(axis=2).all() else str(shard.stat().st_mtime_ns).encode()
-            for part, start in enumerate(range(first, end, most)):
-                own = slice(start, min(start + most, end))
-                digest = hashlib.sha256(b"\0".join([*self._keys[own].tolist(), changed]))
-                for array in (self._extensions[own], self._spans[own], self._digests[own]):
-                    digest.update(np.ascontiguousarray(array).data)
-                yield shard, part, range(own.start, own.stop), digest.hexdigest()
-
-    def digest(self) -> str:
-        """Digest of every sample's key, place and checksum, in their order; the shards may lie anywhere."""
-        arrays = [self._keys, self._shard_numbers, self._extensions[:, 0], self._spans[:, :2], self._digests[:, :2]]
-        if self.audio_prompts:  # without any the digest is that of checkpoints from before there were prompts
-            arrays += [self._extensions[:, 1], self._spans[:, 2], self._digests[:, 2]]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
-
-    def group(self, index: int) -> Group[Member]:
-        """Return sample `index` as it was located."""
-        key = bytes(self._keys[index]).decode("utf-8", "surrogateescape")
-        extension, prompt = (AUDIO_EXTENSIONS[number] if number >= 0 else "" for number in self._extensions[index])
-        audio, metadata, audio_prompt = (
-            Member(key, f"{key}.{kind}", int(offset), int(size), digest.tobytes().hex() if digest.any() else "")
-            for kind, (offset, size), digest in zip(
-                (extension, "json", PROMPT + prompt), self._spans[index], self._digests[index], strict=True
-            )
-        )
-        shard = self.shards[self._shard_numbers[index]]
-        return Group(shard, key, extension, audio, metadata, audio_prompt if prompt else None, prompt)
-
-
 class NumberedSamples(Dataset[Fetched], ABC):
     """Samples that are read by `index`, or by `(epoch, index)` where the epoch takes part in the draws."""
 
@@ -135,9 +47,10 @@ class NumberedSamples(Dataset[Fetched], ABC):
 
 
 class IndexedShards(NumberedSamples):
-    """Samples of local shards by number.
+    """Samples of shards by number.
 
-    Local shards are not streamed: with the offset and size of each member, samples are read in any order. So the dataset
+    Such shards are not streamed: with the offset and size of each member, samples are read in any order, from files, or by
+    range requests. So the dataset
     has a length, it is shuffled over all shards at once, its only state is a position in the order of (seed, epoch),
     whatever the number of workers and ranks, and damage to one header loses nothing.
 
@@ -166,6 +79,8 @@ class IndexedShards(NumberedSamples):
                 return Fetched(example, faults + noted, tried)
             except BadSample as bad:
                 faults.append(Fault(group.shard, group.key, bad.reason, bad.detail))
+            except OSError as error:  # no sample can be read, and none is broken
+                return Fetched(None, faults, tried, f"'{group.shard}' cannot be read: {error}")
             if not self.substitute:
                 return Fetched(None, faults)
             draws = draws or generator_for(self.decode.seed, "substitute", epoch, group.key)
@@ -180,8 +95,9 @@ class IndexedShards(NumberedSamples):
 
         Raises:
             BadSample: If it cannot be used.
+            OSError: If the shard is on a server that cannot be reached.
         """
-        audio, metadata, *prompt = (read_member(group, member) for member in group.members)
+        audio, metadata, *prompt = read_members(group)
         example = self.decode(group.key, audio, metadata, epoch, *prompt)
         return example, remarks(group.shard, example)
 
@@ -195,24 +111,42 @@ def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
     ]
 
 
-def read_member(group: Group[Member], member: Member) -> bytes:
-    """The bytes of one member of a sample.
+def read_members(group: Group[Member], only: Sequence[Member] = ()) -> list[bytes]:
+    """The bytes of a sample's audio, metadata and audio prompt, if it has one, or `only` of some of them.
 
     Raises:
         BadSample: If they are not what was written.
+        OSError: If the shard is on a server that cannot be reached.
     """
-    limit = MAX_METADATA_BYTES if member is group.metadata else MAX_AUDIO_BYTES
-    if member.size > limit:
-        raise BadSample("member too large", f"'{member.name}' has {member.size} bytes; at most {limit} are read")
+    members = only or group.members
+    for member in members:
+        limit = MAX_METADATA_BYTES if member is group.metadata else MAX_AUDIO_BYTES
+        if member.size > limit:
+            raise BadSample("member too large", f"'{member.name}' has {member.size} bytes; at most {limit} are read")
+    start, stop = min(m.offset for m in members), max(m.offset + m.size for m in members)
+    if stop - start <= sum(m.size for m in members) + _APART:  # neighbors, as nearly always: one read is enough
+        data = _read(group.shard, start, stop)
+        found = [data[m.offset - start :][: m.size] for m in members]
+    else:
+        found = [_read(group.shard, m.offset, m.offset + m.size) for m in members]
+    for member, data in zip(members, found, strict=True):
+        if len(data) < member.size:
+            raise BadSample(LOST, f"'{member.name}' ends after {len(data)} of {member.size} bytes")
+        if member.sha256 and not hashlib.sha256(data).hexdigest().startswith(member.sha256):
+            raise BadSample("checksum differs", f"'{member.name}' is not what the index says was written")
+    return found
+
+
+def _read(shard: str, start: int, stop: int) -> bytes:
+    if is_remote(shard):
+        try:
+            return read_range(shard, start, stop)[0]
+        except (RefusedError, WholeOnlyError) as error:
+            raise BadSample(_UNREADABLE, str(error)) from None
     try:
         # The file is opened for each read: that takes microseconds, and workers share no handles.
-        with open(group.shard, "rb", buffering=0) as file:
-            file.seek(member.offset)
-            data = file.read(member.size)
+        with open(shard, "rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(stop - start)
     except OSError as error:
-        raise BadSample("shard cannot be read", error.strerror or str(error)) from None
-    if len(data) < member.size:
-        raise BadSample(LOST, f"'{member.name}' ends after {len(data)} of {member.size} bytes")
-    if member.sha256 and hashlib.sha256(data).hexdigest() != member.sha256:
-        raise BadSample("checksum differs", f"'{member.name}' is not what the index says was written")
-    return data
+        raise BadSample(_UNREADABLE, error.strerror or str(error)) from None

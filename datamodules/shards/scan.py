@@ -1,15 +1,67 @@
-"""Locates the members of a local tar, from its index or from its headers."""
+"""Locates the members of a tar: from its index, or of a local one from its headers."""
 
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.parse import urlsplit, urlunsplit
+
+from urllib3.exceptions import HTTPError
 
 from apa_lightning.errors import InputError
-from datamodules.shards.index import Member, ShardIndex, read_index
+from datamodules.remote import RefusedError, WholeOnlyError, open_stream, read_range
+from datamodules.shards.index import Member, ShardIndex, parse_index, read_index
 from datamodules.shards.samples import LOST, Fault, Group, group_members
 
 _WAY_OUT = "Write it again, or leave it out."
+
+
+def fetch_index(url: str) -> ShardIndex | None:
+    """Read the index next to a shard on a server; None if there is none, or a page of the server's own in its place.
+
+    Raises:
+        OSError: If the server cannot be reached, stays busy or breaks off.
+    """
+    parts = urlsplit(url)
+    path = PurePosixPath(parts.path)
+    index_url = urlunsplit(parts._replace(path=str(path.with_suffix(".index.json"))))
+    try:
+        with open_stream(index_url) as stream:
+            text = b"".join(iter(lambda: stream.read(1 << 20), b""))
+        return parse_index(text, index_url, path.name)
+    except (RefusedError, InputError):
+        return None
+    except HTTPError as error:
+        raise OSError(str(error)) from None
+
+
+class NotIndexedError(Exception):
+    """A shard on a server can only be streamed, and why."""
+
+
+def locate_remote_samples(url: str) -> Iterator[Group[Member] | Fault]:
+    """Yield the samples of a shard on a server, as `locate_samples` does, from the index next to it.
+
+    Raises:
+        NotIndexedError: If there is no index, or the server sends only whole files.
+        InputError: If the server cannot be reached, or the shard is not the one that its index describes.
+    """
+    try:
+        if (index := fetch_index(url)) is None:
+            raise NotIndexedError(f"there is no index next to '{url}'")
+        try:
+            _, size = read_range(url, 0, 1)
+        except RefusedError as error:
+            keys = dict.fromkeys(member.key for member in index.members)
+            yield from (Fault(url, key, "shard cannot be read", str(error)) for key in keys)
+            return
+        yield from _from_index(url, index, lambda start, length: read_range(url, start, start + length)[0], size)
+    except WholeOnlyError as error:
+        raise NotIndexedError(f"'{url}': {error}") from None
+    except OSError as error:
+        raise InputError(
+            f"shard '{url}' cannot be read: {error}. Start again when its server can be reached."
+        ) from None
 
 
 def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
@@ -32,34 +84,51 @@ def locate_samples(shard: Path) -> Iterator[Group[Member] | Fault]:
         if (size := file.seek(0, 2)) == 0:
             raise InputError(f"shard '{shard}' is empty (0 bytes). {_WAY_OUT}")
         index = read_index(shard)
-        found = _from_index(shard, index, file, size) if index else group_members(str(shard), _walk(shard, file, size))
+
+        def read(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
+        if index:
+            yield from _from_index(str(shard), index, read, size)
+            return
+        found = group_members(str(shard), _walk(shard, file, size))
         if (first := next(found, None)) is None:
-            raise InputError(f"shard '{shard}' holds no samples. {_WAY_OUT}")
+            raise InputError(_no_samples(shard))
         yield first
         yield from found
 
 
-def _header(file: BinaryIO, offset: int) -> tarfile.TarInfo | None:
-    file.seek(offset)
+def _no_samples(shard: str | Path) -> str:
+    return f"shard '{shard}' holds no samples. {_WAY_OUT}"
+
+
+def _header(header: bytes) -> tarfile.TarInfo | None:
     try:
-        return tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return None
 
 
-def _from_index(shard: Path, index: ShardIndex, file: BinaryIO, size: int) -> Iterator[Group[Member] | Fault]:
-    groups = list(group_members(str(shard), ((m.name, True, m) for m in index.members)))
+def _from_index(
+    shard: str, index: ShardIndex, read: Callable[[int, int], bytes], size: int
+) -> Iterator[Group[Member] | Fault]:
+    """Samples by an index; `read` reads (start, length) of the shard, which has `size` bytes."""
+    groups = list(group_members(shard, ((m.name, True, m) for m in index.members)))
+    if not groups:
+        raise InputError(_no_samples(shard))
     if len({g.key for g in groups}) != index.samples:
         raise InputError(f"the index of '{shard}' lists other samples than its count says. Write the shard again.")
     ends = index.members[:1] + index.members[-1:]
-    headers = [_header(file, m.offset - tarfile.BLOCKSIZE) for m in ends if m.offset >= tarfile.BLOCKSIZE]
+    block = tarfile.BLOCKSIZE
+    headers = [_header(read(m.offset - block, block)) for m in ends if m.offset >= block]
     if ends and not any(h and h.name == m.name and h.size == m.size for h, m in zip(headers, ends, strict=False)):
         raise InputError(f"shard '{shard}' is not the tar that its index describes. {_WAY_OUT}")
     if size > index.bytes:
-        yield Fault(str(shard), "", "shard longer than its index", f"{size} bytes, {index.bytes} are read", kept=True)
+        yield Fault(shard, "", "shard longer than its index", f"{size} bytes, {index.bytes} are read", kept=True)
     for item in groups:
         if isinstance(item, Group) and max(m.offset + m.size for m in item.members) > size:
-            yield Fault(str(shard), item.key, LOST, f"the shard ends at byte {size} of {index.bytes}")
+            yield Fault(shard, item.key, LOST, f"the shard ends at byte {size} of {index.bytes}")
         else:
             yield item
 

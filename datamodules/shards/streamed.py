@@ -1,4 +1,4 @@
-"""Shards that are read from front to back: http(s), `pipe:` commands, and local tars mixed with these.
+"""Shards that are read from front to back: `pipe:` commands, http(s) without indexes or ranges, and all mixed with these.
 
 webdataset opens and shuffles; the rules of `datamodules.shards.samples` say what is delivered. Compared with the indexed
 reader, a stream has three limits: its order depends on the number of ranks and workers; a resume inside an epoch reads
@@ -13,31 +13,21 @@ import random
 import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit, urlunsplit
 
-import requests
-from requests.adapters import HTTPAdapter
 from torch.utils.data import IterableDataset, get_worker_info
 from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 from webdataset import filters
 from webdataset.gopen import Pipe, gopen_pipe
 
-from apa_lightning.errors import InputError
 from apa_lightning.utils.rng import generator_for
+from datamodules.remote import is_remote, open_stream
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.index import ShardIndex, parse_index, read_index
+from datamodules.shards.index import ShardIndex, read_index
 from datamodules.shards.indexed import Fetched, remarks
 from datamodules.shards.samples import LOST, BadSample, Fault, Group, group_members
-from datamodules.shards.scan import is_meta
-
-SILENCE = 60.0
-"""Seconds after which a server that sends nothing has failed."""
-BUSY = (408, 429, 500, 502, 503, 504)
-"""Answers of a busy server; it is asked `TRIES` times in all, after pauses of 0, 2, 4, ... and at most 10 `PAUSE`s."""
-TRIES, PAUSE = 12, 1.0
+from datamodules.shards.scan import fetch_index, is_meta
 
 
 class StreamedShards(IterableDataset[Fetched]):
@@ -145,7 +135,7 @@ def stream_shard(url: str) -> Iterator[Group[bytes] | Fault]:
             digests = {member.key: [] for member in index.members}
             for member in index.members:
                 digests[member.key].append(member.sha256)
-        stream = open_stream(url)
+        stream = _open(url)
         for item in group_members(url, _members(url, stream)):
             if isinstance(item, Fault) and not item.key:
                 trouble = item.detail
@@ -229,37 +219,22 @@ def _abandon(stream: IO[bytes] | None) -> None:
             stream.close()
 
 
-def open_stream(url: str) -> IO[bytes]:
+def _open(url: str) -> IO[bytes]:
     """Open a local path, http(s) URL or `pipe:` command; the caller has allowed the latter.
 
     webdataset's dispatcher rewrites URLs by environment variables, and its curl waits without end for a server that has
     become silent; so neither is used.
     """
-    scheme = url.partition(":")[0]
-    if scheme == "pipe":
+    if url.startswith("pipe:"):
         return gopen_pipe(url)
-    if scheme not in ("http", "https"):
-        return open(url, "rb")
-    retries = Retry(TRIES - 1, connect=0, read=0, status_forcelist=BUSY, backoff_factor=PAUSE, backoff_max=10 * PAUSE)
-    session = requests.Session()
-    for prefix in ("http://", "https://"):  # an answer may lead from one to the other
-        session.mount(prefix, HTTPAdapter(max_retries=retries))
-    response = session.get(url, stream=True, timeout=SILENCE)
-    response.raise_for_status()
-    return response.raw
+    return open_stream(url) if is_remote(url) else open(url, "rb")
 
 
 def _index_of(url: str) -> ShardIndex | None:
     if url.startswith("pipe:"):
         return None
-    if not url.startswith(("http:", "https:")):
+    if not is_remote(url):
         return read_index(Path(url))
-    parts = urlsplit(url)
-    path = PurePosixPath(parts.path)
-    index_url = urlunsplit(parts._replace(path=str(path.with_suffix(".index.json"))))
-    try:
-        with open_stream(index_url) as stream:
-            text = b"".join(iter(lambda: stream.read(1 << 20), b""))
-        return parse_index(text, index_url, path.name)
-    except (OSError, HTTPError, InputError):
-        return None  # there is none; a server may answer with a page of its own
+    with contextlib.suppress(OSError, HTTPError):
+        return fetch_index(url)
+    return None

@@ -14,7 +14,7 @@ from processes import FORK, free_port
 from shard_tools import tone, write_shards
 
 from apa_lightning.errors import InputError
-from datamodules.loading.order import SampleOrder, evaluation_plan
+from datamodules.loading.order import EvaluationPlan, SampleOrder
 from datamodules.shards.index import index_path
 
 
@@ -162,11 +162,13 @@ def test_evaluation_plans() -> None:
     for samples in range(1, 30):
         for world_size in range(1, min(samples, 6) + 1):
             for batch_size in (1, 2, 3, 7, 50):
-                plans = [evaluation_plan(samples, None, batch_size, rank, world_size) for rank in range(world_size)]
+                plans = [EvaluationPlan(samples, None, batch_size, rank, world_size) for rank in range(world_size)]
                 assert sorted(i for plan in plans for batch in plan for i in batch) == list(range(samples))
-                assert len({len(plan) for plan in plans}) == 1 and all(batch for plan in plans for batch in plan)
+                assert len({len(list(plan)) for plan in plans} | {len(plan) for plan in plans}) == 1 and all(
+                    batch for plan in plans for batch in plan
+                )
                 assert max(len(batch) for plan in plans for batch in plan) <= max(2, batch_size)
-    assert evaluation_plan(100, 4, 2, 0, 1) == [[0, 25], [50, 75]]
+    assert list(EvaluationPlan(100, 4, 2, 0, 1)) == [[0, 25], [50, 75]]
 
 
 def test_too_few_validation_clips_for_the_ranks_is_said(folder: Path) -> None:

@@ -537,6 +537,28 @@ def test_two_runs_share_one_folder(here, model, undisturbed):
     assert sorted(record["id"] for record in records()) == sorted(edit for edit, _ in EDITS)
 
 
+def test_parts_make_together_what_one_run_makes(here, predict, undisturbed, capsys, monkeypatch):
+    """As the tasks of a job array: in any order, one of them twice, and one that is missing at first."""
+    predict(*IN_PAIRS, "--part=3/3")
+    out = capsys.readouterr().out
+    assert "Parts that are not finished yet: 1/3, 2/3. If no task is making them: " in out and "--part 1/3" in out
+    made = {record["id"] for record in records()}
+    assert 0 < len(made) < len(EDITS)
+    for name, value in {"ID": 10, "MIN": 10, "MAX": 14, "COUNT": 3, "STEP": 2}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    monkeypatch.setattr("sys.argv", ["apa_lightning", "predict", "--data.prompt=a b", "--data.part", "slurm"])
+    predict(*IN_PAIRS, "--data.part=slurm")
+    command = "python -m apa_lightning predict '--data.prompt=a b' --data.part 2/3"
+    assert f"Parts that are not finished yet: 2/3. If no task is making them: {command}\n" in capsys.readouterr().out
+    assert made < {record["id"] for record in records()} < {edit for edit, _ in EDITS}
+    predict(*IN_PAIRS, "--part=3/3")
+    predict(*IN_PAIRS, "--part=2/3")
+    assert "not finished" not in capsys.readouterr().out.split("predict: summary")[-1]
+    assert audio_bytes() == undisturbed and len(records()) == len(EDITS)
+    with open("edits/results.csv", encoding="utf-8-sig", newline="") as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {edit for edit, _ in EDITS}
+
+
 def test_two_ranks_make_each_edit_once(here, model, undisturbed):
     """Three batches for two ranks; then one for two, where a fixed share would leave a rank without any."""
 

@@ -18,9 +18,10 @@ import soundfile
 
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.decoding import ExampleDecoder
-from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.indexed import IndexedShards
 from datamodules.shards.samples import Fault
 from datamodules.shards.streamed import StreamedShards
+from datamodules.shards.table import SampleTable
 from datamodules.shards.writer import ShardWriter
 
 RATE = 16_000
@@ -92,6 +93,40 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Ranged(Quiet):
+    """A server that answers range requests, and notes what it was asked for: (path, range)."""
+
+    def __init__(self, *arguments: object, asked: list[tuple[str, str]] | None = None, **options: object) -> None:
+        self.asked = [] if asked is None else asked
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        self.asked.append((self.path, asked))
+        file = Path(self.translate_path(self.path))
+        if not asked or not file.is_file():
+            super().do_GET()
+            return
+        start, last = map(int, asked.removeprefix("bytes=").split("-"))
+        size = file.stat().st_size
+        if start >= size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = file.read_bytes()[start : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{size}")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.answer(data)
+
+    def answer(self, data: bytes) -> None:
+        """Send the bytes of a range."""
+        self.wfile.write(data)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from shard_tools import both, decoder, flip, keys, plain_tar, read_indexed, read
 
 from apa_lightning.errors import InputError
 from datamodules.shards.index import index_path, read_index
-from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.indexed import IndexedShards
 from datamodules.shards.samples import LOST
+from datamodules.shards.table import SampleTable
 
 
 def promised(shard: Path) -> set[str]:

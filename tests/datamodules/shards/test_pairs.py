@@ -10,7 +10,7 @@ import webdataset
 from shard_tools import both, clip, decoder, encode, keys, plain_tar, read_indexed, read_streamed, sample, tone
 
 from datamodules.shards.index import index_path
-from datamodules.shards.indexed import SampleTable
+from datamodules.shards.table import SampleTable
 from datamodules.shards.writer import ShardWriter
 
 PIANO = b'{"labels": ["Piano"]}'

@@ -9,8 +9,9 @@ import torch
 from markers import Payload, pickled
 from shard_tools import both, clip, decoder, encode, keys, plain_tar, read_indexed, sample, special, tone, write_shards
 
-from datamodules.shards.indexed import IndexedShards, SampleTable
+from datamodules.shards.indexed import IndexedShards
 from datamodules.shards.samples import BadSample, split_name
+from datamodules.shards.table import SampleTable
 
 
 @both

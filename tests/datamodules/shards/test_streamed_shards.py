@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shard_tools import Quiet, decoder, encode, flip, keys, plain_tar, read_streamed, sample, served, tone, write_shards
 
-from datamodules.shards import streamed as streamed_shards
+from datamodules import remote
 from datamodules.shards.index import index_path, read_index
 from datamodules.shards.samples import LOST
 from datamodules.shards.streamed import StreamedShards
@@ -71,8 +71,8 @@ class Trying(Quiet):
 
 
 def test_http_servers_that_are_busy_or_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed_shards, "PAUSE", 0.0)
-    monkeypatch.setattr(streamed_shards, "SILENCE", 0.5)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "SILENCE", 0.5)
     write_shards(tmp_path, 2, 2)
     write_shards(tmp_path, 3, 3, "silent")
     asked: list[str] = []
@@ -83,7 +83,7 @@ def test_http_servers_that_are_busy_or_silent(tmp_path: Path, monkeypatch: pytes
         examples, faults = read_streamed(f"{url}/silent-000000.tar")
         assert keys(examples) == ["silent000"]
         assert [f.key for f in faults] == ["silent001", "silent002"] and faults[1].detail.endswith("Read timed out.")
-        monkeypatch.setattr(streamed_shards, "TRIES", 2)
+        monkeypatch.setattr(remote, "TRIES", 2)
         asked.clear()
         assert "503" in read_streamed(f"{url}/train-000000.tar")[1][0].detail
 

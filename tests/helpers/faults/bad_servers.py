@@ -8,7 +8,7 @@ from damages import command
 from processes import Command
 from shard_tools import Quiet
 
-from datamodules.shards import streamed as streamed_shards
+from datamodules import remote
 
 
 class Bad(Quiet):
@@ -47,7 +47,7 @@ class Bad(Quiet):
 
 def impatient() -> None:
     """Do not wait as long for a bad server as one would wait in earnest."""
-    streamed_shards.SILENCE, streamed_shards.PAUSE = 2.0, 0.1
+    remote.SILENCE, remote.PAUSE = 2.0, 0.1
 
 
 def stream(kind: str, folder: Path, url: str, *more: object, share: float = 1) -> Command:
