@@ -15,8 +15,8 @@ from datamodules.encodings.pieces import Origin, Piece, missing, open_piece, pie
 from datamodules.encodings.shards import EncodedShards
 from datamodules.encodings.sizing import Sizes, check_room, estimate
 from datamodules.ranges import check_range
-from datamodules.remote import is_remote
 from datamodules.shards.table import SampleTable
+from datamodules.shards.urls import is_local
 
 _SAME = 0.02  # relative difference of encodings; in float32 devices differ by 0.001
 
@@ -64,8 +64,7 @@ class EncodedDataModule(AudioSetDataModule):
         clips: dict[str, Clips] = {}
         absent: dict[str, list[Piece]] = {}
         for split, table in self._sources.items():
-            if not isinstance(table, SampleTable) or any(map(is_remote, table.shards)):
-                raise InputError(f"{split}_shards: remote shards cannot be cached. Download them and give their paths.")
+            assert isinstance(table, SampleTable)  # as all local shards are
             self._pieces[split] = pieces(table, self.cache and self.cache / split)
             absent[split] = missing(self._pieces[split], origins[split])
             clips[split] = Clips(table, self._decoder(training=False), self._windows(split))
@@ -93,6 +92,11 @@ class EncodedDataModule(AudioSetDataModule):
         for part in encoder.parts().values():
             part.cpu()  # the strategy moves the model
         rank_zero_info(f"cache: all clips are encoded ({self.cache or 'next to the shards'}).")
+
+    def _locate(self, split: str, urls: list[str]) -> SampleTable | list[str]:
+        if not all(map(is_local, urls)):
+            raise InputError(f"{split}_shards: remote shards cannot be cached. Download them and give their paths.")
+        return super()._locate(split, urls)
 
     def _model_encoder(self) -> WindowEncoder:
         """What encodes for the model in training."""

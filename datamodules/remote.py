@@ -85,7 +85,10 @@ def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
 
 
 def _get(url: str, headers: dict[str, str]) -> requests.Response:
-    response = _session(os.getpid(), TRIES, PAUSE).get(url, headers=headers, stream=True, timeout=SILENCE)
+    try:
+        response = _session(os.getpid(), TRIES, PAUSE).get(url, headers=headers, stream=True, timeout=SILENCE)
+    except requests.ConnectionError as error:  # its own text is long and says little
+        raise requests.ConnectionError(str(getattr(error.args[0], "reason", error) if error.args else error)) from None
     if response.status_code >= 400 and response.status_code != requests.codes.requested_range_not_satisfiable:
         response.close()
         raise RefusedError(f"{response.status_code} {response.reason} for url: {url}")

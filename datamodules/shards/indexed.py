@@ -126,7 +126,7 @@ def read_members(group: Group[Member], only: Sequence[Member] = ()) -> list[byte
     start, stop = min(m.offset for m in members), max(m.offset + m.size for m in members)
     if stop - start <= sum(m.size for m in members) + _APART:  # neighbors, as nearly always: one read is enough
         data = _read(group.shard, start, stop)
-        found = [data[m.offset - start :][: m.size] for m in members]
+        found = [data[m.offset - start : m.offset - start + m.size] for m in members]
     else:
         found = [_read(group.shard, m.offset, m.offset + m.size) for m in members]
     for member, data in zip(members, found, strict=True):
