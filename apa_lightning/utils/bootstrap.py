@@ -78,3 +78,24 @@ def bootstrap_by_source(
     _, number = np.unique(names[~np.isnan(every)], return_inverse=True)
     sums, counts = np.bincount(number, known), np.bincount(number)
     return resampled(lambda drawn: sums[drawn].sum(axis=-1) / counts[drawn].sum(axis=-1), len(sums), seed, draws)
+
+
+def means_by_source(values: np.ndarray, sources: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """The means of several values per edit, as a function of the sources that are drawn: a part of a statistic for :func:`resampled`.
+
+    Args:
+        values: K values per edit (N, K); NaN is left out.
+        sources: For each edit, the recording that it was made from.
+
+    Returns:
+        A function of numbers of sources (..., S) that returns means (..., K) over their edits; NaN where there are none.
+    """
+    _, number = np.unique(sources, return_inverse=True)
+    members = (number == np.arange(number.max() + 1)[:, None]).astype(np.float64)  # (sources, N)
+    sums, counts = members @ np.nan_to_num(values), members @ ~np.isnan(values)
+
+    def means(drawn: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return sums[drawn].sum(axis=-2) / counts[drawn].sum(axis=-2)
+
+    return means

@@ -1,24 +1,32 @@
 """The proof of editing: its trials, its figures on systems whose outcome is known, and the command's measuring parts."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pocket_tools import LABELS, batch, pocket_folder, tones, with_untrained_unet
+from sklearn.metrics import cohen_kappa_score
 
 from apa_lightning import InputError
 from apa_lightning.audio import normalize_level
-from apa_lightning.pocket.instrument_judge import InstrumentJudge
+from apa_lightning.editing.request import EditResult
+from apa_lightning.metrics import Clip
+from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.measures import editing as measure_editing
 from apa_lightning.pocket.measures import judge as measure_judge
 from apa_lightning.pocket.measures import unet as measure_unet
 from apa_lightning.pocket.parts.judge import PocketJudge
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trial, Trials, mel_distance, recorded_trials, rendered_trials
+from apa_lightning.pocket.report.fronts import above_at_equal_recognition, best_at
+from apa_lightning.pocket.report.proof import Proof
 from apa_lightning.pocket.report.scores import Score, bootstrap_excess
 from apa_lightning.pocket.report.subject import Subject
 
+FEATURES: dict = {}
 INSTRUMENTS = [label.split(",")[0].lower() for label in LABELS]
 
 
@@ -56,10 +64,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _little(monkeypatch):
-    """The same work on as little as tells whether it is right."""
-    monkeypatch.setattr(measure_editing, "POINT", {**measure_editing.POINT, "num_inference_steps": 1})
-    monkeypatch.setattr(measure_editing, "MOST", 2)
-    monkeypatch.setattr(measure_editing, "SWEEPS", {"time_pooling": (2, 8), "strength": (0.75, 0.9)})
+    """The same work on as little as tells whether it is right; the features of equal waveforms are computed once."""
+
+    def feature(clip, function, *arguments):
+        key = (clip.waveform.numpy().tobytes(), function, *arguments)
+        if key not in FEATURES:
+            FEATURES[key] = function(clip.waveform, clip.sample_rate, *arguments)
+        return FEATURES[key]
+
+    monkeypatch.setattr(Clip, "feature", feature)
     monkeypatch.setattr(measure_unet, "MOST_CLIPS", 4)
     monkeypatch.setattr(measure_unet, "GENERATIONS", 2)
 
@@ -95,26 +108,135 @@ def test_mel_distance_hears_timbre_and_not_level(clips):
     assert mel_distance(first, 0.1 * first) < 1e-3 < mel_distance(first, second)
 
 
-def test_editing_is_measured(folder, clips, tmp_path):
-    recorded = Clips(clips.waveform[:2], ["piano_1-0", "unknown_0-0"])
-    figures = measure_editing.measure(Subject(folder, clips, 0, tmp_path, recorded))
-    by_name = {figure.name: figure for figure in figures}
-    ours = by_name["adapter: pitch accuracy to the source"]
-    assert (ours.compared["no edit"], ours.clips, ours.target) == (1, 2, ">= 0.5")
-    assert {"text alone", "SDEdit 0.75", "truth", "no negative prompt", "shuffled"} <= set(ours.compared)
-    # Without an adapter file the adapter is the untrained one.
-    assert ours.value == pytest.approx(ours.untrained)
-    for words in ("omega 8", "SDEdit strength 0.9"):
-        assert by_name[f"{words}: chroma similarity above the shuffled floor"].clips == 2
-    assert by_name["omega 2: chroma similarity above the shuffled floor"].value == pytest.approx(
-        by_name["adapter: chroma similarity to the source above the shuffled floor"].value
-    )
-    assert by_name["adapter, real recordings: target recognized by the judge"].clips == 1
+class Player:
+    """An editor that plays a clip: the source's melody on the target (truth), the source, or another melody on the target (text)."""
+
+    def __init__(self, clips: Clips, plays: dict[float, str]):
+        self.clips, self.plays = clips, plays
+
+    def edit(self, requests, **_):
+        return [EditResult(request, self.play(request), 16_000) for request in requests]
+
+    def play(self, request) -> torch.Tensor:
+        source = next(i for i, one in enumerate(self.clips.waveform) if torch.equal(one, request.audio[0]))
+        kind = self.plays[request.ap_scale] if request.strength == 1 else "source"
+        target = next((i for i, name in enumerate(INSTRUMENTS) if f" {name} " in request.prompt), 0)
+        melody = source // 4 if kind == "truth" else (source // 4 + 1) % 3
+        return request.audio[0] if kind == "source" else self.clips.waveform[4 * melody + target]
+
+
+def test_editing_is_measured(clips, tmp_path, monkeypatch):
+    """Three fronts whose scores are known: the adapter keeps the tune where the copy and SDEdit lose it."""
+    editors = {
+        "adapter": Player(clips, {0.0: "text", 0.3: "truth", 0.5: "truth"}),
+        "untrained copy": Player(clips, {0.3: "text", 0.5: "source"}),
+    }
+    monkeypatch.setattr(measure_editing, "load_editors", lambda subject: editors)
+    monkeypatch.setattr(measure_editing.InstrumentJudge, "from_pretrained", lambda folder: Knowing(clips))
+    monkeypatch.setattr(measure_editing.ClapEmbedder, "from_pretrained", lambda folder: None)
+    monkeypatch.setattr(measure_editing.ClapScore, "score", lambda self, edit: 0.6)
+    points = [{"ap_scale": 0.5}, {"ap_scale": 0.3}]
+    proof = Proof(trials=3, recorded=4, points=points, strengths=[0.75], genre_trials=2, genre_points=points)
+    names = ["piano_1-0", "violin-0", "flute-0", "harpsichord-0"]
+    windows = Clips(clips.waveform[[0, 1, 2, 3]], names, metadata=[{"melody": name} for name in names])
+    subject = Subject(tmp_path, clips, 0, tmp_path, windows=windows, proof=proof)
+    scores = {score.name: score for score in measure_editing.measure(subject)}
+
+    ours = scores["adapter: pitch accuracy to the source"]
+    assert (ours.compared["no edit"], ours.clips, ours.untrained) == (1, 3, 1)
+    assert ours.value == ours.compared["truth"] > 0.9 > 0.2 > ours.compared["text alone"]
+    recognized = scores["adapter: target recognized by the judge"]
+    assert (recognized.value, recognized.untrained, recognized.compared["SDEdit 0.75"]) == (1, 0, 0)
+    kappa = scores["adapter: recognition above chance (kappa)"]
+    assert kappa.value == 1 and kappa.untrained <= 0
+    # Neither the copy nor SDEdit is recognized without losing the tune.
+    for other in ("its untrained copy", "SDEdit"):
+        above = scores[f"adapter: above {other} at equal recognition, pitch accuracy"]
+        assert above.value == pytest.approx(ours.value - ours.compared["text alone"]) and above.reached
+    assert (
+        scores["adapter, real recordings: recognition above chance (kappa)"].clips == 3
+    )  # a harpsichord is not a harp
+    assert "truth" not in scores["adapter, real recordings: pitch accuracy to the source"].compared
+    genre = scores["adapter, genre transfer: CLAP at a melody accuracy of 0.4 or more"]
+    assert genre.value == pytest.approx(0.6) and genre.clips == 2
+
     kept = json.loads((tmp_path / "editing.json").read_text())
-    assert kept["no edit"]["pitch"] == [1, 1, 1] and "real recordings: adapter" in kept
-    assert kept["adapter"]["recognized"][0] == pytest.approx(by_name["adapter: target recognized by the judge"].value)
+    assert kept["held-out melodies"]["no edit"]["pitch"] == [1, 1, 1] and "truth" not in kept["real recordings"]
+    assert kept["genre transfer"]["adapter alpha 0.5"]["clap"] == [0.6, 0.6, 0.6]
+    lines = (tmp_path / "editing.md").read_text().splitlines()
+    assert "| held-out melodies | adapter alpha 0.3 | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] |" in "\n".join(lines)
     assert (tmp_path / "trade_off.png").stat().st_size > 10_000
-    assert len(list((tmp_path / "edits").glob("*.wav"))) == 10 and (tmp_path / "edits" / "edits.png").exists()
+    assert len(list((tmp_path / "edits" / "held-out_melodies").glob("*.wav"))) == 3 * 5
+
+
+def test_an_adapter_is_compared_with_a_copy(folder):
+    editors = measure_editing.load_editors(Subject(folder, None))
+    assert list(editors) == ["untrained copy"]  # the folder has no adapter
+    editors["untrained copy"].adapters[0].save(folder / "adapter.safetensors")
+    try:
+        both = measure_editing.load_editors(Subject(folder, None))
+        assert (
+            list(both) == ["adapter", "untrained copy"] and both["adapter"].backbone is both["untrained copy"].backbone
+        )
+        assert list(measure_editing.load_editors(Subject(folder, None, proof=Proof(adapter=None)))) == [
+            "untrained copy"
+        ]
+        with pytest.raises(InputError, match="time_pooling: 3"):
+            measure_editing.load_editors(Subject(folder, None, proof=Proof(points=[{"time_pooling": 3}])))
+    finally:
+        (folder / "adapter.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trials": 1}, "model.proof.trials: 1; give 2 or more"),
+        ({"points": []}, "model.proof.points: empty"),
+        (
+            {"points": [{"alpha": 1}]},
+            "model.proof.points: 'alpha' is not a knob; choose from negative_prompt, ap_scale",
+        ),
+        ({"genre_points": [{"time_pooling": 0}]}, "model.proof.genre_points: time_pooling"),
+        ({"strengths": [1.5]}, "model.proof.strengths: strength"),
+        ({"adapter": "nowhere"}, "model.proof.adapter: nowhere is not a file"),
+    ],
+)
+def test_settings_of_the_proof(settings, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Proof(**settings)
+
+
+def test_the_best_of_a_front():
+    recognized, pitch = np.array([0.2, 0.6, 1.0]), np.array([0.9, 0.5, 0.3])
+    assert best_at(0.6, recognized, pitch) == pytest.approx(0.6)  # half at 0.2 and half at 1.0
+    assert best_at(1.0, recognized, pitch) == pytest.approx(0.3)
+    assert best_at(0.1, recognized, pitch) == pytest.approx(0.9)
+    assert np.isnan(best_at(1.1, recognized, pitch))
+    levels = np.array([0.4, 1.1])
+    both = best_at(levels, np.stack([recognized] * 2), np.stack([pitch] * 2))
+    assert both[0] == pytest.approx(0.75) and np.isnan(both[1])
+
+
+def test_chance_is_taken_off(trials):
+    """A judge that names one instrument is right now and then, and tells nothing."""
+    targets = np.array([NAMES.index(trial.target) for trial in trials.trials])
+    nothing = trials.outcome(trials.sources())
+    always = replace(nothing, answer=np.full(6, targets[0]), recognized=(targets == targets[0]).astype(float))
+    assert always.recognized.mean() > 0 and trials.above_chance(always).mean == pytest.approx(0)
+    half = np.where(np.arange(6) < 3, targets, (targets + 4) % 8)
+    found = replace(nothing, answer=half, recognized=(half == targets).astype(float))
+    assert trials.above_chance(found).mean == pytest.approx(cohen_kappa_score(half, targets))
+
+
+def test_fronts_are_compared_in_pairs(trials):
+    truth, nothing = trials.outcome(trials.truths()), trials.outcome(trials.sources())
+    front = [truth, nothing]
+    assert above_at_equal_recognition(front, front, "pitch", trials.tunes, 0) == (0, 0, 0)
+    worse = [replace(truth, pitch=truth.pitch - 0.25), nothing]
+    assert above_at_equal_recognition(front, worse, "pitch", trials.tunes, 0) == pytest.approx((0.25, 0.25, 0.25))
+    # A system that is never recognized is taken where it is recognized most.
+    gap = above_at_equal_recognition(front, [nothing], "pitch", trials.tunes, 0)
+    assert gap.mean == pytest.approx(truth.pitch.mean() - 1)
 
 
 def test_editing_without_renditions_says_so(folder, clips):

@@ -116,6 +116,7 @@ def test_the_whole_command_on_random_weights(tmp_path, capsys):
         (["--model.recordings", "nowhere"], "model.recordings: nowhere is not a folder"),
         (["--model.recordings", "configs"], "model.recordings: configs holds no sound files"),
         (["--model.folder", "nowhere"], "model.folder: nowhere lacks vae, vocoder,"),
+        (["--model.parts", "[loa]", "--model.proof.points", "[{alpha: 1}]"], "model.proof.points: 'alpha' is not a knob"),
         (["--model.folder", "nowhere", "--model.parts", "[vae]"], "nowhere lacks vae. Make it first: python -m apa_lightning fit"),
     ],
 )  # fmt: skip
@@ -129,9 +130,13 @@ def test_recordings_are_cut_into_windows(tmp_path):
     folder = recordings(tmp_path / "recordings")
     clips = load_recordings(folder, 16_000)
     assert clips.keys == ["long-0", "long-1", "long-2", "short-0", "short-1"]
-    assert clips.waveform.shape == (5, 16_000) and not clips.metadata
+    assert clips.waveform.shape == (5, 16_000) and clips.metadata[3] == {"melody": "short"}
     assert clips.waveform[0].square().mean() == pytest.approx((0.3 * 0.75) ** 2 / 2, rel=0.01)
     assert not torch.equal(clips.waveform[0], clips.waveform[1])
+    # 11.3 s are too short for three windows of 5.12 s: they overlap, over the whole file.
+    apart, spread = (load_recordings(folder, 81_920, overlap=overlap) for overlap in (0.0, 0.75))
+    assert apart.keys == ["long-0", "long-1"] and spread.keys == ["long-0", "long-1", "long-2"]
+    assert torch.equal(spread.waveform[2], load_recordings(folder, 180_800).waveform[0, 2 * 49_440 :][:81_920])
     with pytest.raises(InputError, match=r"none of 2 recordings lasts 20.00 s"):
         load_recordings(folder, 320_000)
     (folder / "broken.wav").write_bytes(b"RIFF")

@@ -1,225 +1,284 @@
-"""Proof of editing: timbre transfer on held-out melodies; the target is recognized and the source's tune is kept.
+"""Proof of editing: the target is recognized and the source's tune is kept, on held-out melodies and on real recordings.
 
-Text alone makes the target and forgets the tune, the source has the tune and is not the target: both scores count together.
+Text alone makes the target and forgets the tune, the source has the tune and is not the target: both scores count together,
+so that systems are compared where they are recognized equally often.
 """
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from apa_lightning.audio import MelSpec, log_mel, save_audio
 from apa_lightning.editing.editor import AudioEditor
-from apa_lightning.evaluation.grid import FIG_2
+from apa_lightning.editing.settings import EditSettings
+from apa_lightning.errors import InputError
+from apa_lightning.metrics import ClapScore
+from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.pocket.instrument_judge import InstrumentJudge
-from apa_lightning.pocket.measures.judge import of_known_instrument
-from apa_lightning.pocket.report.edit_trials import Outcome, Trials, recorded_trials, rendered_trials
-from apa_lightning.pocket.report.pictures import draw_mels, save_picture
+from apa_lightning.pocket.report.edit_trials import GENRE, Outcome, Trials, recorded_trials, rendered_trials
+from apa_lightning.pocket.report.fronts import above_at_equal_recognition, at_level
+from apa_lightning.pocket.report.pictures import draw_fronts, draw_mels
+from apa_lightning.pocket.report.proof import OF_TEXT, Proof
+from apa_lightning.pocket.report.recordings import of_known_instrument
 from apa_lightning.pocket.report.scores import Score, mean
 from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.utils.atomic_files import write_file
-from apa_lightning.utils.bootstrap import bootstrap
+from apa_lightning.utils.bootstrap import Interval, bootstrap_by_source
 
-MOST, FEW = 32, 64  # trials; eight if there are fewer clips
-#: The paper's operating point for timbre transfer.
-POINT: dict[str, Any] = {"time_pooling": 2, "ap_scale": 0.5, "guidance_scale": 7.5}
-SDEDIT = {"ap_scale": 0.0, "strength": 0.75}
-#: The grid of Fig. 2 with the point's own values, which are measured anyway: one knob at a time, the others at the point.
-SWEEPS: dict[str, tuple[float, ...]] = {
-    knob: tuple(sorted({*values, {**SDEDIT, **POINT}[knob]})) for knob, values in FIG_2.items()
-}
-SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "strength": "SDEdit strength"}
-RECOGNIZED, MARGIN, PITCH = (
-    "target recognized by the judge",
-    "chroma similarity to the source above the shuffled floor",
-    "pitch accuracy to the source",
-)
-#: What is to be proven: name, field of :class:`Outcome`, target.
+HELD_OUT, REAL, GENRES = "held-out melodies", "real recordings", "genre transfer"
+#: Melody accuracy that an edit of the genre must keep.
+KEPT = 0.4
+SHOWN = 8  # edits that are kept as sound
+SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "num_inference_steps": "steps"}
+#: What is to be proven at the first point: name, field of :class:`Outcome`, targets on held-out melodies and real recordings.
 PROVEN = (
-    (RECOGNIZED, "recognized", ">= 0.6"),
-    (MARGIN, "margin", ">= 0.15"),
-    ("chroma similarity to the source", "chroma", ""),
-    (PITCH, "pitch", ">= 0.5"),
-    ("log-mel distance to the truth in nats", "mel_to_truth", ""),
-    ("pitch accuracy to the truth", "pitch_to_truth", ""),
+    ("target recognized by the judge", "recognized", ">= 0.9", ""),
+    ("chroma similarity to the source above the shuffled floor", "margin", ">= 0.45", ">= 0.25"),
+    ("chroma similarity to the source", "chroma", "", ""),
+    ("pitch accuracy to the source", "pitch", ">= 0.75", ">= 0.4"),
+    ("log-mel distance to the truth in nats", "mel_to_truth", "", ""),
+    ("pitch accuracy to the truth", "pitch_to_truth", "", ""),
 )
 
 
 def measure(subject: Subject) -> list[Score]:
-    """Compare the adapter with text alone, SDEdit, no edit and the truth; then vary one knob at a time.
+    """Compare the adapter with its untrained copy, SDEdit, text alone, no edit and the truth.
 
-    The clips hold each melody on several instruments; real recordings of a known instrument are edited too. Pictures:
-    ``trade_off.png``, ``edits.png``, with ``editing.json`` and some edits as sound.
+    The clips hold each melody on several instruments; windows of real recordings of a known instrument are edited too.
+    Intervals resample melodies and recordings, because windows of one recording are not independent. In the folder of
+    pictures: ``editing.md`` with every system, ``editing.json``, ``trade_off.png``, and some edits as sound and picture.
 
     Raises:
-        InputError: If the folder lacks a part, of the backbone or the judge.
+        InputError: If the folder lacks a part, of the backbone or the judge, or no recording is of a known instrument.
         ValueError: If no melody was rendered on two instruments.
     """
-    folder, clips, seed, recordings = subject.folder, subject.clips, subject.seed, subject.recordings
-    judge, adapter = InstrumentJudge.from_pretrained(folder), folder / "adapter.safetensors"
-    editor = AudioEditor.from_pretrained(folder, adapter if adapter.is_file() else None, folder / "audio_encoder")
-    untrained = AudioEditor(editor.backbone, editor.audio_encoder, [editor.backbone.new_adapter(None)])
-    most = MOST if len(clips) >= FEW else min(MOST, 8)
-    trials = Trials(clips, rendered_trials(clips, most, seed), judge, seed)
-    if not len(trials):
+    proof, seed, judge = subject.proof, subject.seed, InstrumentJudge.from_pretrained(subject.folder)
+    editors = load_editors(subject)
+    rendered = rendered_trials(subject.clips, proof.trials, seed)
+    if not rendered:
         raise ValueError("no melody was rendered on two instruments: configs/pocket/held_out.yaml has renditions")
-    bench = Bench(trials, editor)
-    scores, outcomes = bench.proof(untrained), bench.outcomes
-    if recordings and (named := of_known_instrument(recordings)):
-        real = Bench(Trials(recordings, recorded_trials(named, most), judge, seed), editor)
-        scores += real.recorded()
-        outcomes = outcomes | {f"real recordings: {name}": found for name, found in real.outcomes.items()}
-        if subject.pictures is not None:
-            real.keep(subject.pictures / "recordings")
+    benches = [Bench(HELD_OUT, Trials(subject.clips, rendered, judge, seed), editors, proof)]
+    if windows := subject.windows:
+        named = of_known_instrument(windows)
+        if not named:
+            raise InputError("model.recordings: no recording of a known instrument is as long as a window.")
+        # The first window of every recording comes first, so that few trials are of many recordings.
+        order = sorted(named, key=lambda i: int(windows.keys[i].rpartition("-")[2]))
+        trials = recorded_trials({i: named[i] for i in order}, proof.recorded)
+        benches.append(Bench(REAL, Trials(windows, trials, judge, seed), editors, proof))
+    scores = [score for bench in benches for score in bench.proof()]
+    if proof.genre_trials:
+        chosen = recorded_trials({t.source: t.instrument for t in rendered}, proof.genre_trials, GENRE)
+        clap = ClapScore(ClapEmbedder.from_pretrained(subject.folder))
+        genres = Bench(GENRES, Trials(subject.clips, chosen, judge, seed, GENRE, clap), editors, proof)
+        scores += genres.genre()
+        benches.append(genres)
     if subject.pictures is not None:
-        bench.keep(subject.pictures / "edits")
-        draw_trade_off(subject.pictures / "trade_off.png", bench)
-        means = {name: as_means(found, seed) for name, found in outcomes.items()}
-        write_file(subject.pictures / "editing.json", json.dumps(means, indent=1))
+        write(subject.pictures, benches)
     return scores
 
 
-class Bench:
-    """Systems on the same trials, each run once."""
+def load_editors(subject: Subject) -> dict[str, AudioEditor]:
+    """Editors with the trained adapter, if there is one, and with its untrained copy.
 
-    def __init__(self, trials: Trials, editor: AudioEditor):
-        self.trials, self.editor = trials, editor
+    Raises:
+        InputError: If a part or the adapter cannot be loaded, or an operating point does not suit them.
+    """
+    own, file = subject.folder / "adapter.safetensors", subject.proof.adapter
+    if file == "auto":
+        file = str(own) if own.is_file() else None
+    editor = AudioEditor.from_pretrained(subject.folder, file, subject.folder / "audio_encoder")
+    for point in (*subject.proof.points, *subject.proof.genre_points):
+        for problem in editor.problems(EditSettings(**point)):
+            raise problem
+    if file is None:
+        return {"untrained copy": editor}
+    copy = [editor.backbone.new_adapter(None)]
+    untrained = AudioEditor(editor.backbone, editor.audio_encoder, copy, editor.unconditional_audio)  # type: ignore[arg-type]
+    return {"adapter": editor, "untrained copy": untrained}
+
+
+class Bench:
+    """Systems on the same trials, each run once.
+
+    Args:
+        name: Name of the trials.
+        trials: The trials.
+        editors: Editors with an adapter by name; the first is the one to be proven.
+        proof: Operating points.
+    """
+
+    def __init__(self, name: str, trials: Trials, editors: dict[str, AudioEditor], proof: Proof):
+        self.name, self.trials, self.editors, self.settings = name, trials, editors, proof
+        self.points = proof.genre_points if name == GENRES else proof.points
         self.made: dict[str, Tensor] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.fronts: dict[str, list[str]] = {}
+        self.ours = next(iter(editors))
 
     def note(self, name: str, make: Callable[[], Tensor]) -> Outcome:
         """The outcome of a system by ``name``; ``make`` gives its waveforms if it is new."""
         if name not in self.outcomes:
-            self.made[name] = make()
-            self.outcomes[name] = self.trials.outcome(self.made[name])
+            start, waveforms = time.monotonic(), make()
+            self.made[name], found = waveforms[:SHOWN].clone(), self.trials.outcome(waveforms)
+            self.outcomes[name] = found
+            told = {field: round(mean(getattr(found, field)), 2) for field in ("recognized", "pitch", "margin", "clap")}
+            words = ", ".join(f"{field} {value}" for field, value in told.items() if not np.isnan(value))
+            rank_zero_info(f"{self.name}, {name}: {words} ({time.monotonic() - start:.0f} s)")
         return self.outcomes[name]
 
-    def run(self, name: str, **knobs: Any) -> Outcome:
-        """The editor's outcome with the operating point's knobs but for ``knobs``."""
-        return self.note(name, lambda: self.trials.edit(self.editor, **{**POINT, **knobs}))
+    def run(self, system: str, name: str, knobs: dict[str, Any]) -> Outcome:
+        """The outcome of one point of a system's front."""
+        knobs = {"num_inference_steps": self.settings.num_inference_steps, **knobs}
+        if name not in self.fronts.setdefault(system, []):
+            self.fronts[system].append(name)
+        editor = self.editors.get(system, self.editors[self.ours])
+        return self.note(name, lambda: self.trials.edit(editor, **knobs))
 
-    def at(self, knob: str, value: float) -> Outcome:
-        """The outcome with one knob at another value; of strength, without the adapter."""
-        if POINT.get(knob) == value:
-            return self.run("adapter")
-        extra = {"ap_scale": 0.0} if knob == "strength" else {}
-        return self.run(f"{SYMBOLS[knob]} {value:g}", **{**extra, knob: value})
+    def front(self, system: str) -> list[Outcome]:
+        """The outcomes of an adapter at all points."""
+        return [self.run(system, f"{system} {words(point)}".strip(), point) for point in self.points]
 
-    def systems(self) -> dict[str, Outcome]:
-        """The adapter and what it is compared with."""
-        found = {
-            "adapter": self.run("adapter"),
-            "no negative prompt": self.run("no negative prompt", negative=False),
-            "text alone": self.run("text alone", ap_scale=0.0),
-            "SDEdit 0.75": self.at("strength", SDEDIT["strength"]),
-            "no edit": self.note("no edit", self.trials.sources),
-        }
-        if all(trial.truth is not None for trial in self.trials.trials):
-            found["truth"] = self.note("truth", self.trials.truths)
-        return found
+    @property
+    def text(self) -> dict[str, Any]:
+        """Knobs of the first point without those of the audio prompt."""
+        return {"ap_scale": 0.0, **{name: value for name, value in self.points[0].items() if name in OF_TEXT}}
 
-    def score(self, name: str, values: np.ndarray, untrained: float | None = None, **more: Any) -> Score:
-        """The score of one value per trial; see :meth:`Score.of`."""
-        return Score.of("editing", name, values, self.trials.seed, untrained, **more)
+    def sdedit(self) -> list[Outcome]:
+        """The outcomes of SDEdit with the first point's guidance; starting from noise alone it is text alone."""
+        strengths = self.settings.strengths
+        found = [self.run("SDEdit", f"SDEdit {value:g}", {**self.text, "strength": value}) for value in strengths]
+        return [*found, self.run("SDEdit", "text alone", self.text)]
 
-    def proof(self, untrained: AudioEditor) -> list[Score]:
-        """All that is to be proven, on trials with a truth."""
-        systems = self.systems()
-        plain = self.note("untrained adapter", lambda: self.trials.edit(untrained, **POINT))
-        ours = systems["adapter"]
-        equal, strength = self.equal_recognition(ours)
-        systems[f"SDEdit {strength:g} (recognized as often)"] = equal
+    def score(self, name: str, interval: Interval, **more: Any) -> Score:
+        """A row of the report."""
+        of = "" if self.name == HELD_OUT else f", {self.name}"
+        return Score("editing", f"{self.ours}{of}: {name}", *interval, len(self.trials), **more)
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Mean of one value per trial; its interval resamples tunes."""
+        return bootstrap_by_source(values, self.trials.tunes, self.trials.seed)
+
+    def proof(self) -> list[Score]:
+        """All that is to be proven of timbre transfer."""
+        ours = self.front(self.ours)
+        point, plain = ours[0], self.front("untrained copy")
+        sdedit = self.sdedit()
+        no_negative = {**self.points[0], "negative_prompt": ""}
+        self.run("no negative prompt", "no negative prompt", no_negative)
+        self.note("no edit", self.trials.sources)
+        if truth := all(trial.truth is not None for trial in self.trials.trials):
+            self.note("truth", self.trials.truths)
+        compared = {other: found for other, found in self.outcomes.items() if not other.startswith(tuple(self.editors))}
         scores = []
-        for name, field, target in PROVEN:
-            compared = _means(systems, field) | ({"shuffled": mean(ours.pitch_floor)} if field == "pitch" else {})
-            values, without = getattr(ours, field), mean(getattr(plain, field))
-            scores.append(self.score(f"adapter: {name}", values, without, compared=compared, target=target))
-        for other, found in (("text alone", systems["text alone"]), (f"SDEdit {strength:g}", equal)):
-            for name, field in (("chroma similarity", "chroma"), ("pitch accuracy", "pitch")):
-                gain = getattr(ours, field) - getattr(found, field)
-                scores.append(self.score(f"adapter above {other}: {name}", gain, target="low > 0"))
-        return scores + self.swept()
+        for words_, field, *targets in PROVEN:
+            values = getattr(point, field)
+            if np.isnan(values).all():  # without a truth, or with a single tune
+                continue
+            more = {other: mean(getattr(found, field)) for other, found in compared.items()}
+            more |= {"shuffled": mean(point.pitch_floor)} if field == "pitch" else {}
+            target = targets[0 if truth else 1]
+            untrained = mean(getattr(plain[0], field))
+            scores.append(self.score(words_, self.interval(values), untrained=untrained, compared=more, target=target))
+            if field == "recognized":
+                kappa = {
+                    other: self.trials.above_chance(found)
+                    for other, found in (("untrained", plain[0]), *compared.items())
+                }
+                means = {other: found.mean for other, found in kappa.items()}
+                random = means.pop("untrained")
+                chance = self.trials.above_chance(point)
+                scores.append(self.score("recognition above chance (kappa)", chance, untrained=random, compared=means))
+        return scores + self.above("its untrained copy", ours, plain, ">= 0.1") + self.above("SDEdit", ours, sdedit)
 
-    def equal_recognition(self, ours: Outcome) -> tuple[Outcome, float]:
-        """SDEdit at the least strength that is recognized at least as often as ours, or most often, and that strength."""
-        found = {strength: self.at("strength", strength) for strength in SWEEPS["strength"]}
-        often = {strength: float(outcome.recognized.mean()) for strength, outcome in found.items()}
-        enough = [strength for strength in found if often[strength] >= ours.recognized.mean()]
-        best = min(enough) if enough else max(found, key=lambda strength: often[strength])
-        return found[best], best
+    def above(self, other: str, ours: list[Outcome], theirs: list[Outcome], target: str = "low > 0") -> list[Score]:
+        """The front above another one at equal recognition; empty where they are the same."""
+        if ours[0] is theirs[0]:
+            return []
+        return [
+            self.score(
+                f"above {other} at equal recognition, {words_}",
+                above_at_equal_recognition(ours, theirs, field, self.trials.tunes, self.trials.seed),
+                target=target,
+            )
+            for words_, field in (("pitch accuracy", "pitch"), ("chroma above the floor", "margin"))
+        ]
 
-    def swept(self) -> list[Score]:
-        """One row per value of each knob: chroma above the floor, compared with recognition and pitch."""
-        scores = []
-        for knob, values in SWEEPS.items():
-            for value in values:
-                found = self.at(knob, value)
-                compared = {"recognized": mean(found.recognized), "pitch": mean(found.pitch)}
-                name = f"{SYMBOLS[knob]} {value:g}: chroma similarity above the shuffled floor"
-                scores.append(self.score(name, found.margin, compared=compared))
-        return scores
+    def genre(self) -> list[Score]:
+        """CLAP of the genre where enough of the melody is kept."""
+        self.run("text alone", "text alone", self.text)
+        self.note("no edit", self.trials.sources)
+        ours, plain = (
+            at_level(self.front(system), "pitch", KEPT, "clap", self.trials.tunes, self.trials.seed)
+            for system in (self.ours, "untrained copy")
+        )
+        compared = {name: mean(self.outcomes[name].clap) for name in ("text alone", "no edit")}
+        words_ = f"CLAP at a melody accuracy of {KEPT:g} or more"
+        return [self.score(words_, ours, untrained=plain.mean, compared=compared, target=">= 0.45")]
 
-    def recorded(self) -> list[Score]:
-        """Real recordings: no truth and no targets."""
-        systems, scores = self.systems(), []
-        for name, field, _ in PROVEN:
-            values = getattr(systems["adapter"], field)
-            known = values[np.isfinite(values)]
-            if name in (RECOGNIZED, MARGIN, PITCH) and len(known):  # a single recording has no floor
-                scores.append(self.score(f"adapter, real recordings: {name}", known, compared=_means(systems, field)))
-        return scores
-
-    def keep(self, folder: Path, most: int = 8) -> None:
+    def keep(self, folder: Path) -> None:
         """Write some edits as sound, and a picture of three of them."""
-        names = ("no edit", "adapter", "text alone", "SDEdit strength 0.75", "truth")
-        shown = {name: self.made[name] for name in names if name in self.made}
-        pairs = [f"{trial.instrument} to {trial.target}" for trial in self.trials.trials]
-        for i, pair in enumerate(pairs[:most]):
+        shown = {name: self.made[name] for name in self.made if name in ("no edit", "text alone", "truth")}
+        shown |= {system: self.made[names[0]] for system, names in self.fronts.items() if system in self.editors}
+        pairs = [f"{trial.instrument} to {trial.target}" for trial in self.trials.trials[:SHOWN]]
+        for i, pair in enumerate(pairs):
             for name, waveforms in shown.items():
                 file = f"{i:02d}-{pair.replace(' to ', '-to-')}-{name}.wav".replace(" ", "_")
                 save_audio(folder / file, waveforms[i], self.trials.clips.sample_rate)
         rows = {name: list(log_mel(waveforms[:3], MelSpec())[:, 0]) for name, waveforms in shown.items()}
         draw_mels(folder / "edits.png", rows, pairs[:3])
 
-
-def _means(systems: dict[str, Outcome], field: str) -> dict[str, float]:
-    """Mean score of every system but the adapter."""
-    return {name: mean(getattr(found, field)) for name, found in systems.items() if name != "adapter"}
-
-
-def as_means(outcome: Outcome, seed: int) -> dict[str, list[float | None]]:
-    """Mean and interval of each score of an outcome; null where it was not measured."""
-    fields = (*Outcome.__dataclass_fields__, "margin")
-    found = {name: bootstrap(getattr(outcome, name), seed) for name in fields}
-    return {name: [None if np.isnan(v) else round(v, 4) for v in interval] for name, interval in found.items()}
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """Mean and interval of every score of every system."""
+        fields = [name for name in (*Outcome.__dataclass_fields__, "margin") if name != "answer"]
+        found = {}
+        for name, outcome in self.outcomes.items():
+            found[name] = {field: self.interval(getattr(outcome, field)) for field in fields}
+            if self.name != GENRES:
+                found[name]["above chance"] = self.trials.above_chance(outcome)
+        return found
 
 
-def draw_trade_off(path: Path, bench: Bench) -> None:
-    """Fig. 2 of the paper: transfer against fidelity, one curve per knob, with 95 % intervals."""
-    from matplotlib.figure import Figure
+def words(point: dict[str, Any]) -> str:
+    """An operating point by the symbols of its knobs: "omega 2, alpha 0.5"."""
+    return ", ".join(f"{SYMBOLS.get(name, name)} {value}" for name, value in point.items())
 
-    canvas = Figure(figsize=(11, 4.6), layout="constrained")
-    fields = {"margin": "chroma similarity above the shuffled floor", "pitch": PITCH}
-    for axis, (field, words) in zip(canvas.subplots(1, 2), fields.items(), strict=True):
-        for knob, values in SWEEPS.items():
-            points = [bench.at(knob, value) for value in values]
-            across = [float(point.recognized.mean()) for point in points]
-            found = [bootstrap(getattr(point, field), bench.trials.seed) for point in points]
-            spread = np.array([[m - low, high - m] for m, low, high in found]).T
-            axis.errorbar(across, [m for m, _, _ in found], spread, marker="o", capsize=2, lw=1, label=SYMBOLS[knob])
-            for x, (y, _, _), value in zip(across, found, values, strict=True):
-                axis.annotate(f"{value:g}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
-        for name, marker in (("text alone", "x"), ("no edit", "s"), ("truth", "*")):
-            if name in bench.outcomes:
-                point = bench.outcomes[name]
-                across_, up = point.recognized.mean(), mean(getattr(point, field))
-                axis.plot(across_, up, marker, color="black", ms=8, label=name)
-        axis.set_xlabel("target recognized by the judge (transfer)")
-        axis.set_ylabel(f"{words} (fidelity)")
-        axis.set_xlim(-0.05, 1.05)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    save_picture(canvas, path, dpi=110)
+
+def write(folder: Path, benches: Sequence[Bench]) -> None:
+    """Write all outcomes as JSON and as a table, the fronts as a picture, and some edits."""
+    found = {bench.name: bench.intervals() for bench in benches}
+
+    def plain(interval: Interval) -> list[float | None]:
+        return [None if np.isnan(value) else round(value, 4) for value in interval]
+
+    data = {
+        name: {system: {field: plain(value) for field, value in fields.items()} for system, fields in systems.items()}
+        for name, systems in found.items()
+    }
+    write_file(folder / "editing.json", json.dumps(data, indent=1) + "\n")
+    columns = ("recognized", "above chance", "pitch", "margin", "clap")
+    lines = ["| trials | system | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
+    for name, systems in found.items():
+        for system, fields in systems.items():
+            cells = [fields.get(column) for column in columns]
+            texts = [
+                "" if c is None or np.isnan(c.mean) else f"{c.mean:.2f} [{c.low:.2f}, {c.high:.2f}]" for c in cells
+            ]
+            lines.append(f"| {name} | {system} | " + " | ".join(texts) + " |")
+    write_file(folder / "editing.md", "\n".join(lines) + "\n")
+    fronts = {
+        bench.name: {
+            system: {name: found[bench.name][name] for name in names} for system, names in bench.fronts.items()
+        }
+        for bench in benches
+        if bench.name != GENRES
+    }
+    draw_fronts(folder / "trade_off.png", fronts)
+    for bench in benches:
+        bench.keep(folder / "edits" / bench.name.replace(" ", "_"))

@@ -6,7 +6,7 @@ from apa_lightning.audio import normalize_level
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.recordings import of_known_instrument
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.utils.rng import seeded
@@ -37,12 +37,6 @@ def measure(subject: Subject) -> list[Score]:
             )
             scores.append(subject.score("judge", f"instrument of {of}", right, random, {"chance": 1 / len(NAMES)}))
     return scores
-
-
-def of_known_instrument(recordings: Clips) -> dict[int, str]:
-    """Number and instrument of the recordings whose key starts with the name of one of the eight."""
-    keys = [key.replace("_", " ").lower() for key in recordings.keys]
-    return {i: name for i, key in enumerate(keys) for name in NAMES if key.startswith(name)}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ class Clips:
     prompts: list[str] = field(default_factory=list)  # N prompts; empty for recordings
     labels: list[list[str]] = field(default_factory=list)  # N lists of AudioSet names; empty for recordings
     # The renderer's JSON of each clip (``kind``, ``instrument``, ``genre``, ``melody``, ``texture``, ``notes``);
-    # empty for recordings
+    # of recordings ``melody``, the file's name
     metadata: list[dict[str, Any]] = field(default_factory=list)
     sample_rate: int = 16_000  # Sample rate in Hz
 

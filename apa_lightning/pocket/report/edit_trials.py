@@ -1,4 +1,4 @@
-"""Trials of timbre transfer: the solos and their targets, the edits of each system, and their scores."""
+"""Trials of timbre and genre transfer: the solos and their targets, the edits of each system, and their scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,17 @@ from torch import Tensor
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest
-from apa_lightning.metrics import ChromaSimilarity, Clip, EditedClip, PitchAccuracy, following_others
+from apa_lightning.evaluation.tasks import Task
+from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, PitchAccuracy, following_others
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.text.prompts import GENRES, NEGATIVE_PROMPT
+from apa_lightning.utils.bootstrap import Interval, means_by_source, resampled
 
 BATCH = 8
+#: The paper's tasks and prompts, as in configs/tasks.
+TIMBRE = Task("timbre", "a recording of a {target} solo", NAMES, "a recording of the {source} solo")
+GENRE = Task("genre", "{target} style music", tuple(GENRES), NEGATIVE_PROMPT)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Trial:
 
     source: int  # Number of the clip
     instrument: str  # Instrument of the clip
-    target: str  # Another one of the eight instruments
+    target: str  # Another one of the eight instruments, or a genre
     truth: int | None = None  # Number of the clip with the same performance on the target; None where there is none
 
 
@@ -47,26 +53,27 @@ def rendered_trials(clips: Clips, most: int, seed: int) -> list[Trial]:
     return list(dict.fromkeys(trials))
 
 
-def recorded_trials(instruments: Mapping[int, str], most: int) -> list[Trial]:
-    """One trial for each of the first recordings of a known instrument, the targets in turn."""
-    trials = []
-    for turn, (number, instrument) in enumerate(list(instruments.items())[:most]):
-        others = [name for name in NAMES if name != instrument]
-        trials.append(Trial(number, instrument, others[turn % len(others)]))
-    return trials
+def recorded_trials(instruments: Mapping[int, str], most: int, task: Task = TIMBRE) -> list[Trial]:
+    """One trial for each of the first solos of a known instrument, the targets in turn."""
+    return [
+        Trial(number, instrument, task.targets_for(instrument, turn, 1)[0])
+        for turn, (number, instrument) in enumerate(list(instruments.items())[:most])
+    ]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The scores of one system; each array has one score per trial, NaN where there is nothing to compare with."""
 
-    recognized: np.ndarray  # 1 where the judge names the target
+    answer: np.ndarray  # Number of the instrument that the judge names
+    recognized: np.ndarray  # 1 where that is the target; NaN of a genre
     chroma: np.ndarray  # Chroma similarity to the source
     chroma_floor: np.ndarray  # Chroma similarity to the source of another trial
     pitch: np.ndarray  # Pitch accuracy against the source
     pitch_floor: np.ndarray  # Pitch accuracy against the source of another trial
     mel_to_truth: np.ndarray  # Mean absolute difference of log-mels to the same performance on the target, in nats
     pitch_to_truth: np.ndarray  # Pitch accuracy against the same performance on the target
+    clap: np.ndarray  # Cosine of the CLAP embeddings of edit and prompt
 
     @property
     def margin(self) -> np.ndarray:
@@ -75,10 +82,28 @@ class Outcome:
 
 
 class Trials:
-    """Trials on clips, their sources measured once."""
+    """Trials on clips, their sources measured once.
 
-    def __init__(self, clips: Clips, trials: Sequence[Trial], judge: InstrumentJudge, seed: int):
+    Args:
+        clips: The clips that the trials number.
+        trials: The trials.
+        judge: Names the instrument of an edit.
+        seed: Seed of the noise and of the intervals.
+        task: Its prompts are the paper's.
+        clap: Compares edit and prompt; None leaves that out.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        trials: Sequence[Trial],
+        judge: InstrumentJudge,
+        seed: int,
+        task: Task = TIMBRE,
+        clap: ClapScore | None = None,
+    ):
         self.clips, self.trials, self.judge, self.seed = clips, list(trials), judge, seed
+        self.task, self.clap = task, clap
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -89,18 +114,23 @@ class Trials:
         numbers = {n for trial in self.trials for n in (trial.source, trial.truth) if n is not None}
         return {i: Clip(self.clips.waveform[i], self.clips.sample_rate) for i in sorted(numbers)}
 
-    def edit(self, editor: AudioEditor, negative: bool = True, **knobs: Any) -> Tensor:
-        """The edits (N, S) by the paper's prompts: "a recording of a [target] solo" against "a recording of the [own] solo"."""
-        requests = [
-            EditRequest(
-                audio=(self.clips.waveform[trial.source], self.clips.sample_rate),
-                prompt=f"a recording of a {trial.target} solo",
-                negative_prompt=f"a recording of the {trial.instrument} solo" if negative else "",
-                seed=self.seed * 1000 + i,
-                **knobs,
-            )
-            for i, trial in enumerate(self.trials)
-        ]
+    def tune(self, trial: Trial) -> str | int:
+        """What the trial's source plays: a held-out melody or a recording, which several trials may share."""
+        return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
+
+    @cached_property
+    def tunes(self) -> list[str]:
+        """What each trial's source plays: intervals resample it whole."""
+        return [str(self.tune(trial)) for trial in self.trials]
+
+    def edit(self, editor: AudioEditor, **knobs: Any) -> Tensor:
+        """The edits (N, S) by the task's prompts; trial i has the same noise whatever the knobs."""
+        requests = []
+        for i, trial in enumerate(self.trials):
+            texts = self.task.texts(trial.instrument, trial.target)
+            prompts = {name: texts[name] for name in ("prompt", "negative_prompt")}
+            audio = self.clips.waveform[trial.source], self.clips.sample_rate
+            requests.append(EditRequest(audio=audio, **{**prompts, "seed": self.seed * 1000 + i, **knobs}))
         return torch.stack([made.waveform for made in editor.edit(requests, batch_size=BATCH, progress=False)])
 
     def sources(self) -> Tensor:
@@ -113,13 +143,11 @@ class Trials:
 
     def outcome(self, waveforms: Tensor) -> Outcome:
         """Measure what a system made (N, S)."""
-
-        def tune(trial: Trial) -> Any:
-            return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
-
         made = [Clip(waveform, self.clips.sample_rate) for waveform in waveforms]
         own = [self._known[trial.source] for trial in self.trials]
-        others = [None if other is None else self._known[other.source] for other in following_others(self.trials, tune)]
+        others = [
+            None if other is None else self._known[other.source] for other in following_others(self.trials, self.tune)
+        ]
         truths = [None if trial.truth is None else self._known[trial.truth] for trial in self.trials]
 
         def scores(score: Callable[[EditedClip], float], compared: Sequence[Clip | None]) -> np.ndarray:
@@ -127,16 +155,50 @@ class Trials:
             return np.array([np.nan if other is None else score(EditedClip(one, other)) for one, other in pairs])
 
         chroma, pitch = ChromaSimilarity().score, PitchAccuracy().score
-        answers = zip(self.judge.names(waveforms), self.trials, strict=True)
+        named = self.judge.names(waveforms)
+        asked = [self.task.texts(trial.instrument, trial.target)["prompt"] for trial in self.trials]
         return Outcome(
-            recognized=np.array([float(name == trial.target) for name, trial in answers]),
+            answer=np.array([NAMES.index(name) for name in named]),
+            recognized=np.array(
+                [
+                    float(name == trial.target) if trial.target in NAMES else np.nan
+                    for name, trial in zip(named, self.trials, strict=True)
+                ]
+            ),
             chroma=scores(chroma, own),
             chroma_floor=scores(chroma, others),
             pitch=scores(pitch, own),
             pitch_floor=scores(pitch, others),
             mel_to_truth=scores(lambda edit: mel_distance(edit.edited.waveform, edit.source.waveform), truths),
             pitch_to_truth=scores(pitch, truths),
+            clap=np.array(
+                [
+                    np.nan if self.clap is None else self.clap.score(EditedClip(one, source, text))
+                    for one, source, text in zip(made, own, asked, strict=True)
+                ]
+            ),
         )
+
+    def above_chance(self, outcome: Outcome) -> Interval:
+        """Cohen's kappa between the judge's answers and the targets: recognition corrected for chance, (p - c) / (1 - c).
+
+        p is the share of trials whose target the judge names. c is what that share would be if the answers were dealt out to
+        the trials at random: the sum over instruments of the share of answers times the share of targets. A judge that names
+        one instrument whatever is played has 0, and so have edits that ignore the prompt, however often they happen to be
+        right; 1 is every target recognized. Unedited sources have 0 or less, because no target is the source's own instrument.
+        """
+        targets = np.array([NAMES.index(trial.target) for trial in self.trials])
+        one_hot = np.eye(len(NAMES))
+        columns = np.column_stack([outcome.recognized, one_hot[outcome.answer], one_hot[targets]])
+        means = means_by_source(columns, self.tunes)
+
+        def kappa(drawn: np.ndarray) -> np.ndarray:
+            right, answered, asked = np.split(means(drawn), [1, 1 + len(NAMES)], axis=-1)
+            chance = (answered * asked).sum(axis=-1)
+            with np.errstate(invalid="ignore"):
+                return (right[..., 0] - chance) / (1 - chance)
+
+        return resampled(kappa, len(set(self.tunes)), self.seed)
 
 
 def mel_distance(first: Tensor, second: Tensor) -> float:

@@ -1,13 +1,15 @@
-"""Pictures of log-mels and masked filter banks."""
+"""Pictures of log-mels, masked filter banks and fronts of edits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from apa_lightning.pocket.patch_decoder import patches, unpatched
+from apa_lightning.utils.bootstrap import Interval
 
 
 def save_picture(canvas: Any, path: Path, dpi: int = 90) -> None:
@@ -48,3 +50,39 @@ def draw_masked(path: Path, banks: Tensor, predicted: Tensor, masked: Tensor, ti
     }
     rows = {name: list(unpatched(values, grid).cpu()) for name, values in shown.items()}
     draw_mels(path, rows, titles[: len(banks)])
+
+
+def draw_fronts(path: Path, fronts: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Interval]]]]) -> None:
+    """Transfer against fidelity, as Fig. 2 of the paper, with 95 % intervals; a column per kind of trials.
+
+    Args:
+        path: The file.
+        fronts: By trials, system and operating point the intervals of the scores.
+    """
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(5.5 * len(fronts), 8), layout="constrained")
+    fields = {"pitch": "pitch accuracy to the source", "margin": "chroma similarity above the shuffled floor"}
+    grid = canvas.subplots(len(fields), len(fronts), squeeze=False)
+    for column, (trials, systems) in zip(grid.T, fronts.items(), strict=True):
+        for axis, (field, title) in zip(column, fields.items(), strict=True):
+            named: set[str] = set()
+            for system, points in systems.items():
+                ordered = sorted(points.items(), key=lambda point: point[1]["recognized"].mean)
+                across, up = (np.array([scores[name] for _, scores in ordered]) for name in ("recognized", field))
+                spread = [np.abs(side[:, 1:] - side[:, :1]).T for side in (up, across)]
+                axis.errorbar(
+                    across[:, 0], up[:, 0], *spread, marker="o", capsize=2, lw=1, elinewidth=0.5, label=system
+                )
+                for (name, _), x, y in zip(ordered, across[:, 0], up[:, 0], strict=True):
+                    words = name.removeprefix(system).strip()
+                    if words and words not in named:  # points of the copy are those of the adapter
+                        axis.annotate(words, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=6)
+                    named.add(words)
+            axis.set_title(trials)
+            axis.set_xlabel("target recognized by the judge (transfer)")
+            axis.set_ylabel(f"{title} (fidelity)")
+            axis.set_xlim(-0.05, 1.05)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
+    save_picture(canvas, path, dpi=110)

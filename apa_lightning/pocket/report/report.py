@@ -16,10 +16,12 @@ from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import PARTS, require, sizes
 from apa_lightning.pocket.measures import audio_mae, clap, editing, judge, loa, text_encoder, unet, vae, vocoder
 from apa_lightning.pocket.report.clips import Clips
-from apa_lightning.pocket.report.recordings import find_recordings, load_recordings
+from apa_lightning.pocket.report.proof import Proof
+from apa_lightning.pocket.report.recordings import find_recordings, known_instrument, load_recordings
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.report.subject import Subject
 from apa_lightning.pocket.report.table import as_json, table
+from apa_lightning.pocket.text.prompts import INSTRUMENTS
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.pretrained import packaged
 from apa_lightning.utils.rng import seeded
@@ -61,6 +63,7 @@ class PocketReport(L.LightningModule):
         parts: Parts to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing.
         quick: Measure on at most 40 clips and 10 windows of recordings.
         seed: Seed of draws, intervals and untrained parts.
+        proof: Settings of the part ``editing``.
 
     Raises:
         InputError: If a part is unknown, ``folder`` lacks a part, or ``recordings`` holds no recordings.
@@ -74,6 +77,7 @@ class PocketReport(L.LightningModule):
         parts: list[str] | None = None,
         quick: bool = False,
         seed: int = 0,
+        proof: Proof = Proof(),
     ):
         super().__init__()
         self.folder = packaged() if folder is None else Path(folder)
@@ -83,20 +87,29 @@ class PocketReport(L.LightningModule):
                 raise InputError(f"model.parts: {part!r} is unknown; choose from {', '.join(MEASURES)}.")
         require(self.folder, list(dict.fromkeys(name for part in self.parts for name in MEASURES[part].reads)))
         if recordings is not None:
-            find_recordings(recordings)
+            names = [path.stem for path in find_recordings(recordings)]
+            if "editing" in self.parts and not any(map(known_instrument, names)):
+                known = ", ".join(INSTRUMENTS)
+                raise InputError(f"model.recordings: no file of {recordings} starts with one of {known}: piano_1.wav.")
         self.recordings, self.out, self.quick, self.seed = recordings, Path(out), quick, seed
+        self.proof = proof
         self._batches: list[dict[str, Any]] = []
+        self._start = 0.0
         self.scores: list[Score] = []
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._batches.append({**batch, "waveform": batch["waveform"].cpu()})
 
     def on_test_epoch_end(self) -> None:
-        clips, recordings = self._clips(), None
+        self._start = time.time()
+        clips, recordings, windows = self._clips(), None, None
         if self.recordings is not None:
-            recordings = load_recordings(self.recordings, clips.waveform.shape[1])
+            samples = clips.waveform.shape[1]
+            recordings = load_recordings(self.recordings, samples)
             recordings = recordings.spread(10) if self.quick else recordings
-        subject = Subject(self.folder, clips, self.seed, self.out, recordings)
+            if "editing" in self.parts:
+                windows = load_recordings(self.recordings, samples, self.proof.windows, overlap=0.75)
+        subject = Subject(self.folder, clips, self.seed, self.out, recordings, windows, self.proof)
         self.scores = []
         for part in self.parts:
             start = time.monotonic()
@@ -129,6 +142,8 @@ class PocketReport(L.LightningModule):
 
     def _publish(self, clips: int, recordings: int) -> None:
         """Write the report and show its table, for so many clips and windows of recordings."""
+        from matplotlib.image import imread
+
         text = table(self.scores)
         sources = f"{clips} held-out clips" + (f", {recordings} windows of recordings" if recordings else "")
         about = f"Weights: {self.folder}; {sources}; seed {self.seed}."
@@ -144,3 +159,10 @@ class PocketReport(L.LightningModule):
                 logger.experiment.add_text("report", f"{about}\n\n{text}")
                 for score in self.scores:
                     logger.experiment.add_scalar(f"report/{score.part}/{score.name}", score.value)
+                for path in self._pictures():
+                    name = path.relative_to(self.out).with_suffix("").as_posix()
+                    logger.experiment.add_image(f"report/{name}", imread(path), dataformats="HWC")
+
+    def _pictures(self) -> list[Path]:
+        """The pictures that this report has drawn into its folder."""
+        return sorted(path for path in self.out.rglob("*.png") if path.stat().st_mtime >= self._start)

@@ -1,9 +1,10 @@
 """The clips, folder and seed that a part of the report is measured with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.proof import Proof
 from apa_lightning.pocket.report.scores import Score, Values
 
 
@@ -16,6 +17,8 @@ class Subject:
     seed: int = 0  # Seed of draws, intervals and untrained parts
     pictures: Path | None = None  # Folder for pictures
     recordings: Clips | None = None  # Windows of real recordings
+    windows: Clips | None = None  # Windows of real recordings that the proof edits; they may overlap
+    proof: Proof = field(default_factory=Proof)  # Settings of the proof
 
     def score(
         self,
