@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs reliability bench tensorboard pocket-report clean
+.PHONY: demo test lint docs reliability bench tensorboard pocket-report pocket-proof clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,13 @@ pocket-report: $(VENV)/.installed
 	$(BIN)/python -m apa_lightning render --config configs/pocket/held_out.yaml
 	$(BIN)/python -m apa_lightning test --config configs/pocket/report.yaml \
 		--data.validation_shards 'runs/pocket/held_out/validation-*.tar'
+
+# Whether the adapter edits, on the same clips and on real recordings, where the folder is there.
+APA_EVAL_AUDIO ?= ../shared/eval_audio
+pocket-proof: $(VENV)/.installed
+	$(BIN)/python -m apa_lightning render --config configs/pocket/held_out.yaml
+	$(BIN)/python -m apa_lightning test --config configs/pocket/report.yaml --config configs/pocket/proof.yaml \
+		$(if $(wildcard $(APA_EVAL_AUDIO)),--model.recordings '$(APA_EVAL_AUDIO)')
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

@@ -59,11 +59,10 @@ def measure(subject: Subject) -> list[Score]:
         ValueError: If no melody was rendered on two instruments.
     """
     proof, seed, judge = subject.proof, subject.seed, InstrumentJudge.from_pretrained(subject.folder)
-    editors = load_editors(subject)
     rendered = rendered_trials(subject.clips, proof.trials, seed)
     if not rendered:
         raise ValueError("no melody was rendered on two instruments: configs/pocket/held_out.yaml has renditions")
-    benches = [Bench(HELD_OUT, Trials(subject.clips, rendered, judge, seed), editors, proof)]
+    sets = {HELD_OUT: Trials(subject.clips, rendered, judge, seed)}
     if windows := subject.windows:
         named = of_known_instrument(windows)
         if not named:
@@ -71,7 +70,9 @@ def measure(subject: Subject) -> list[Score]:
         # The first window of every recording comes first, so that few trials are of many recordings.
         order = sorted(named, key=lambda i: int(windows.keys[i].rpartition("-")[2]))
         trials = recorded_trials({i: named[i] for i in order}, proof.recorded)
-        benches.append(Bench(REAL, Trials(windows, trials, judge, seed), editors, proof))
+        sets[REAL] = Trials(windows, trials, judge, seed)
+    editors = load_editors(subject)
+    benches = [Bench(name, trials, editors, proof) for name, trials in sets.items()]
     scores = [score for bench in benches for score in bench.proof()]
     if proof.genre_trials:
         chosen = recorded_trials({t.source: t.instrument for t in rendered}, proof.genre_trials, GENRE)
