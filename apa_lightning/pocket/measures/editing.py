@@ -8,13 +8,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from apa_lightning.audio import MelSpec, log_mel, save_audio
+from apa_lightning.conditioning.dropout import DroppedAudio
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
@@ -101,7 +102,8 @@ def load_editors(subject: Subject) -> dict[str, AudioEditor]:
     if file is None:
         return {"untrained copy": editor}
     copy = [editor.backbone.new_adapter(None)]
-    untrained = AudioEditor(editor.backbone, editor.audio_encoder, copy, editor.unconditional_audio)  # type: ignore[arg-type]
+    unconditional = cast(DroppedAudio, editor.unconditional_audio)
+    untrained = AudioEditor(editor.backbone, editor.audio_encoder, copy, unconditional)
     return {"adapter": editor, "untrained copy": untrained}
 
 

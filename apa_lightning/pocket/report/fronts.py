@@ -1,6 +1,6 @@
 """Systems compared where they are recognized equally often: each is a front of operating points, not one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def best_at(level: np.ndarray | float, reached: np.ndarray, scores: np.ndarray) 
     return np.where(enough.any(axis=-1), best, np.nan)
 
 
-def means_of(outcomes: Sequence[Outcome], field: str, tunes: Sequence[str]):
+def means_of(outcomes: Sequence[Outcome], field: str, tunes: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
     """The mean of one score at each operating point, as a function of the tunes that are drawn."""
     return means_by_source(np.column_stack([getattr(outcome, field) for outcome in outcomes]), tunes)
 

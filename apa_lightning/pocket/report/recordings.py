@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +46,8 @@ def load_recordings(folder: Path, samples: int, most: int = 3, overlap: float = 
     Raises:
         InputError: If there is no such folder, no sound file in it, none as long as a window, or one cannot be read.
     """
-    windows, keys, metadata = [], [], []
+    windows, keys = [], []
+    metadata: list[dict[str, Any]] = []
     paths = find_recordings(folder)
     for path in paths:
         wanted = (most * samples + 1) / SAMPLE_RATE
