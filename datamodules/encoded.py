@@ -35,7 +35,8 @@ class EncodedDataModule(AudioSetDataModule):
 
     Args:
         cache: Folder of the encodings; null: a folder `encoded` next to the shards.
-        windows_per_clip: Most windows of a clip, spread evenly over it; a clip of one window's length has one.
+        windows_per_clip: Most windows of a training clip, at random places spread over it; a clip of one window's length has
+            one. Validation reads the start of each clip.
         **data: Settings of `AudioSetDataModule`.
 
     Raises:
@@ -67,7 +68,7 @@ class EncodedDataModule(AudioSetDataModule):
             assert isinstance(table, SampleTable)  # as all local shards are
             self._pieces[split] = pieces(table, self.cache and self.cache / split)
             absent[split] = missing(self._pieces[split], origins[split])
-            clips[split] = Clips(table, self._decoder(training=False), self._windows(split))
+            clips[split] = Clips(table, self._decoder(split == "train"), self.windows_per_clip)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         for part in encoder.parts().values():
             part.to(device)
@@ -112,13 +113,10 @@ class EncodedDataModule(AudioSetDataModule):
         encoder = self._encoder
         return (encoder.window_seconds, encoder.sample_rate) if encoder else super()._window()
 
-    def _windows(self, split: str) -> int:
-        """Most windows of a clip; validation reads the first one only."""
-        return self.windows_per_clip if split == "train" else 1
-
     def _origin(self, weights: str, split: str) -> Origin:
-        decode, captions = self._decoder(training=False), self.captions
-        windows = (self._windows(split), decode.audio_length_in_s, decode.sample_rate, decode.min_seconds)
+        decode, captions = self._decoder(split == "train"), self.captions
+        most = self.windows_per_clip if decode.random_crop else "the start"
+        windows = (most, decode.audio_length_in_s, decode.sample_rate, decode.min_seconds)
         texts = repr((captions.templates, captions.lowercase, captions.prefer_stored))
         return Origin(weights, repr(windows), hashlib.sha256(texts.encode()).hexdigest())
 

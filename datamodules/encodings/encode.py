@@ -52,7 +52,7 @@ class Clips(Dataset[Clip]):
         try:
             audio, metadata, *prompt = read_members(group)
             fields = parse_metadata(metadata)
-            windows = self.decode.windows(self.windows_per_clip, audio, *prompt)
+            windows = self.decode.windows(group.key, self.windows_per_clip, audio, *prompt)
         except BadSample as bad:
             return Clip([], None, [Fault(group.shard, group.key, bad.reason, bad.detail)])
         noted = [fault for window in windows for fault in remarks(group.shard, {"key": group.key, **window})]

@@ -73,8 +73,11 @@ class ExampleDecoder:
         self_prompt = float(torch.rand((), generator=generator)) < self.self_prompts
         return Draws(place if self.random_crop else 0.0, prompt, self_prompt)
 
-    def windows(self, most: int, audio: bytes, audio_prompt: bytes | None = None) -> list[dict[str, Any]]:
-        """Cut up to `most` windows that are spread evenly over a sample, no more than overlap by half.
+    def windows(self, key: str, most: int, audio: bytes, audio_prompt: bytes | None = None) -> list[dict[str, Any]]:
+        """Cut the windows of a sample among which one is drawn in each epoch: up to `most`, no more than overlap by half.
+
+        Each starts at random in a stretch of its own, all of equal length, so that over many samples the starts are
+        distributed as those of `__call__`. They depend on the key alone. Without `random_crop` there is one, at the start.
 
         Returns:
             The columns `waveform`, `num_samples` and `start` of each window, and those of an audio prompt other than the target.
@@ -85,8 +88,9 @@ class ExampleDecoder:
         recordings = _recordings(audio, audio_prompt)
         room = self._room(recordings)
         # A clip that is at most 5 % longer than a window has one.
-        count = min(most, 1 + max(0, math.ceil(2 * room / self.audio_length_in_s - 0.1)))
-        starts = [room * number / max(1, count - 1) for number in range(count)]
+        count = min(most, 1 + max(0, math.ceil(2 * room / self.audio_length_in_s - 0.1))) if self.random_crop else 1
+        places = torch.arange(count) + torch.rand(count, generator=generator_for("windows", key), dtype=torch.float64)
+        starts = (room * places / count).tolist() if self.random_crop else [0.0]
         return [{**self._cut(recordings, start), "start": start} for start in starts]
 
     def _room(self, recordings: Mapping[str, bytes]) -> float:
