@@ -82,7 +82,7 @@ def test_every_config_is_accepted(monkeypatch, config):
                 found = settings[section]["init_args"][key]
                 if key == "metrics":
                     found = [{"class_path": one["class_path"]} for one in found]
-                assert found == value, key
+                assert (str(found) if isinstance(found, Path) else found) == value, key
 
 
 @pytest.mark.parametrize("command", ["evaluate", "sweep"])
