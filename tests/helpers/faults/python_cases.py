@@ -142,7 +142,7 @@ DATA = [
     bad(12, "no_index", "is not an index of", data(train_shards=lambda r: (shards()(r), r.write("shards/train-000000.index.json", "{"))[0])),
     bad(16, "pipe", "allow_pipe", data(train_shards="pipe:touch canary")),
     bad(16, "s3", "pipe:aws s3 cp", data(train_shards="s3://bucket/a.tar")),
-    bad(17, "stream_without_length", "samples_per_epoch: is needed", data(train_shards="http://127.0.0.1:9/a.tar")),
+    bad(17, "stream_without_length", "samples_per_epoch: is needed", data(train_shards="http://127.0.0.1:9/a.tar", stream=True)),
     *(bad(18, f"manifest_{name}", words, manifest(lines)) for name, (words, lines) in LINES.items()),
     bad(18, "manifest_gone", "gone.csv does not exist", lambda r, e: EditsDataModule(manifest="gone.csv")),
     bad(18, "manifest_and_folder", "Choose one", lambda r, e: EditsDataModule(manifest="a.csv", folder="a", prompt="x")),
