@@ -98,7 +98,7 @@ def test_a_listener_in_a_browser(test, browser, tmp_path, capsys):
             press(answers[0])
             kept = js("JSON.stringify(state)")
             browser.refresh()
-            assert js("JSON.stringify(state)") == kept  # ratings, order, listener, position
+            until("JSON.stringify(state) === arguments[0]", kept)  # ratings, order, listener, position
             assert js("main.querySelector('h1').textContent") == "Set 2 of 4"
             assert js("main.querySelector(':checked').value") == answers[0]
             assert js("document.activeElement.closest('fieldset').dataset.question") == "fidelity"
