@@ -1,4 +1,4 @@
-"""How fast is an edit? Against the earlier state, against diffusers' own pipeline and SDEdit, and as a folder."""
+"""Time of an edit, compared with the earlier state, with diffusers' own pipeline and SDEdit, and in a folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

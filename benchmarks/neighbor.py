@@ -1,4 +1,4 @@
-"""How much does a second busy process slow an edit or a training run on the same cores? Two mean that each has half of them."""
+"""Slow-down of an edit and of a training run by a second busy process on the same cores. Two: each has half of them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""How long each question is asked: ``tiny`` for tests, ``quick`` for a first look, ``full`` for the table."""
+"""Length of the measurements: ``tiny`` for tests, ``quick`` for a first look, ``full`` for the table."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

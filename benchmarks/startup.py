@@ -1,4 +1,4 @@
-"""How long does it take until something happens? The program's help, the editor's import, and ``make demo``."""
+"""Time until the program's help is shown, the editor is imported, and ``make demo`` has ended."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the programs of the two sides share: a unit of work for each line that comes in, and a line of figures out."""
+"""The protocol of both sides: a unit of work for each line that comes in, and a line of figures out."""
 
 import json
 import os
