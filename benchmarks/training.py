@@ -1,4 +1,4 @@
-"""How fast is training? Against the earlier state, the published loop and a bare loop; and what validation takes of it."""
+"""Speed of training, compared with the earlier state, the published loop and a bare loop; and the share of validation in it."""
 
 from collections.abc import Iterator
 from typing import Any

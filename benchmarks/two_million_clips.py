@@ -1,4 +1,4 @@
-"""What a data set of millions of clips costs before and between the steps: seconds and memory, without any audio.
+"""Seconds and memory that a data set of millions of clips costs before and between the steps, without any audio.
 
 It writes shards that hold no audio (files of the right size with their first and last header, and whole index files), and
 then starts a training epoch, shuffles, and resumes in the middle of an epoch, in a process of its own for each number of

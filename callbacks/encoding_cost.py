@@ -1,4 +1,4 @@
-"""What cached encodings would save in a run without them."""
+"""The time that cached encodings would save in a run without them."""
 
 import time
 from statistics import median

@@ -1,4 +1,4 @@
-"""How long OpenMP threads spin while they wait: set before torch is imported, and never against a user's own setting."""
+"""Spins of waiting OpenMP threads: set before torch is imported, and never against a user's own setting."""
 
 import os
 import re

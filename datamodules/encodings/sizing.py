@@ -1,4 +1,4 @@
-"""How much room and time encodings take, told before they are made."""
+"""Room and time that encodings take, estimated before they are made."""
 
 import itertools
 import json

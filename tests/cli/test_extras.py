@@ -35,23 +35,22 @@ def test_a_missing_extra_is_named_in_one_line():
     assert ran.stderr == "error: this command needs lightning; install it with: pip install 'apa_lightning[train]'\n"
 
 
-def test_help_of_the_program_imports_no_library():
-    code = (
-        "import sys; sys.argv[1:] = ['--help']\nfrom apa_lightning.cli.entry import main; main()\n"
-        "assert not {'torch', 'lightning'} & set(sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+def imports_none(code: str, *modules: str) -> str:
+    """Run ``code`` in a new process, check that it leaves ``modules`` unimported, and return what it prints."""
+    check = f"\nimport sys; assert not {set(modules)!r} & set(sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
-    assert re.findall(r"^  ([\w-]+)", ran.stdout, re.MULTILINE) == [*COMMANDS]
+    return ran.stdout
+
+
+def test_help_of_the_program_imports_no_library():
+    code = "import sys; sys.argv[1:] = ['--help']\nfrom apa_lightning.cli.entry import main; main()"
+    assert re.findall(r"^  ([\w-]+)", imports_none(code, "torch", "lightning"), re.MULTILINE) == [*COMMANDS]
 
 
 def test_the_editor_is_imported_without_the_libraries_that_load_weights():
-    code = (
-        "import sys; from apa_lightning import AudioEditor\n"
-        "assert not {'diffusers', 'transformers', 'timm', 'scipy.signal', 'torch._dynamo'} & set(sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
+    code = "from apa_lightning import AudioEditor"
+    imports_none(code, "diffusers", "transformers", "timm", "scipy.signal", "torch._dynamo")
 
 
 def test_any_other_missing_module_is_a_bug_and_keeps_its_traceback():
