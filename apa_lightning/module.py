@@ -19,6 +19,7 @@ from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
 from apa_lightning.conditioning.pooling import pooling_kernel
 from apa_lightning.diffusion.objectives import LossWeighting, Objective
+from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
@@ -58,6 +59,8 @@ class AudioPromptModule(L.LightningModule):
             ``adapter`` was trained: ``zeros`` for a new one, ``zero_fbank`` for a published checkpoint.
         unconditional_audio: The audio prompt of Eq. 12's unconditional branch when editing: ``zeros`` (paper: none) or
             ``zero_fbank`` (published code); ``null`` means as ``dropped_audio``.
+        edit_defaults: Defaults of the knobs that an edit leaves out: ``paper``, or a YAML file of values by knob and task;
+            ``null`` means those that are stored with the backbone.
         ap_scale: The scale alpha in training; 1 in the paper.
         loss_weighting: ``uniform`` (paper), or ``inverse_snr``: training losses at signal-to-noise ratio SNR are weighted by
             1 / SNR, so that noisy timesteps, where the tune is decided, are learned too. Validation losses are never weighted.
@@ -90,6 +93,7 @@ class AudioPromptModule(L.LightningModule):
         condition_dropout: ConditionDropout = ConditionDropout(),
         dropped_audio: DroppedAudio | None = None,
         unconditional_audio: DroppedAudio | None = None,
+        edit_defaults: str | None = None,
         ap_scale: float = 1.0,
         loss_weighting: LossWeighting = "uniform",
         max_loss_weight: float = 250.0,
@@ -105,6 +109,7 @@ class AudioPromptModule(L.LightningModule):
         self.sources: dict[str, Any] = {"backbone": backbone, "audio_encoder": audio_encoder, "adapter": adapter}
         self.further_sources = further_adapters or []
         self.loa_layers, self.dropped_audio, self.unconditional_audio = loa_layers, dropped_audio, unconditional_audio
+        self.edit_defaults = None if edit_defaults is None else EditDefaults(edit_defaults)
         self.pooling_rates, self.condition_dropout = pooling_rates, condition_dropout
         self.loss_weighting, self.max_loss_weight = loss_weighting, max_loss_weight
         self.gradient_checkpointing, self.compile_blocks = gradient_checkpointing, compile
@@ -152,6 +157,9 @@ class AudioPromptModule(L.LightningModule):
         if self.compile_blocks:
             backbone.compile_blocks()
         self.adapter, self.audio_encoder, self.backbone = adapter, audio_encoder, backbone
+        editor = self.editor()
+        editor.check_defaults()
+        self.edit_defaults = editor.edit_defaults
         # DDP would broadcast the frozen weights at the start and their buffers in every step; each process has loaded its own.
         frozen = [
             name for name, _ in (*self.named_parameters(), *self.named_buffers()) if not name.startswith("adapter.")
@@ -298,7 +306,7 @@ class AudioPromptModule(L.LightningModule):
         self.configure_model()
         unconditional = self.unconditional_audio or self.dropped_audio
         adapters = [self.adapter, *cast(list[Adapter], self.further_adapters)]
-        return AudioEditor(self.backbone, self.audio_encoder, adapters, unconditional)
+        return AudioEditor(self.backbone, self.audio_encoder, adapters, unconditional, self.edit_defaults)
 
     def predict_step(self, batch: list[EditRequest], batch_idx: int) -> list[EditResult]:
         return self.editor().edit(batch, batch_size=len(batch), progress=False)

@@ -109,7 +109,7 @@ class EditsDataModule(LightningDataModule):
         module: Any = None if self.trainer is None else self.trainer.lightning_module
         if module is not None:
             module.configure_model()  # Lightning would call it after this data module's setup
-            check_against_editor(self.edits, self.settings, module.editor())
+            self.edits = check_against_editor(self.edits, self.settings, module.editor())
         if self.left_out:
             rank_zero_info(f"predict: {self.folder}: {self.left_out}.")
         results = EditResults(self.output, warn=rank_zero_warn)

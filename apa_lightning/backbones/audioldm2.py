@@ -22,6 +22,7 @@ from apa_lightning.backbones.vocoding import Vocoder, chosen_vocoder, mel_spec_o
 from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
+    EDIT_DEFAULTS_FILE,
     LOADING_ERRORS,
     first_line,
     frozen,
@@ -119,7 +120,7 @@ class AudioLDM2Backbone(Backbone):
         vocoder: Vocoder | None = None,
         name: str | None = None,
     ) -> "AudioLDM2Backbone":
-        """Load a diffusers AudioLDM2 folder or hub id.
+        """Load a diffusers AudioLDM2 folder or hub id. An ``edit_defaults.yaml`` in it is :attr:`Backbone.edit_defaults`.
 
         Args:
             source: ``embedded`` (the pocket that comes with the package), a folder in the hub's layout, or a hub id such as
@@ -144,7 +145,10 @@ class AudioLDM2Backbone(Backbone):
                     pipeline = AudioLDM2Pipeline.from_pretrained(path, **parts, dtype=dtype)
         except LOADING_ERRORS as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
-        return cls(pipeline, name or str(source), vocoder)
+        backbone = cls(pipeline, name or str(source), vocoder)
+        if (path / EDIT_DEFAULTS_FILE).exists():
+            backbone.edit_defaults = path / EDIT_DEFAULTS_FILE
+        return backbone
 
     # --- sizes ------------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ class Backbone(nn.Module, ABC):
         window_frames: Latent frames of the window that the model was trained on.
         device: Where the weights are.
         dtype: Their precision.
+        edit_defaults: Defaults of the knobs of an edit: values by knob, and under ``tasks`` the same by task; or a YAML file of
+            such a mapping. What it lacks is as in the paper. See :mod:`apa_lightning.editing.defaults`.
     """
 
     kind: ClassVar[str]
@@ -64,6 +66,7 @@ class Backbone(nn.Module, ABC):
     window_frames: int
     device: torch.device
     dtype: torch.dtype
+    edit_defaults: Mapping[str, Any] | Path | None = None
 
     # --- to be written for each backbone ------------------------------------------------------------------------------
 

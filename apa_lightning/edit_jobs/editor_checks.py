@@ -1,7 +1,8 @@
 """Checks of planned edits that need the loaded model, and what of the model decides an edit's sound."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from apa_lightning.edit_jobs.manifest import Problems
 from apa_lightning.edit_jobs.plan import Edit
@@ -10,29 +11,41 @@ from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 
 
-def check_against_editor(edits: Sequence[Edit], settings: EditSettings, editor: AudioEditor) -> None:
-    """Check what only the loaded parts know: schedulers and their steps, adapted blocks, the audio encoder's grid.
+def check_against_editor(edits: Sequence[Edit], settings: EditSettings, editor: AudioEditor) -> list[Edit]:
+    """Check what only the loaded parts know: defaults and tasks, schedulers and their steps, adapted blocks, the audio encoder's grid.
 
     Args:
         edits: All edits.
         settings: The defaults of all edits; a problem with them is reported once, not for every edit.
         editor: The editor that will make them.
 
+    Returns:
+        The edits with the backbone's defaults in place of settings that are None.
+
     Raises:
         InputError: If an edit cannot be made; the message lists all problems.
     """
-    editor.backbone.make_scheduler(settings.scheduler)
+    settings = editor.filled(settings)
+    editor.backbone.make_scheduler(cast(str, settings.scheduler))
     editor.check_scale(settings)
     editor.check_pooling(settings)
     problems = Problems()
     found: dict[tuple, list[InputError]] = {}  # edits mostly share their knobs
+    filled = []
     for edit in edits:
-        key = edit.request.batch_key
-        if key not in found:
-            found[key] = editor.problems(edit.request)
-        for error in found[key]:
+        try:
+            request = editor.filled(edit.request)
+        except InputError as error:
             problems.add(edit.where, error)
+            continue
+        filled.append(replace(edit, request=request))
+        key = request.batch_key
+        if key not in found:
+            found[key] = editor.problems(request)
+        for problem in found[key]:
+            problems.add(edit.where, problem)
     problems.raise_any("the edits")
+    return filled
 
 
 def identity_of(editor: AudioEditor) -> dict[str, dict[str, Any]]:

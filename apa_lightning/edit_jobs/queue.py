@@ -221,7 +221,7 @@ def _batches(edits: Sequence[Edit], batch_size: int, window_seconds: float) -> l
 
 
 def _key(request: EditRequest, identity: Mapping[str, Any]) -> str:
-    left_out = ("id", "audio", *request.late_defaults)
+    left_out = ("id", "audio", "task", *request.late_defaults)  # the knobs have the task's values
     settings = {name: value for name, value in request.settings().items() if name not in left_out}
     if request.audio_prompts is not None:  # of their files, as of the recording, the content counts and not the path
         prompts = settings["audio_prompts"]

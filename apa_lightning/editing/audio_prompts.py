@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from apa_lightning.adapters.scale import scale_of_each
 from apa_lightning.conditioning.pooling import POOLING_CHOICE, is_pooling_rate
@@ -120,14 +120,14 @@ def prompts_for(settings: "EditSettings", adapters: Sequence[str]) -> list[Audio
     """The audio prompts of an edit with all their values; without the setting, every adapter reads the recording.
 
     Args:
-        settings: Of the edit.
+        settings: Of the edit, with the backbone's defaults.
         adapters: Names of the loaded adapters; in the result ``adapter`` is a number.
 
     Raises:
         InputError: If an adapter is not loaded, or if there is another number of scales than adapters.
     """
     count = len(adapters)
-    starts = scale_of_each(settings.ap_scale, count)
+    starts = scale_of_each(cast(Any, settings.ap_scale), count)
     ends = starts if settings.ap_scale_end is None else scale_of_each(settings.ap_scale_end, count, "ap_scale_end")
     if settings.audio_prompts is None:
         prompts = [AudioPrompt(adapter=number) for number in range(count)]

@@ -9,7 +9,7 @@ result.save("violin.wav")
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from typing import Any, cast, overload
@@ -33,6 +33,7 @@ from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.audio_prompts import AudioPrompt, of_prompt, prompts_for
+from apa_lightning.editing.defaults import EditDefaults, Settings
 from apa_lightning.editing.prompt_inputs import PromptInput, Recordings, encode_prompts, prompt_inputs
 from apa_lightning.editing.regions import new_parts
 from apa_lightning.editing.request import EditRequest, EditResult
@@ -55,6 +56,7 @@ class AudioEditor:
         adapters: Applied to the backbone during an edit; all read the same audio prompt.
         unconditional_audio: The audio prompt of Eq. 12's unconditional branch: ``zeros`` (paper: none) or ``zero_fbank``
             (published code); by default what the first adapter was trained with.
+        edit_defaults: Defaults of the knobs that an edit leaves out; by default those of the backbone.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AudioEditor:
         audio_encoder: AudioConditioner,
         adapters: Sequence[Adapter],
         unconditional_audio: DroppedAudio | None = None,
+        edit_defaults: EditDefaults | None = None,
     ):
         if not adapters:
             raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
@@ -80,6 +83,7 @@ class AudioEditor:
             raise InputError(
                 f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'."
             )
+        self.edit_defaults = edit_defaults or EditDefaults(backbone.edit_defaults)
 
     @classmethod
     def from_pretrained(
@@ -91,6 +95,7 @@ class AudioEditor:
         dtype: torch.dtype = torch.float32,
         unconditional_audio: DroppedAudio | None = None,
         vocoder: Vocoder | None = None,
+        edit_defaults: Mapping[str, Any] | str | PathLike | None = None,
     ) -> "AudioEditor":
         """Load everything; without arguments the pocket backbone that comes with the package, and its adapter.
 
@@ -105,11 +110,14 @@ class AudioEditor:
             unconditional_audio: See :class:`AudioEditor`.
             vocoder: The ``backbone``'s own, the same ``refined`` by Griffin-Lim, or ``griffin_lim`` alone; ``None`` means what
                 suits the backbone: ``refined`` for the pocket, else ``backbone``.
+            edit_defaults: Defaults of the knobs that an edit leaves out, instead of those of the backbone: ``paper``, or what
+                :class:`EditDefaults` takes.
 
         Raises:
             FileNotFoundError, InputError: If a source cannot be loaded, or the parts do not fit each other.
         """
         check_device(device)
+        defaults = None if edit_defaults is None else EditDefaults(edit_defaults)
         if isinstance(adapter, str) and adapter == "auto":
             adapter = EMBEDDED if str(backbone) == EMBEDDED else None
         files: list[Any] = list(adapter) if isinstance(adapter, list | tuple) else [adapter]
@@ -120,7 +128,9 @@ class AudioEditor:
         encoder = load_conditioner(audio_encoder, cast(LoaLayers | None, loaded[0].metadata.get("loa_layers")))
         for part in (parts, *loaded):
             part.to(device, dtype)
-        return cls(parts, encoder.to(device), loaded, unconditional_audio)
+        editor = cls(parts, encoder.to(device), loaded, unconditional_audio, defaults)
+        editor.check_defaults()
+        return editor
 
     @overload
     def edit(self, audio: Sequence[EditRequest], **options: Any) -> list[EditResult]: ...
@@ -134,7 +144,8 @@ class AudioEditor:
             audio: A file or ``(waveform, sample_rate)``; or one request; or a sequence of requests.
             batch_size: Requests that share their knobs are denoised together, so many at a time.
             progress: Show a progress bar over all denoising steps.
-            **knobs: Fields of :class:`EditRequest` for a file or waveform (``prompt=...``).
+            **knobs: Fields of :class:`EditRequest` for a file or waveform (``prompt=...``). Those that are left out are as in
+                :attr:`edit_defaults`; the result's ``request`` has their values.
 
         Returns:
             An :class:`EditResult`, or a list of them in the order of the requests. A result does not depend on the batch
@@ -152,6 +163,18 @@ class AudioEditor:
         request = audio if isinstance(audio, EditRequest) else EditRequest(audio=audio, **knobs)
         return self._edit_all([request], batch_size, progress)[0]
 
+    def filled(self, settings: Settings) -> Settings:
+        """The settings with the values that they have in an edit; raises :class:`InputError` where their task is unknown."""
+        return self.edit_defaults.fill(settings)
+
+    def check_defaults(self) -> None:
+        """Raise :class:`InputError` where defaults that are not the paper's do not suit the backbone and its adapters."""
+        if not self.edit_defaults.is_papers:
+            for task in (None, *self.edit_defaults.tasks):
+                for problem in self.problems(self.filled(EditSettings(task=task))):
+                    where = self.edit_defaults.source + ("" if task is None else f": tasks.{task}")
+                    raise InputError(f"{where}: {problem}")
+
     def problems(self, settings: EditSettings) -> list[InputError]:
         """What is wrong with settings that are good by themselves, but not for these parts."""
         found = []
@@ -164,12 +187,13 @@ class AudioEditor:
 
     def check_steps(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless the scheduler suits the backbone and can make so many steps."""
-        self.backbone.make_scheduler(settings.scheduler, settings.num_inference_steps)
+        self._scheduler(settings)
 
     def check_scale(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless ``ap_scale`` and its end suit the adapters and name layers of the backbone."""
-        end = settings.ap_scale if settings.ap_scale_end is None else settings.ap_scale_end
-        scale_between(settings.ap_scale, end, 0.0, len(self.adapters), self.adapters[0].layer_names)
+        start = cast(Any, settings.ap_scale)
+        end = start if settings.ap_scale_end is None else settings.ap_scale_end
+        scale_between(start, end, 0.0, len(self.adapters), self.adapters[0].layer_names)
 
     def ap_scale_at(self, settings: EditSettings, share: float) -> list[Scale]:
         """Alpha of each audio prompt after a share of the timesteps."""
@@ -179,7 +203,7 @@ class AudioEditor:
 
     def check_pooling(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless the pooling rates divide the audio encoder's grid."""
-        pooling_kernel(self.audio_encoder.grid_size, settings.time_pooling, settings.freq_pooling)
+        pooling_kernel(self.audio_encoder.grid_size, cast(int, settings.time_pooling), settings.freq_pooling)
 
     def check_prompts(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless each of ``audio_prompts`` names a loaded adapter and suits it and the grid."""
@@ -196,6 +220,7 @@ class AudioEditor:
     def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
+        requests = [self.filled(request) for request in requests]
         for problem in (problem for request in requests for problem in self.problems(request)):
             raise problem
         files = Recordings()
@@ -223,10 +248,12 @@ class AudioEditor:
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
+    def _scheduler(self, settings: EditSettings) -> Any:
+        return self.backbone.make_scheduler(cast(str, settings.scheduler), settings.num_inference_steps)
+
     def _timesteps(self, request: EditRequest) -> Tensor:
         """Those of the model's calls, which are more than there are steps if these are of higher order."""
-        scheduler = self.backbone.make_scheduler(request.scheduler, request.num_inference_steps)
-        return timesteps_run(scheduler, request.strength)
+        return timesteps_run(self._scheduler(request), request.strength)
 
     @torch.no_grad()
     def _edit_batch(
@@ -261,7 +288,7 @@ class AudioEditor:
         shape = (1, *backbone.latent_shape(windows.length))
         like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
         noise = torch.cat([randn(shape, generator, like) for generator in generators])
-        scheduler = backbone.make_scheduler(first.scheduler, first.num_inference_steps)
+        scheduler = self._scheduler(first)
         source = recorded if first.strength < 1 else None
         model = windows.wrap(models, together)
         if any(one.ap_scale_end != one.ap_scale for one in prompts):
@@ -322,7 +349,7 @@ class AudioEditor:
             return plain
         for _ in scales[1:]:
             text = text.cat(wanted)
-        text = backbone.encode_text([request.negative_prompt for request in requests] * windows).cat(text)
+        text = backbone.encode_text([request.negative_prompt or "" for request in requests] * windows).cat(text)
         audio = [
             torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
             for one, prompt in zip(tokens, prompts, strict=True)

@@ -30,6 +30,9 @@ class Knob:
         late: Whether it came after output folders were in use: its default has no part in an edit's key, so that finished
             edits stay finished.
         pair: What the two numbers of a pair are called in columns of their own: ``region_start`` and ``region_end``.
+        paper: Its value in the paper, which holds where neither the user nor the backbone sets it: the default of such a
+            knob is None, which stands for the backbone's own, see :mod:`apa_lightning.editing.defaults`.
+        follows: The knob that decides for it where it is None. It takes the backbone's value only where that one does.
     """
 
     check: Callable[[Any], bool]
@@ -39,6 +42,13 @@ class Knob:
     batch: Callable[[Any], object] = lambda value: value
     late: bool = False
     pair: tuple[str, str] | None = None
+    paper: Any = None
+    follows: str = ""
+
+    @property
+    def is_backbones(self) -> bool:
+        """Whether a backbone may store a default of it."""
+        return self.paper is not None or bool(self.follows)
 
 
 def knob(check: Callable[[Any], bool], way_out: str, default: Any = MISSING, **facts: Any) -> Any:

@@ -6,7 +6,7 @@ it is its help. From these fields come the flags of ``predict`` (``--data.ap_sca
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from apa_lightning.conditioning.pooling import POOLING_CHOICE, is_pooling_rate
 from apa_lightning.editing.audio_prompts import PROMPTS_CHOICE, AudioPrompt, are_prompts, read_prompts, shared_by_batch
@@ -14,6 +14,7 @@ from apa_lightning.editing.knobs import (
     CROSSFADE,
     SCALE_CHOICE,
     TEXT_CHOICE,
+    Text,
     are_numbers,
     are_regions,
     check_knob,
@@ -33,28 +34,40 @@ from apa_lightning.editing.knobs import (
 
 @dataclass(frozen=True, kw_only=True)
 class EditSettings:
-    """All knobs of an edit. The defaults are the paper's operating point for timbre transfer.
+    """All knobs of an edit. Those that are None take the backbone's defaults, see :mod:`apa_lightning.editing.defaults`.
 
     Raises:
         InputError: If a value is out of its range.
     """
 
-    negative_prompt: str = knob(is_text, TEXT_CHOICE, "", batch=differs)
-    """Text that the recordings shall not become, c_y- of Eq. 12: "a recording of the piano solo"."""
-    ap_scale: float | list[Any] | dict[str, Any] = knob(
+    task: str | None = knob(
+        lambda value: is_text(value) and bool(value.strip()),
+        "give the name of a task that the backbone knows, or leave it out",
+        None,
+        batch=differs,
+        late=True,
+    )
+    """Task whose defaults the backbone gives to the knobs that are null: timbre, genre, accompaniment, or others that it names;
+    null: its general defaults."""
+    negative_prompt: Text | None = knob(is_text, TEXT_CHOICE, None, batch=differs, paper="")
+    """Text that the recordings shall not become, c_y- of Eq. 12: "a recording of the piano solo". Left out: the backbone's for the
+    task, or none."""
+    ap_scale: float | list[Any] | dict[str, Any] | None = knob(
         are_numbers,
         'give a finite number, or numbers for blocks: {"up": 0.5}',
-        0.5,
+        None,
+        paper=0.5,
         symbol="alpha",
         point=True,
         batch=repr,
     )
     """Strength alpha of the audio prompt: a number (0: text alone), a mapping for single blocks ({"up": 0.5}), or a list with one of them
-    per adapter. Paper: 0.5, genre transfer 0.4."""
+    per adapter; null: the backbone's. Paper: 0.5, genre transfer 0.4."""
     ap_scale_end: float | list[Any] | dict[str, Any] | None = knob(
         are_numbers,
         "give what ap_scale may be, or leave it out: ap_scale then holds for all steps",
         None,
+        follows="ap_scale",
         symbol="alpha",
         point=True,
         batch=repr,
@@ -62,27 +75,45 @@ class EditSettings:
     )
     """Strength alpha at the last step that is run, in the forms of ap_scale: alpha moves there from ap_scale in equal parts; null:
     ap_scale holds for all steps."""
-    time_pooling: int = knob(is_pooling_rate, POOLING_CHOICE, 2, symbol="omega", point=True)
+    time_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None, paper=2, symbol="omega", point=True)
     """Pooling rate omega along time: 1, 2, 4, 8, ... up to one token for the whole window (32 with the pocket's encoder, 64 with
-    AudioMAE). It must divide the encoder's grid; a larger one keeps less of the recording. Paper: 2, genre transfer 1."""
-    freq_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None, symbol="omega", point=True)
+    AudioMAE). It must divide the encoder's grid; a larger one keeps less of the recording. Null: the backbone's. Paper: 2,
+    genre transfer 1."""
+    freq_pooling: int | None = knob(
+        is_pooling_rate, POOLING_CHOICE, None, follows="time_pooling", symbol="omega", point=True
+    )
     """Pooling rate along frequency; null: the same as time_pooling, but at most the whole grid (8)."""
-    guidance_scale: float = knob(
+    guidance_scale: float | None = knob(
         is_scale,
         "give a number of 0 or more (1 or less: no guidance)",
-        7.5,
+        None,
+        paper=7.5,
         symbol="lambda",
         point=True,
         batch=differs,
     )
-    """Guidance scale lambda of Eq. 12 (0 or more), for text and recording; 1 or less: no guidance. Paper: 7.5."""
+    """Guidance scale lambda of Eq. 12 (0 or more), for text and recording; 1 or less: no guidance; null: the backbone's. Paper: 7.5."""
     text_guidance_scale: float | None = knob(
-        is_scale, SCALE_CHOICE, None, symbol="lambda_text", point=True, batch=differs, late=True
+        is_scale,
+        SCALE_CHOICE,
+        None,
+        follows="guidance_scale",
+        symbol="lambda_text",
+        point=True,
+        batch=differs,
+        late=True,
     )
     """Guidance scale of the text alone (0 or more); null: as guidance_scale. Larger: more of what the prompt names, less of what
     the negative prompt names. Where the two scales differ, a step computes three branches instead of two."""
     audio_guidance_scale: float | None = knob(
-        is_scale, SCALE_CHOICE, None, symbol="lambda_audio", point=True, batch=differs, late=True
+        is_scale,
+        SCALE_CHOICE,
+        None,
+        follows="guidance_scale",
+        symbol="lambda_audio",
+        point=True,
+        batch=differs,
+        late=True,
     )
     """Guidance scale of the recording on top of the text (0 or more); null: as guidance_scale. Larger: more of the recording;
     0: as if there were no recording."""
@@ -90,6 +121,7 @@ class EditSettings:
         is_interval,
         "give a start and a later end from 0 (pure noise) to 1 (no noise), or leave it out: guidance then holds throughout",
         None,
+        follows="guidance_scale",
         point=True,
         batch=lambda value: value and tuple(value),
         late=True,
@@ -97,10 +129,10 @@ class EditSettings:
     )
     """Part of the noise schedule in which guidance holds: start and end from 0 (pure noise, the first step) to 1 (no noise, after
     the last one); null: all of it. Outside of it a step computes only the branch with all conditions, which takes less time."""
-    num_inference_steps: int = knob(
-        lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", 50, point=True
+    num_inference_steps: int | None = knob(
+        lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", None, paper=50, point=True
     )
-    """Denoising steps of the whole schedule (1 to 1000). Paper: 50."""
+    """Denoising steps of the whole schedule (1 to 1000); null: the backbone's. Paper: 50."""
     strength: float = knob(
         lambda value: is_number(value) and 0 < value <= 1,
         "give a share above 0, at most 1 (from pure noise)",
@@ -110,11 +142,13 @@ class EditSettings:
     """Share of the schedule that is run (above 0, at most 1). 1 starts from pure noise, as the paper; less starts from the recording under noise
     (SDEdit, arXiv 2108.01073) and keeps more of it. The last int(num_inference_steps * strength) steps are run, as in diffusers
     (0.75 of 50: 37), and at least one. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
-    scheduler: str = knob(is_text, "give the name of a diffusers scheduler", "DDIMScheduler", point=True)
+    scheduler: str | None = knob(
+        is_text, "give the name of a diffusers scheduler", None, paper="DDIMScheduler", point=True
+    )
     """Diffusers scheduler: DDIMScheduler, DDPMScheduler, DEISMultistepScheduler, DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler, UniPCMultistepScheduler, or
-    the backbone's own."""
+    the class that the backbone was trained with; null: the backbone's default. Paper: DDIMScheduler."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
     """Seed of the initial noise: any whole number."""
     region: tuple[float, float] | list[tuple[float, float]] | None = knob(
@@ -199,7 +233,7 @@ class EditSettings:
     def guidance(self) -> tuple[float, ...]:
         """Scales of :func:`apa_lightning.diffusion.guidance.guide`: none without guidance, lambda of Eq. 12, or text and audio."""
         text, audio = (
-            self.guidance_scale if scale is None else scale
+            cast(float, self.guidance_scale if scale is None else scale)  # filled, see EditDefaults
             for scale in (self.text_guidance_scale, self.audio_guidance_scale)
         )
         if text != audio and any(leaves(self.audio_scales)):

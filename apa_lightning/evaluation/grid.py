@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems import Adapter, SDEdit, System
@@ -34,6 +35,8 @@ def grid_systems(grid: Mapping[str, Sequence[Any]], product: bool = False) -> li
         if not isinstance(values, list | tuple) or not values:
             raise InputError(f"grid: {name} needs a list of values.")
         for value in values:
+            if value is None and knobs_of(EditSettings)[name][0].paper is not None:
+                raise InputError(f"grid: {name}: null is not a value; give numbers or names.")
             try:
                 EditSettings.check(name, value)
             except InputError as error:

@@ -8,12 +8,21 @@ from typing import Any
 
 from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
 from apa_lightning.edit_jobs.plan import Edit, plan_edits
+from apa_lightning.editing.defaults import EditDefaults
+from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS
 from apa_lightning.evaluation.summary import family_of
 from apa_lightning.evaluation.systems import System, SystemRequest
 from apa_lightning.evaluation.tasks import POINT, Task, check_names
+
+#: The settings of a request whose system does not read them.
+UNREAD = {"prompt": ""} | {
+    name: default if knob.paper is None else knob.paper
+    for name, (knob, default) in knobs_of(EditSettings).items()
+    if name in (*KNOBS, "negative_prompt", "extend")
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class EvaluationPlan:
         output: Folder of the evaluation.
         set_name: Name of the set of recordings.
         targets_per_source: Most targets of each source and task.
+        defaults: Values of the knobs that nobody sets; None: they are not known yet.
 
     Attributes:
         edits: The planned edits by id, ordered by task, system and source.
@@ -82,23 +92,37 @@ class EvaluationPlan:
         output: Path,
         set_name: str = "",
         targets_per_source: int = 1,
+        defaults: EditDefaults | None = None,
     ):
         check_names(tasks)
         if targets_per_source < 1:
             raise InputError(f"targets_per_source: {targets_per_source}; give 1 or more.")
-        self.tasks, self.sources, self.settings = list(tasks), list(sources), settings
+        self.tasks, self.sources, self.settings, self.defaults = list(tasks), list(sources), settings, defaults
         self.systems = {system.name: system for system in systems}
         self.output, self.set_name, self.targets_per_source = output, set_name, targets_per_source
         self.edits: dict[str, PlannedEdit] = {}
         rows = [entry for task in tasks for system in systems for entry in self._rows(task, system)]
         problems = Problems()
-        defaults = {"prompt": "", **vars(settings)}
-        made = {edit.id: edit for edit in plan_edits([row for row, _ in rows], defaults, Path(), output, problems)}
+        values = {"prompt": "", **vars(settings)}
+        made = {edit.id: edit for edit in plan_edits([row for row, _ in rows], values, Path(), output, problems)}
         problems.raise_any("sources")
         for row, facts in rows:
             edit = made[row.values["id"]]
             request = SystemRequest(**{**vars(edit.request), "system": facts["about"]["system"]})
             self.edits[edit.id] = PlannedEdit(dataclasses.replace(edit, request=request), **facts)
+
+    def with_defaults(self, defaults: EditDefaults) -> "EvaluationPlan":
+        """The same plan with the values of the knobs that nobody sets, which the backbone stores for each task."""
+        systems = [*self.systems.values()]
+        more = self.output, self.set_name, self.targets_per_source, defaults
+        return EvaluationPlan(self.tasks, self.sources, systems, self.settings, *more)
+
+    def _settings(self, task: Task, system: System, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a system reads, with the task's defaults where they are known."""
+        settings = system.settings(values)
+        if self.defaults is None:
+            return settings
+        return self.defaults.filled(settings, task.name if task.name in self.defaults.tasks else self.settings.task)
 
     def _rows(self, task: Task, system: System) -> list[tuple[ManifestRow, dict[str, Any]]]:
         """For each edit of one system and task the row of a manifest, and the other fields of its :class:`PlannedEdit`."""
@@ -115,9 +139,9 @@ class EvaluationPlan:
                 seed = self.settings.seed * 100_003 + number
                 values = {**point, **texts, "extend": self.settings.extend, "seed": seed}
                 number += 1
-                settings = system.settings(values)
+                settings = self._settings(task, system, values)
                 plain = self.systems.get(family_of(system.name), system)
-                if plain is not system and plain.settings(values) == settings:
+                if plain is not system and self._settings(task, plain, values) == settings:
                     continue  # the grid's value is the operating point's
                 rows.append(self._row(task, system, source, target, texts, settings))
         return rows
@@ -134,7 +158,7 @@ class EvaluationPlan:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
-            **{knob: _unread(knob) for knob in (*KNOBS, "prompt", "negative_prompt", "extend")}, **settings,
+            **UNREAD, **settings,
             "id": f"{task.name}/{system.name}/{name}", "audio": str(source.path), "output": output,
         }  # fmt: skip
         about = {
@@ -157,8 +181,3 @@ def _with_names(entry: Mapping[str, Any], **names: str) -> dict[str, Any]:
     for name, value in names.items():
         audio = audio.replace(f"{{{name}}}", value.replace(" ", "_"))
     return {**entry, "audio": audio}
-
-
-def _unread(name: str) -> Any:
-    """The value in a request whose system does not read a setting."""
-    return "" if name == "prompt" else EditSettings.__dataclass_fields__[name].default

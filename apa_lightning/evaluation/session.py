@@ -69,7 +69,7 @@ def evaluate(
     Raises:
         InputError: If a system, metric or setting cannot be used, before any edit; at the end if edits failed.
     """
-    encoders = encoders or Encoders(editor.backbone)
+    plan, encoders = plan.with_defaults(editor.edit_defaults), encoders or Encoders(editor.backbone)
     for system in plan.systems.values():
         system.check()
     for metric in metrics:

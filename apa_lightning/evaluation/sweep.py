@@ -5,6 +5,7 @@ The rule of the operating point (:func:`choose`): transfer and fidelity are each
 points). The point with the highest harmonic mean of the two is chosen: it needs both, and neither can buy the other.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from apa_lightning.editing.defaults import KNOBS as STORED
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS, EvaluationRow, columns_of, metrics_of, systems_of, tasks_of
@@ -22,6 +24,7 @@ from apa_lightning.evaluation.summary import average, family_of, values_of
 from apa_lightning.evaluation.tasks import POINT
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.bootstrap import Interval, resampled
+from apa_lightning.utils.pretrained import EDIT_DEFAULTS_FILE
 
 #: The knobs of the adapter's operating point, in the order of an overlay.
 OVERLAY = tuple(name for name in POINT if name != "strength")
@@ -196,13 +199,27 @@ def write_operating_point(path: Path, point: Point) -> Path:
 
 
 def write_operating_points(folder: Path, rows: Sequence[EvaluationRow], seed: int = 0) -> list[Path]:
-    """Write ``operating_point_<task>.yaml`` for each task in which the adapter was swept (CLAP against chroma)."""
-    chosen = {task: operating_point(rows, task, seed=seed) for task in tasks_of(rows)}
-    return [
-        write_operating_point(folder / f"operating_point_{task}.yaml", point)
+    """Write ``operating_point_<task>.yaml`` for each task in which the adapter was swept (CLAP against chroma).
+
+    An ``edit_defaults.yaml`` has all of them, as they can be stored with the backbone.
+    """
+    found = {task: operating_point(rows, task, seed=seed) for task in tasks_of(rows)}
+    chosen = {task: point for task, point in found.items() if point is not None}
+    if chosen:
+        write_edit_defaults(folder / EDIT_DEFAULTS_FILE, chosen)
+    return [write_operating_point(folder / f"operating_point_{task}.yaml", point) for task, point in chosen.items()]
+
+
+def write_edit_defaults(path: Path, chosen: Mapping[str, Point]) -> None:
+    """Write the points of tasks as the defaults of a backbone, with those of the first task in general."""
+    stored = {
+        task: {name: value for name, value in overlay(point).items() if name in STORED}
         for task, point in chosen.items()
-        if point is not None
-    ]
+    }
+    lines = [f"# {task}: {point.system}, {point.why or 'chosen by hand'}." for task, point in chosen.items()]
+    about = "# Defaults of edits from a sweep: --model.edit_defaults FILE, or a copy of this file in the folder of the backbone.\n"
+    content = {**copy.deepcopy(next(iter(stored.values()))), "tasks": stored}  # a copy, so that YAML has no aliases
+    write_file(path, about + "\n".join(lines) + "\n" + yaml.safe_dump(content, sort_keys=False))
 
 
 def is_number(value: object) -> bool:

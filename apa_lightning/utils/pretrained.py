@@ -19,6 +19,7 @@ from apa_lightning.errors import InputError
 
 EMBEDDED = "embedded"
 ADAPTER_FILE = "adapter.safetensors"
+EDIT_DEFAULTS_FILE = "edit_defaults.yaml"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Module = TypeVar("Module", bound=nn.Module)
 #: Exceptions of diffusers, transformers and timm for a folder that is damaged, foreign or hostile.

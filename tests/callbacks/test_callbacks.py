@@ -357,7 +357,7 @@ def test_prompts_skip_the_clips_own_instrument_and_name_it_as_negative():
 
 
 def test_text_alone_has_no_part_of_the_recording():
-    plan = ValidationPlan(ap_scale_end=0.2, text_guidance_scale=3.0)
+    plan = ValidationPlan(ap_scale=0.5, ap_scale_end=0.2, guidance_scale=7.5, text_guidance_scale=3.0)
     (edit, *_) = plan.edits([HeldOutClip("a", torch.ones(9), [])], 16_000)
     assert edit.edited.guidance == (3.0, 7.5)
     assert (edit.text_only.ap_scale, edit.text_only.ap_scale_end, edit.text_only.guidance) == (0.0, None, (3.0,))

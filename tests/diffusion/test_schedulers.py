@@ -12,7 +12,7 @@ from apa_lightning.backbones.architectures import new_scheduler
 from apa_lightning.diffusion.objectives import DenoisingObjective
 from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import SCHEDULERS, make_scheduler, steps_run, timesteps_run, usable
-from apa_lightning.editing.settings import EditSettings
+from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.errors import InputError
 from apa_lightning.utils.rng import generator_for
 
@@ -179,7 +179,7 @@ def test_help_and_docs_list_the_offered_ones():
     for text in texts:
         named = {name for name in dir(diffusers) if name.endswith("Scheduler") and name in text}
         assert set(SCHEDULERS) <= named
-    assert EditSettings().scheduler in SCHEDULERS
+    assert EditDefaults().of()["scheduler"] in SCHEDULERS
 
 
 @pytest.mark.parametrize(("name", "schedule"), OFFERED)

@@ -15,6 +15,7 @@ from apa_lightning.edit_jobs.manifest import Problems, read_manifest
 from apa_lightning.edit_jobs.plan import plan_edits
 from apa_lightning.edit_jobs.queue import _key
 from apa_lightning.edit_jobs.records import flat
+from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.editing.settings import EditSettings
 
 RATE = 16_000
@@ -137,5 +138,6 @@ def test_manifests_and_results(editor, tmp_path):
 
 def test_finished_edits_stay_finished():
     """The key of an edit without it is that of older output folders, see ``test_guidance``."""
-    keys = [_key(EditRequest(audio="a.wav", prompt="x", ap_scale_end=end), {"adapter": "a"}) for end in (None, 0.5)]
+    requests = [EditRequest(audio="a.wav", prompt="x", ap_scale_end=end) for end in (None, 0.5)]
+    keys = [_key(EditDefaults().fill(request), {"adapter": "a"}) for request in requests]
     assert keys[0] == "dcb346dfd5a90bea" != keys[1]

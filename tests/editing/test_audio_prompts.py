@@ -7,6 +7,8 @@ from random_folders import tiny_parts
 
 from apa_lightning import AudioEditor, EditRequest, InputError
 from apa_lightning.conditioning.pooling import pool_tokens
+from apa_lightning.editing.defaults import EditDefaults
+from apa_lightning.editing.settings import EditSettings
 
 RATE = 16_000
 
@@ -165,7 +167,8 @@ def test_edits_with_different_prompts_are_as_alone(editor):
         EditRequest(audio=TUNE if i % 2 else noise(2.5, 9), prompt="x", seed=i, audio_prompts=prompts, **knobs)
         for i, prompts in enumerate(of_each)
     ]
-    assert requests[1].batch_key == requests[2].batch_key != requests[3].batch_key
+    keys = [editor.filled(request).batch_key for request in requests]
+    assert keys[1] == keys[2] != keys[3]
     results = editor.edit(requests, batch_size=5, progress=False)
     for request, result in zip(requests, results, strict=True):
         torch.testing.assert_close(result.waveform, editor.edit(request, progress=False).waveform, atol=1e-5, rtol=0)
@@ -178,7 +181,7 @@ def test_the_recording_decides_length_level_and_region(editor):
 
 def test_two_guidance_scales_count_the_scales_of_the_prompts():
     def branches(**settings) -> int:
-        return len(EditRequest(audio=TUNE, prompt="x", audio_guidance_scale=2.0, **settings).guidance)
+        return len(EditDefaults().fill(EditSettings(audio_guidance_scale=2.0, **settings)).guidance)
 
     assert branches(ap_scale=0.0) == 1
     assert branches(ap_scale=0.0, audio_prompts=[{}, {"ap_scale": 0.5}]) == 2

@@ -1,6 +1,7 @@
 """Two guidance scales: the three branches against a hand-written loop, the identities of the equation, batches, keys."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from apa_lightning import AudioEditor, EditRequest, InputError
 from apa_lightning.audio import fit_length
 from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.edit_jobs.queue import _key
+from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.utils.rng import generator_for, randn
 
 RATE = 16_000
@@ -199,7 +201,7 @@ def test_finished_edits_stay_finished():
         ({}, "dcb346dfd5a90bea"),
         ({"ap_scale": {"up": 0.5}, "region": (0, 1), "guidance_scale": 3}, "3726cde1fd9585f7"),
     ):
-        plain = EditRequest(audio="a.wav", prompt="x", **knobs)
-        assert _key(plain, {"adapter": "a"}) == key
+        request = EditDefaults().fill(EditRequest(audio="a.wav", prompt="x", **knobs))  # with the paper's values
+        assert _key(request, {"adapter": "a"}) == key
         for more in (*({name: 2.0} for name in TWO), {"guidance_interval": (0, 0.5)}):
-            assert _key(EditRequest(audio="a.wav", prompt="x", **knobs, **more), {"adapter": "a"}) != key
+            assert _key(replace(request, **more), {"adapter": "a"}) != key

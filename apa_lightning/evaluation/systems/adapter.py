@@ -67,7 +67,8 @@ class Untrained(Adapter):
             adapter.name = trained.name
             untrained.append(adapter)
         unconditional = cast(DroppedAudio, editor.unconditional_audio)
-        return super().edit(AudioEditor(editor.backbone, editor.audio_encoder, untrained, unconditional), requests)
+        parts = editor.backbone, editor.audio_encoder, untrained, unconditional, editor.edit_defaults
+        return super().edit(AudioEditor(*parts), requests)
 
 
 class TextOnly(Adapter):

@@ -168,17 +168,17 @@ def edit(**knobs: Any) -> Callable[[Room, AudioEditor], object]:
 
 KNOBS: dict[str, tuple[int, str, list[object]]] = {
     "prompt": (19, "prompt: {}", [None, 5, ["a"], b"a"]),
-    "negative_prompt": (19, "negative_prompt: {}", [None, 5]),
-    "time_pooling": (20, "time_pooling: {}|1, 2, 4, 8", [0, -1, None, "2", True, float("nan"), [2]]),
+    "negative_prompt": (19, "negative_prompt: {}", [5, ["a"]]),
+    "time_pooling": (20, "time_pooling: {}|1, 2, 4, 8", [0, -1, "2", True, float("nan"), [2]]),
     "freq_pooling": (20, "freq_pooling: {}|1, 2, 4, 8", [0, "2", False]),
-    "ap_scale": (20, "ap_scale: {}", [float("nan"), float("inf"), None, "0.5", True]),
-    "guidance_scale": (20, "guidance_scale: {}|0 or more", [-1, float("nan"), None, "7", True]),
-    "num_inference_steps": (20, "num_inference_steps: {}|1 to 1000", [0, -1, 1001, 2.5, None, "50"]),
+    "ap_scale": (20, "ap_scale: {}", [float("nan"), float("inf"), "0.5", True]),
+    "guidance_scale": (20, "guidance_scale: {}|0 or more", [-1, float("nan"), "7", True]),
+    "num_inference_steps": (20, "num_inference_steps: {}|1 to 1000", [0, -1, 1001, 2.5, "50"]),
     "strength": (20, "strength: {}|above 0", [0, -0.5, 1.1, float("nan"), None, "1"]),
     "seed": (20, "seed: {}|whole number", [1.5, None, "0", True]),
     "sample_rate": (20, "sample_rate: {}|4000 to 384000", [0, -1, 16_000.5, "16000", 4_000_000_000]),
     "region": (20, "region: {}|start", [(1,), (1, 2, 3), 5, "ab", ("0", "1"), (float("nan"), 1), {"a": 1}]),
-    "scheduler": (20, "scheduler: {}", [None, 5]),
+    "scheduler": (20, "scheduler: {}", [5, True]),
     "match_level": (20, "match_level: {}", [None, "yes", 1]),
     "id": (20, "id: {}", [5, b"a"]),
 }
