@@ -43,8 +43,8 @@ class EvaluationSet:
         overwrite: Replace audio files in the output folder that evaluate has not made, or that were changed since.
         batch_size: Most edits with equal settings and lengths that are denoised together: faster on a GPU. Another value
             can change results by rounding, so keep it when a run is continued.
-        settings: The operating point, where a task has no other, and the seed from which each edit's own is derived; see
-            :class:`apa_lightning.editing.settings.EditSettings`.
+        settings: The operating point, where a task has no other (null: the backbone's defaults), and the seed from which each
+            edit's own is derived; see :class:`apa_lightning.editing.settings.EditSettings`.
 
     Raises:
         FileNotFoundError: If there is no such folder, file or shard.

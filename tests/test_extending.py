@@ -106,6 +106,7 @@ def test_evaluate_uses_metric_task_and_system(place: Path, adapter: Path) -> Non
     with open(place / "evaluation" / "results.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["task"], row["system"]) for row in rows} == {("brighter", "adapter"), ("brighter", "muffled")}
+    assert {row["guidance_scale"] for row in rows if row["system"] == "adapter"} == {"3.0"}  # the backbone's default
     muffled = [row for row in rows if row["system"] == "muffled"]
     assert all(float(row["brightness"]) > 0.1 for row in muffled)
     assert all(float(row["chroma"]) > 0.5 for row in muffled)

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from apa_lightning.cli.messages import as_typed, check_config_files, fail, remember_typed_flags, root_message, shortened
 from apa_lightning.cli.packaged_configs import with_packaged_configs
 from apa_lightning.cli.plain_text import read_plain_text
+from apa_lightning.cli.shown_defaults import with_edit_defaults
 from apa_lightning.cli.suggestions import command_of, with_suggestion
 from apa_lightning.errors import InputError
 
@@ -57,6 +58,10 @@ class Parser(LightningArgumentParser):
         Parser.running = command_of(self, arguments)
         check_config_files(arguments)
         return super().parse_args(arguments, *more, **options)
+
+    def dump(self, cfg: Namespace, *args: Any, **options: Any) -> str:
+        """Write settings as YAML, with the backbone's defaults for edits."""
+        return super().dump(with_edit_defaults(cfg), *args, **options)
 
     def format_help(self, *args: Any) -> str:
         """Add the settings of the shown classes, which the parser itself lists only where ``class_path`` is given."""

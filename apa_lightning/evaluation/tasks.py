@@ -17,14 +17,14 @@ class Task:
     """One task. In every text ``{target}`` stands for what a recording shall become, ``{source}`` for what it is.
 
     Attributes:
-        name: of its folder and of its rows.
+        name: of its folder and of its rows, and of the task whose defaults the backbone gives, where it knows it.
         prompt: c_y of Eq. 12.
         negative_prompt: c_y- of Eq. 12.
         score_text: what CLAP compares an edit with; empty: the prompt.
         source_text: what CLAP compares a source with, for directional CLAP; empty: "a recording of a {source} solo".
         targets: a recording's own instrument is left out.
         recognise: ask the pocket's judge whether the target, an instrument, is what plays.
-        point: knobs of the operating point that differ from ``--data``'s.
+        point: knobs of the operating point that differ from ``--data``'s and from the backbone's defaults.
 
     Raises:
         InputError: a text without its ``{target}``, a field that is unknown, no targets, a knob outside its range.

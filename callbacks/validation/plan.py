@@ -46,7 +46,7 @@ def _default(name: str, value: object) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationPlan(EditSettings):
-    """The edits of the validation callbacks; the defaults are the paper's timbre transfer with fewer steps.
+    """The edits of the validation callbacks; the defaults are the backbone's, with fewer steps, for timbre transfer.
 
     Callbacks with equal plans share their edits, so that nothing is generated twice. All knobs of an edit are settings of
     the plan too.

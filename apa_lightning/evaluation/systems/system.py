@@ -42,7 +42,10 @@ class System(ABC):
     parts: tuple[str, ...] = ()
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, knobs, ``seed``)."""
+        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, knobs, ``seed``).
+
+        A knob that is None takes the backbone's default afterwards.
+        """
         return {name: values[name] for name in self.reads if name in values}
 
     def identity(self) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""The backbone's defaults in ``--print_config``: the values that edits will have, where the settings have null."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from apa_lightning.editing.defaults import EditDefaults
+from apa_lightning.editing.settings import EditSettings
+from apa_lightning.utils.pretrained import EDIT_DEFAULTS_FILE, EMBEDDED, packaged
+
+
+def with_edit_defaults(settings: Namespace) -> Namespace:
+    """The settings of a command that edits, with the defaults of their backbone. No model is loaded.
+
+    ``predict`` gets them for its ``task``, each of ``evaluate``'s tasks in its ``point``. Settings of other commands stay as
+    they are, and those whose backbone is an object, which alone knows its defaults.
+    """
+    model, data = (settings.get(f"{key}.init_args") for key in ("model", "data"))
+    if model is None or data is None or "ap_scale" not in data or not isinstance(model.get("backbone"), str):
+        return settings
+    defaults = EditDefaults(model.get("edit_defaults") or stored_with(model.backbone))
+    given = {name: data[name] for name in EditSettings.names()}
+    settings = settings.clone()
+    shown: Any = settings.data.init_args
+    if "systems" not in data:
+        shown.update(Namespace(defaults.filled(given, data.task)))
+        return settings
+    for task in shown.tasks or ():
+        point = {**{name: given[name] for name in EditSettings.operating_point()}, **task["point"]}
+        filled = defaults.filled(point, task["name"] if task["name"] in defaults.tasks else data.task)
+        task["point"] = {name: value for name, value in filled.items() if value is not None and given[name] is None}
+    return settings
+
+
+def stored_with(backbone: str) -> Path | Mapping[str, Any]:
+    """The file of defaults in the folder of a backbone; a hub id has none."""
+    file = (packaged() if backbone == EMBEDDED else Path(backbone).expanduser()) / EDIT_DEFAULTS_FILE
+    return file if file.exists() else {}
