@@ -25,7 +25,8 @@ def with_edit_defaults(settings: Namespace) -> Namespace:
     settings = settings.clone()
     shown: Any = settings.data.init_args
     if "systems" not in data:
-        shown.update(Namespace(defaults.filled(given, data.task)))
+        for name, value in defaults.filled(given, data.task).items():
+            shown[name] = value
         return settings
     for task in shown.tasks or ():
         point = {**{name: given[name] for name in EditSettings.operating_point()}, **task["point"]}

@@ -21,6 +21,9 @@ from apa_lightning.audio import load_audio
 from apa_lightning.cli.functions import FUNCTIONS
 from apa_lightning.cli.main import CLI, main
 from apa_lightning.cli.overview import COMMANDS
+from apa_lightning.cli.shown_defaults import with_edit_defaults
+from apa_lightning.editing.defaults import EditDefaults
+from apa_lightning.utils.pretrained import packaged
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -93,6 +96,34 @@ def test_every_task_is_accepted_by_evaluate(monkeypatch, command, task):
     written = yaml.safe_load((ROOT / file).read_text())["data"]["init_args"]["tasks"]
     for ours, theirs in zip(settings.as_dict()["tasks"], written, strict=True):
         assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_print_config_has_the_backbones_defaults(monkeypatch):
+    """Of predict for its task, of evaluate for each task; what somebody sets stays, and a file says the same again."""
+    stored = EditDefaults(packaged() / "edit_defaults.yaml")
+    predict = (
+        "predict",
+        "--config",
+        "configs/predict.yaml",
+        "--config",
+        "configs/tasks/genre.yaml",
+        "--data.time_pooling=4",
+    )
+    settings = parsed(monkeypatch, *predict)
+    shown = with_edit_defaults(settings).data.init_args
+    assert settings.data.init_args.ap_scale is None
+    assert {name: shown[name] for name in stored.of()} == {**stored.of("genre"), "time_pooling": 4}
+    paper = with_edit_defaults(parsed(monkeypatch, *predict, "--config", "configs/tasks/paper.yaml"))
+    assert (paper.data.init_args.guidance_scale, paper.data.init_args.ap_scale) == (7.5, 0.4)
+    evaluate = "evaluate", "--config", "configs/evaluate.yaml", "--config", "configs/tasks/all.yaml"
+    shown = with_edit_defaults(parsed(monkeypatch, *evaluate, "--data.num_inference_steps=20")).data.init_args
+    for task in shown.tasks:
+        known = stored.of(task["name"])
+        names = ("ap_scale", "time_pooling", "guidance_scale", "scheduler")
+        assert task["point"] == {name: known[name] for name in names}
+    assert (shown.ap_scale, shown.num_inference_steps) == (None, 20)
+    fit = parsed(monkeypatch, "fit", "--config", "configs/base.yaml")
+    assert with_edit_defaults(fit) is fit
 
 
 def test_overlays_reach_the_interpolations_of_the_base(monkeypatch, tmp_path):
