@@ -171,12 +171,16 @@ class AudioEditor:
         """Raise :class:`InputError` where defaults that are not the paper's do not suit the backbone and its adapters."""
         if not self.edit_defaults.is_papers:
             for task in (None, *self.edit_defaults.tasks):
-                for problem in self.problems(self.filled(EditSettings(task=task))):
+                for problem in self.problems(EditSettings(task=task)):
                     where = self.edit_defaults.source + ("" if task is None else f": tasks.{task}")
                     raise InputError(f"{where}: {problem}")
 
     def problems(self, settings: EditSettings) -> list[InputError]:
         """What is wrong with settings that are good by themselves, but not for these parts."""
+        try:
+            settings = self.filled(settings)
+        except InputError as error:
+            return [error]
         found = []
         for check in (self.check_steps, self.check_scale, self.check_pooling, self.check_prompts):
             try:

@@ -48,7 +48,7 @@ def run(tmp_path_factory):
     edited, states, original = [], [], AudioEditor.edit
 
     def spy(self, requests, **options):
-        edited.append([(request.id, request.ap_scale) for request in requests])
+        edited.append([(request.id, self.filled(request).ap_scale) for request in requests])
         return original(self, requests, **options)
 
     class Watch(L.Callback):
