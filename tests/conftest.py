@@ -11,12 +11,13 @@ from random_folders import tiny_backbone
 
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.conditioning.audio_mae import AudioMAE
+from apa_lightning.utils.openvino_module import SWITCH
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _session():
-    """One thread (two shared cores), no network."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    """One thread (two shared cores), no network, and torch alone: tests look into its calls."""
+    os.environ["HF_HUB_OFFLINE"], os.environ[SWITCH] = "1", "0"
     torch.set_num_threads(1)
     with threadpoolctl.threadpool_limits(1):  # NumPy's and SciPy's own
         yield

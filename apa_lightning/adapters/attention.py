@@ -38,6 +38,23 @@ class DecoupledAttention:
         return processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
+def keys_values(layer: Any, text: Tensor, audio_tokens: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values (B, N, C) of a layer: of its text, then of each audio prompt where the layer is adapted."""
+    pairs = [(layer.to_k(text), layer.to_v(text))]
+    if isinstance(layer.processor, DecoupledAttention):
+        maps = layer.processor.attention
+        pairs += [
+            (to_k(tokens), to_v(tokens))
+            for to_k, to_v, tokens in zip(maps.to_k_ip, maps.to_v_ip, audio_tokens, strict=True)
+        ]
+    return pairs
+
+
+def scales_of(layer: Any) -> list[float]:
+    """Alpha of each adapter that is installed in a layer; none where the layer is not adapted."""
+    return layer.processor.attention.scale if isinstance(layer.processor, DecoupledAttention) else []
+
+
 def with_audio_tokens(text: Tensor, audio_tokens: Sequence[Tensor]) -> Any:
     """The ``encoder_hidden_states`` of adapted layers.
 

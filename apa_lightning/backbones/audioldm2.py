@@ -16,10 +16,11 @@ from apa_lightning.adapters.attention import with_audio_tokens
 from apa_lightning.adapters.base import AdapterError, AttentionLayer
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.base import Backbone, Clap
+from apa_lightning.backbones.openvino_unet import OpenVINOUNet
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.backbones.vocoding import Vocoder, chosen_vocoder, mel_spec_of, sound_of
-from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting
+from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting, Model
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
     EDIT_DEFAULTS_FILE,
@@ -110,6 +111,7 @@ class AudioLDM2Backbone(Backbone):
         self.pipeline = pipeline
         self.name = name
         self._prompt_encoder = PromptEncoder(pipeline)
+        self._openvino_unet = OpenVINOUNet(self.unet)
         self.eval()
 
     @classmethod
@@ -282,6 +284,11 @@ class AudioLDM2Backbone(Backbone):
             encoder_attention_mask_1=text.mask,
             return_dict=False,
         )[0]
+
+    def predictor(self, text: TextStreams, audio_tokens: Sequence[Tensor] = ()) -> Model:
+        """:meth:`predict` for many calls under the same conditions, by OpenVINO where it can be used."""
+        torchs = super().predictor(text, audio_tokens)
+        return self._openvino_unet.predictor(torchs, text, audio_tokens, self.adapted_layers())
 
     def adapted_layers(self) -> dict[str, AttentionLayer]:
         """The layers that read the language-of-audio stream (32 on AudioLDM2-large)."""

@@ -17,7 +17,7 @@ from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.adapters.factory import adapter_for
 from apa_lightning.adapters.files import AdapterFile
 from apa_lightning.adapters.scale import Scale
-from apa_lightning.diffusion.objectives import LossWeighting, Objective
+from apa_lightning.diffusion.objectives import LossWeighting, Model, Objective
 from apa_lightning.diffusion.schedulers import make_scheduler
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, packaged
@@ -106,6 +106,15 @@ class Backbone(nn.Module, ABC):
             audio_tokens: Pooled audio prompt (B, N, D), one tensor per installed adapter, as its :meth:`Adapter.project` gave
                 it; empty means text only.
         """
+
+    def predictor(self, text: Any, audio_tokens: Sequence[Tensor] = ()) -> Model:
+        """:meth:`predict` for many calls under the same conditions, those of one edit; a backbone may prepare them once.
+
+        Args:
+            text: See :meth:`predict`.
+            audio_tokens: See :meth:`predict`. The adapters must stay installed from the first call to the last.
+        """
+        return lambda latents, time: self.predict(latents, time, text, audio_tokens)
 
     @abstractmethod
     def adapted_layers(self) -> dict[str, AttentionLayer]:

@@ -344,7 +344,7 @@ class AudioEditor:
 
         def conditioned(text: Any, audio: list[Tensor]) -> Model:
             read = [self.adapters[prompt.adapter].project(one) for one, prompt in zip(audio, prompts, strict=True)]
-            return lambda latents, time: backbone.predict(latents, time, text, read)
+            return backbone.predictor(text, read)
 
         text = wanted = backbone.encode_text([request.prompt for request in requests] * windows)
         plain = conditioned(wanted, tokens)
