@@ -17,11 +17,19 @@ from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.metrics import Clip
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.measures import editing as measure_editing
+from apa_lightning.pocket.measures import imitation as measure_imitation
 from apa_lightning.pocket.measures import judge as measure_judge
 from apa_lightning.pocket.measures import unet as measure_unet
 from apa_lightning.pocket.parts.judge import PocketJudge
 from apa_lightning.pocket.report.clips import Clips
-from apa_lightning.pocket.report.edit_trials import Trial, Trials, mel_distance, recorded_trials, rendered_trials
+from apa_lightning.pocket.report.edit_trials import (
+    Trial,
+    Trials,
+    mel_distance,
+    recorded_trials,
+    rendered_trials,
+    with_references,
+)
 from apa_lightning.pocket.report.fronts import above_at_equal_recognition, best_at
 from apa_lightning.pocket.report.proof import Proof
 from apa_lightning.pocket.report.scores import Score, bootstrap_excess
@@ -132,7 +140,7 @@ def test_editing_is_measured(clips, tmp_path, monkeypatch):
         "adapter": Player(clips, {0.0: "text", 0.3: "truth", 0.5: "truth"}),
         "untrained copy": Player(clips, {0.3: "text", 0.5: "source"}),
     }
-    monkeypatch.setattr(measure_editing, "load_editors", lambda subject: editors)
+    monkeypatch.setattr(measure_editing, "load_editors", lambda subject, points: editors)
     monkeypatch.setattr(measure_editing.InstrumentJudge, "from_pretrained", lambda folder: Knowing(clips))
     monkeypatch.setattr(measure_editing.ClapEmbedder, "from_pretrained", lambda folder: None)
     monkeypatch.setattr(measure_editing.ClapScore, "score", lambda self, edit: 0.6)
@@ -170,22 +178,70 @@ def test_editing_is_measured(clips, tmp_path, monkeypatch):
     assert len(list((tmp_path / "edits" / "held-out_melodies").glob("*.wav"))) == 3 * 5
 
 
+class Imitator(Player):
+    """An editor that plays the source's tune on the reference's instrument, or on its own where there is no reference."""
+
+    def play(self, request) -> torch.Tensor:
+        assert request.prompt == "a recording of a solo"  # the target is not named
+        shown = [entry["audio"][0] for entry in request.audio_prompts if "audio" in entry]
+        source, *reference = (self.number(waveform) for waveform in (request.audio[0], *shown))
+        if not reference or self.plays == "source":
+            return request.audio[0]
+        assert reference[0] // 4 != source // 4  # another tune
+        return self.clips.waveform[4 * (source // 4) + reference[0] % 4]
+
+    def number(self, waveform):
+        return next(i for i, one in enumerate(self.clips.waveform) if torch.equal(one, waveform))
+
+
+def test_imitation_is_measured(clips, tmp_path, monkeypatch):
+    editors = {"adapter": Imitator(clips, "reference"), "untrained copy": Imitator(clips, "source")}
+    monkeypatch.setattr(measure_imitation, "load_editors", lambda subject, points, file: editors)
+    monkeypatch.setattr(measure_imitation.InstrumentJudge, "from_pretrained", lambda folder: Knowing(clips))
+    (tmp_path / "timbre.safetensors").touch()
+    windows = Clips(clips.waveform[[0, 5]], ["piano_1-0", "violin-0"], metadata=[{"melody": "one"}, {"melody": "two"}])
+    subject = Subject(tmp_path, clips, 0, tmp_path, windows=windows, proof=Proof(trials=3))
+    scores = {score.name: score for score in measure_imitation.measure(subject)}
+    recognized = scores["adapter: target recognized by the judge"]
+    assert (recognized.value, recognized.untrained, recognized.clips) == (1, 0, 3)
+    assert recognized.compared == {"no reference": 0, "no edit": 0, "truth": 1}
+    assert scores["adapter: above its untrained copy at equal recognition, pitch accuracy"].value <= 0
+    assert {score.part for score in scores.values()} == {"imitation"}
+    kept = json.loads((tmp_path / "imitation" / "editing.json").read_text())
+    name = "adapter recording: , reference: omega 16"
+    assert kept["held-out melodies"][name]["mel_to_truth"] == [0, 0, 0]
+
+
+def test_a_target_is_shown_by_another_tune(clips):
+    trials = rendered_trials(clips, 9, seed=0)
+    shown = with_references(clips, trials)
+    assert [replace(trial, reference=None) for trial in shown] == trials
+    for trial in shown:
+        source, reference = clips.metadata[trial.source], clips.metadata[trial.reference]
+        assert reference["instrument"] == trial.target and reference["melody"] != source["melody"]
+    assert with_references(clips.take(range(4)), rendered_trials(clips.take(range(4)), 2, 0)) == []  # a single tune
+
+
 def test_an_adapter_is_compared_with_a_copy(folder):
-    editors = measure_editing.load_editors(Subject(folder, None))
-    assert list(editors) == ["untrained copy"]  # the folder has no adapter
-    editors["untrained copy"].adapters[0].save(folder / "adapter.safetensors")
+    load, subject = measure_editing.load_editors, Subject(folder, None)
+    assert list(load(subject, [])) == ["untrained copy"]  # the folder has no adapter
+    own = folder / "adapter.safetensors"
+    load(subject, [])["untrained copy"].adapters[0].save(own)
     try:
-        both = measure_editing.load_editors(Subject(folder, None))
-        assert (
-            list(both) == ["adapter", "untrained copy"] and both["adapter"].backbone is both["untrained copy"].backbone
-        )
-        assert list(measure_editing.load_editors(Subject(folder, None, proof=Proof(adapter=None)))) == [
-            "untrained copy"
-        ]
+        both = load(subject, [])
+        assert list(both) == ["adapter", "untrained copy"]
+        assert both["adapter"].backbone is both["untrained copy"].backbone
+        assert list(load(Subject(folder, None, proof=Proof(adapter=None)), [])) == ["untrained copy"]
+        assert [len(editor.adapters) for editor in load(subject, [], str(own)).values()] == [2, 2]
         with pytest.raises(InputError, match="time_pooling: 3"):
-            measure_editing.load_editors(Subject(folder, None, proof=Proof(points=[{"time_pooling": 3}])))
+            load(subject, [{"time_pooling": 3}])
     finally:
-        (folder / "adapter.safetensors").unlink()
+        own.unlink()
+
+
+def test_imitation_needs_an_adapter_of_the_sound(folder, clips):
+    with pytest.raises(InputError, match=r"model.proof.sound_adapter: .*timbre.safetensors is not a file"):
+        measure_imitation.measure(Subject(folder, clips))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +255,7 @@ def test_an_adapter_is_compared_with_a_copy(folder):
         ),
         ({"genre_points": [{"time_pooling": 0}]}, "model.proof.genre_points: time_pooling"),
         ({"strengths": [1.5]}, "model.proof.strengths: strength"),
+        ({"sound_points": [{"audio_prompts": [{"omega": 2}]}]}, "model.proof.sound_points: audio_prompts[0].omega"),
         ({"adapter": "nowhere"}, "model.proof.adapter: nowhere is not a file"),
     ],
 )

@@ -1,7 +1,10 @@
-"""Trials of timbre and genre transfer: the solos and their targets, the edits of each system, and their scores."""
+"""Trials of timbre and genre transfer: the solos and their targets, the edits of each system, and their scores.
+
+A target is named by the prompt, or shown by a reference: another tune played on it, which is a second audio prompt.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +19,7 @@ from apa_lightning.evaluation.tasks import Task
 from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, PitchAccuracy, following_others
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
 from apa_lightning.pocket.report.clips import Clips
+from apa_lightning.pocket.report.recordings import of_known_instrument
 from apa_lightning.pocket.text.prompts import GENRES, NEGATIVE_PROMPT
 from apa_lightning.utils.bootstrap import Interval, means_by_source, resampled
 
@@ -23,6 +27,10 @@ BATCH = 8
 #: The paper's tasks and prompts, as in configs/tasks.
 TIMBRE = Task("timbre", "a recording of a {target} solo", NAMES, "a recording of the {source} solo")
 GENRE = Task("genre", "{target} style music", tuple(GENRES), NEGATIVE_PROMPT)
+#: What the prompt says where a reference shows the target.
+UNNAMED = "a recording of a solo"
+#: In the audio prompts of an operating point: the trial's reference.
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,9 @@ class Trial:
     instrument: str  # Instrument of the clip
     target: str  # Another one of the eight instruments, or a genre
     truth: int | None = None  # Number of the clip with the same performance on the target; None where there is none
+    reference: int | None = (
+        None  # Number of a clip of another tune on the target; None where the prompt names the target
+    )
 
 
 def rendered_trials(clips: Clips, most: int, seed: int) -> list[Trial]:
@@ -59,6 +70,24 @@ def recorded_trials(instruments: Mapping[int, str], most: int, task: Task = TIMB
         Trial(number, instrument, task.targets_for(instrument, turn, 1)[0])
         for turn, (number, instrument) in enumerate(list(instruments.items())[:most])
     ]
+
+
+def with_references(clips: Clips, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials with their targets shown by another tune among the clips; left out are those for which there is none."""
+    rendered = {i: fields["instrument"] for i, fields in enumerate(clips.metadata) if fields.get("kind") == "solo"}
+    solos = rendered or of_known_instrument(clips)
+    found = []
+    for turn, trial in enumerate(trials):
+        tune = tune_of(clips, trial.source)
+        others = [i for i, name in solos.items() if name == trial.target and tune_of(clips, i) != tune]
+        if others:
+            found.append(replace(trial, reference=others[turn % len(others)]))
+    return found
+
+
+def tune_of(clips: Clips, number: int) -> str | int:
+    """What a clip plays: a held-out melody or a recording."""
+    return clips.metadata[number]["melody"] if clips.metadata else number
 
 
 @dataclass(frozen=True)
@@ -116,7 +145,7 @@ class Trials:
 
     def tune(self, trial: Trial) -> str | int:
         """What the trial's source plays: a held-out melody or a recording, which several trials may share."""
-        return self.clips.metadata[trial.source]["melody"] if self.clips.metadata else trial.source
+        return tune_of(self.clips, trial.source)
 
     @cached_property
     def tunes(self) -> list[str]:
@@ -124,14 +153,22 @@ class Trials:
         return [str(self.tune(trial)) for trial in self.trials]
 
     def edit(self, editor: AudioEditor, **knobs: Any) -> Tensor:
-        """The edits (N, S) by the task's prompts; trial i has the same noise whatever the knobs."""
+        """The edits (N, S) by the task's prompts or the references; trial i has the same noise whatever the knobs."""
         requests = []
         for i, trial in enumerate(self.trials):
             texts = self.task.texts(trial.instrument, trial.target)
-            prompts = {name: texts[name] for name in ("prompt", "negative_prompt")}
-            audio = self.clips.waveform[trial.source], self.clips.sample_rate
-            requests.append(EditRequest(audio=audio, **{**prompts, "seed": self.seed * 1000 + i, **knobs}))
+            given: dict[str, Any] = {name: texts[name] for name in ("prompt", "negative_prompt")} | knobs
+            if trial.reference is not None:
+                given["prompt"] = UNNAMED
+                given["audio_prompts"] = [
+                    {**entry, "audio": self._audio(trial.reference)} if entry.get("audio") == REFERENCE else entry
+                    for entry in knobs.get("audio_prompts") or [{}]
+                ]
+            requests.append(EditRequest(audio=self._audio(trial.source), **{"seed": self.seed * 1000 + i, **given}))
         return torch.stack([made.waveform for made in editor.edit(requests, batch_size=BATCH, progress=False)])
+
+    def _audio(self, number: int) -> tuple[Tensor, int]:
+        return self.clips.waveform[number], self.clips.sample_rate
 
     def sources(self) -> Tensor:
         """The sources themselves (N, S): the edit that does nothing."""

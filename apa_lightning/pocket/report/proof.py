@@ -14,7 +14,7 @@ _KNOBS = ("negative_prompt", *EditSettings.operating_point())
 
 @dataclass
 class Proof:
-    """Systems, operating points and sizes of the part ``editing``. An edit of 25 steps takes about 2 s of one core.
+    """Systems, operating points and sizes of the parts ``editing`` and ``imitation``. An edit of 25 steps takes about 2 s of one core.
 
     Raises:
         InputError: If a knob is unknown or out of its range, or a number is too small.
@@ -39,14 +39,24 @@ class Proof:
     """Edits per operating point of genre transfer, on the first held-out melodies; 0: none."""
     genre_points: list[dict[str, Any]] = field(default_factory=lambda: [{"time_pooling": 1, "ap_scale": 0.4}])
     """Operating points of genre transfer, of which the best mixture with enough of the melody counts."""
+    sound_adapter: str | None = "auto"
+    """Adapter of the part ``imitation`` that reads the reference; auto: timbre.safetensors of the model folder."""
+    sound_points: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {"audio_prompts": [{}, {"adapter": 1, "audio": "reference", "time_pooling": 16}]},
+        ]
+    )
+    """Operating points of the part ``imitation``. Of their ``audio_prompts``, ``audio: reference`` is the trial's reference."""
 
     def __post_init__(self) -> None:
         for name, least in {"trials": 2, "recorded": 2, "windows": 1, "genre_trials": 0}.items():
             if getattr(self, name) < least:
                 raise InputError(f"model.proof.{name}: {getattr(self, name)}; give {least} or more.")
-        if self.adapter not in (None, "auto") and not Path(str(self.adapter)).is_file():
-            raise InputError(f"model.proof.adapter: {self.adapter} is not a file; give one, auto or null.")
-        points = {name: getattr(self, name) for name in ("points", "genre_points")}
+        for name in ("adapter", "sound_adapter"):
+            file = getattr(self, name)
+            if file not in (None, "auto") and not Path(str(file)).is_file():
+                raise InputError(f"model.proof.{name}: {file} is not a file; give one, auto or null.")
+        points = {name: getattr(self, name) for name in ("points", "genre_points", "sound_points")}
         points |= {"num_inference_steps": [{"num_inference_steps": self.num_inference_steps}]}
         points |= {"strengths": [{"strength": value} for value in self.strengths]}
         for name, given in points.items():

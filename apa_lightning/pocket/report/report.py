@@ -14,7 +14,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from apa_lightning.errors import InputError
 from apa_lightning.pocket.assembly import PARTS, require, sizes
-from apa_lightning.pocket.measures import audio_mae, clap, editing, judge, loa, text_encoder, unet, vae, vocoder
+from apa_lightning.pocket.measures import (
+    audio_mae,
+    clap,
+    editing,
+    imitation,
+    judge,
+    loa,
+    text_encoder,
+    unet,
+    vae,
+    vocoder,
+)
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.proof import Proof
 from apa_lightning.pocket.report.recordings import find_recordings, known_instrument, load_recordings
@@ -45,9 +56,11 @@ MEASURES = {
     "judge": Measure(judge.measure, tuple(PARTS)),
     "unet": Measure(unet.measure, tuple(PARTS)),
     "editing": Measure(editing.measure, tuple(PARTS)),
+    "imitation": Measure(imitation.measure, tuple(PARTS)),
 }
 #: Parts that are measured by default; the others edit much and have their own recipe, configs/pocket/proof.yaml.
 DEFAULT = ("vae", "vocoder", "clap", "audio_mae", "text_encoder", "loa")
+EDITING = {"editing", "imitation"}  # parts that edit windows of recordings
 QUICK = 40
 
 
@@ -60,10 +73,10 @@ class PocketReport(L.LightningModule):
         folder: Folder of the pocket backbone; null: the weights that come with the package.
         recordings: Folder of real recordings, on which some parts are measured too; null: none.
         out: Folder of the report and its pictures.
-        parts: Parts to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing.
+        parts: Parts to measure: vae, vocoder, clap, audio_mae, text_encoder, loa (null: these), judge, unet, editing, imitation.
         quick: Measure on at most 40 clips and 10 windows of recordings.
         seed: Seed of draws, intervals and untrained parts.
-        proof: Settings of the part ``editing``.
+        proof: Settings of the parts ``editing`` and ``imitation``.
 
     Raises:
         InputError: If a part is unknown, ``folder`` lacks a part, or ``recordings`` holds no recordings.
@@ -88,7 +101,7 @@ class PocketReport(L.LightningModule):
         require(self.folder, list(dict.fromkeys(name for part in self.parts for name in MEASURES[part].reads)))
         if recordings is not None:
             names = [path.stem for path in find_recordings(recordings)]
-            if "editing" in self.parts and not any(map(known_instrument, names)):
+            if EDITING & set(self.parts) and not any(map(known_instrument, names)):
                 known = ", ".join(INSTRUMENTS)
                 raise InputError(f"model.recordings: no file of {recordings} starts with one of {known}: piano_1.wav.")
         self.recordings, self.out, self.quick, self.seed = recordings, Path(out), quick, seed
@@ -107,7 +120,7 @@ class PocketReport(L.LightningModule):
             samples = clips.waveform.shape[1]
             recordings = load_recordings(self.recordings, samples)
             recordings = recordings.spread(10) if self.quick else recordings
-            if "editing" in self.parts:
+            if EDITING & set(self.parts):
                 windows = load_recordings(self.recordings, samples, self.proof.windows, overlap=0.75)
         subject = Subject(self.folder, clips, self.seed, self.out, recordings, windows, self.proof)
         self.scores = []
