@@ -17,8 +17,9 @@ class Phase:
         until: The first optimizer step after the phase; null: to the end.
         true_audio: Share of batches whose language-of-audio stream is AudioMAE's tokens of the clip itself; in the others
             it is generated from the prompt.
-        paired: Share of those batches that have the tokens of the clips' audio prompts instead, where they have one; all of
-            them keep their prompts then, which alone tell what the tokens do not.
+        adapted: Share of batches whose stream is generated, and whose tokens an adapter reads beside it.
+        paired: Share of the batches with tokens that have those of the clips' audio prompts instead, where they have one. An
+            item that keeps them keeps its prompt, which alone tells what they do not.
         rates: Pooling rates omega of true tokens, one drawn for each batch; they must be among 1, 2, 4, 8.
         text: Share of items that keep their prompt; the others have the streams of the empty prompt.
         audio: Share of items that keep their true tokens; the others have zeros.
@@ -27,6 +28,7 @@ class Phase:
 
     until: int | None = None
     true_audio: float = 0.7
+    adapted: float = 0.0
     paired: float = 0.0
     rates: Sequence[int] = POOLING_RATES
     text: float = 0.9
@@ -36,7 +38,7 @@ class Phase:
     def __post_init__(self) -> None:
         rule = "give the first step after the phase, or null."
         check("phases.until", self.until, self.until is None or self.until >= 1, rule)
-        for name in ("true_audio", "paired", "text", "audio"):
+        for name in ("true_audio", "adapted", "paired", "text", "audio"):
             share(f"phases.{name}", getattr(self, name))
         check("phases.rates", "empty", bool(self.rates), "give one or more of 1, 2, 4, 8.")
         for rate in self.rates:

@@ -2,7 +2,8 @@
 
 One of them is the language-of-audio stream. AudioLDM2's U-Net learned from true AudioMAE features in it before it saw
 generated ones (arXiv 2308.05734, Sec. 3.3): that is why an adapter whose keys and values start as a copy of that stream's
-can use audio tokens.
+can use audio tokens. Later phases may train it with an adapter beside that stream, which then is always generated: the
+frozen U-Net has learned to be adapted, and what its adapter knows, a copy of its text keys and values does not.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from apa_lightning.adapters.attention import install, with_audio_tokens
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
+from apa_lightning.backbones.audioldm2 import adapted_layers
 from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.conditioning.dropout import PoolingRates, audio_tokens
 from apa_lightning.diffusion.losses import inverse_snr
@@ -75,6 +79,11 @@ class PocketUNet(PocketPart):
             with seeded(generator_for(self.seed, "unet").initial_seed()):
                 self.unet = POCKET.build_unet()
         self.average = frozen(AveragedModel(self.unet, multi_avg_fn=moving_average(ema_decay)))
+        self.adapter: AudioPromptAdapter | None = None
+        if any(phase.adapted for phase in self.phases):
+            layers = adapted_layers(self.unet, next(filter(None, self.unet.config.cross_attention_dim[0])))
+            self.adapter = AudioPromptAdapter(layers)
+            install(layers, [self.adapter])
         self.losses = torch.nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in LOSSES})
 
     @property
@@ -98,20 +107,25 @@ class PocketUNet(PocketPart):
         self.log_scores("train", {"loss": loss}, len(latents))
         return loss
 
-    def conditions(self, batch: dict[str, Any], phase: Phase, draw: torch.Generator) -> tuple[TextStreams, Tensor]:
+    def conditions(self, batch: dict[str, Any], phase: Phase, draw: torch.Generator) -> tuple[TextStreams, Any]:
         """The text streams of a batch with prompts dropped, and its language-of-audio stream (B, N, D).
 
-        The latter is pooled true tokens, or generated from the same prompts.
+        The latter is pooled true tokens, or generated from the same prompts; an adapter may read tokens beside a generated one.
         """
         true_audio = float(torch.rand((), generator=draw)) < phase.true_audio
         omega = PoolingRates(phase.rates).draw(draw)
         kept = torch.rand(2, len(batch["prompt"]), generator=draw) < torch.tensor([[phase.text], [phase.audio]])
         paired = phase.paired > 0 and float(torch.rand((), generator=draw)) < phase.paired
-        grid = batch["prompt_grid"] if true_audio and paired and "prompt_grid" in batch else batch["grid"]
-        kept[0] |= grid is not batch["grid"]
+        adapted = phase.adapted > 0 and float(torch.rand((), generator=draw)) < phase.adapted
+        with_audio = true_audio or adapted
+        grid = batch["prompt_grid"] if with_audio and paired and "prompt_grid" in batch else batch["grid"]
+        kept[0] |= (grid is not batch["grid"]) & kept[1]  # a paired item without its prompt could be anything
         prompts = [prompt if keep else "" for prompt, keep in zip(batch["prompt"], kept[0].tolist(), strict=True)]
         text = self.streams(prompts, self.device)
-        return text, audio_tokens(grid.float(), ~kept[1], omega) if true_audio else text.generated
+        if not with_audio:
+            return text, text.generated
+        tokens = audio_tokens(grid.float(), ~kept[1], omega)
+        return text, with_audio_tokens(text.generated, [tokens]) if adapted else tokens
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

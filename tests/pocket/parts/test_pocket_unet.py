@@ -1,5 +1,7 @@
 """The U-Net's training: the curriculum, dropped conditions, the average that is validated and written."""
 
+from dataclasses import replace
+
 import lightning as L
 import pytest
 import torch
@@ -204,6 +206,24 @@ def test_dropped_conditions(fitted, batch):
     assert torch.equal(loa, pool_tokens(batch["grid"].float(), 2))
 
 
+def test_an_adapter_may_be_trained_with_the_unet(data, batch, tmp_path):
+    phase = Phase(true_audio=0, adapted=1, audio=1, text=1, rates=(2,))
+    module = PocketUNet(copied(tmp_path / "model"), [phase], warmup_steps=0)
+    start = {name: weight.clone() for name, weight in module.adapter.state_dict().items()}
+    text, (loa, tokens) = module.conditions(batch, phase, generator_for(0))
+    assert torch.equal(loa, text.generated) and torch.equal(tokens[0], pool_tokens(batch["grid"].float(), 2))
+    other = {**batch, "prompt_grid": batch["grid"].flip(0)}
+    _, (_, tokens) = module.conditions(other, replace(phase, paired=1), generator_for(0))
+    assert torch.equal(tokens[0], pool_tokens(other["prompt_grid"].float(), 2))
+    assert torch.is_tensor(module.conditions(batch, replace(phase, adapted=0), generator_for(0))[1])
+
+    fit(module, data(), tmp_path, 2)
+    trained = module.adapter.state_dict()
+    assert all(not torch.equal(trained[name], weight) for name, weight in start.items())
+    backbone = AudioLDM2Backbone.from_pretrained(tmp_path / "model")  # the U-Net is written without the adapter
+    assert torch.equal(flat(backbone.unet), flat(module.average.module).half().float())
+
+
 def test_helpers():
     assert other_labels([["a"], ["a"], ["b"]]) == [2, 2, 0]
     assert other_labels([["a"], ["a"]]) is None
@@ -217,6 +237,7 @@ def test_helpers():
     [
         ({"until": 0}, "phases.until: 0"),
         ({"true_audio": 1.5}, "phases.true_audio: 1.5"),
+        ({"adapted": 2}, "phases.adapted: 2"),
         ({"text": -1}, "phases.text: -1"),
         ({"audio": 2}, "phases.audio: 2"),
         ({"rates": ()}, "phases.rates: empty"),
