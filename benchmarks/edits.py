@@ -8,6 +8,9 @@ from scale import Scale
 from sound import write_folder
 from timing import THIS, Result, Side, alternate, compare
 
+#: The settings of an exact edit: the same on both sides, whatever their defaults.
+PAPER = {"scheduler": "DDIMScheduler", "ap_scale": 0.5, "time_pooling": 2, "guidance_scale": 7.5}
+
 
 def ask(scale: Scale) -> Iterator[Result]:
     """Each question in turn."""
@@ -25,7 +28,7 @@ def ask(scale: Scale) -> Iterator[Result]:
 
 def exact(scale: Scale) -> Result:
     """The same solver and steps on both sides: only how they are computed may differ."""
-    knobs = {"scheduler": "DDIMScheduler", "num_inference_steps": scale.steps}
+    knobs = PAPER | {"num_inference_steps": scale.steps}
     files = {name: str(scale.work / f"exact-{name}.npy") for name in ("ours", "today")}
     sides = [
         Side(name, "jobs/edit.py", tree, {"knobs": knobs, "save": files[name]})
@@ -54,7 +57,7 @@ def folder(scale: Scale) -> Result:
 
 def against_pipeline(scale: Scale, mode: str) -> Result:
     """A text-only edit of one window, both branches, DDIM; ``sdedit`` starts from the recording at strength 0.75."""
-    knobs = {"scheduler": "DDIMScheduler", "num_inference_steps": scale.steps, "ap_scale": 0}
+    knobs = PAPER | {"num_inference_steps": scale.steps, "ap_scale": 0}
     knobs |= {"strength": 0.75} if mode == "sdedit" else {}
     seconds = 5.12
     files = {name: str(scale.work / f"{mode}-{name}.npy") for name in ("ours", "diffusers")}

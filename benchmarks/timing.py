@@ -40,7 +40,8 @@ class Side:
 
     def start(self) -> "Running":
         """The started program, ready to work."""
-        paths = os.pathsep.join(map(str, (self.tree, HERE, HERE / "jobs")))
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # after ours: libraries that are not installed
+        paths = os.pathsep.join(map(str, filter(None, (self.tree, HERE, HERE / "jobs", *given))))
         env = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"} | self.env
         command = [sys.executable, str(HERE / self.script), json.dumps(self.settings)]
         env = {name: value for name, value in env.items() if value or name not in self.env}
