@@ -41,7 +41,7 @@ class DecoupledAttention:
 def keys_values(layer: Any, text: Tensor, audio_tokens: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (B, N, C) of a layer: of its text, then of each audio prompt where the layer is adapted."""
     pairs = [(layer.to_k(text), layer.to_v(text))]
-    if isinstance(layer.processor, DecoupledAttention):
+    if audio_tokens and isinstance(layer.processor, DecoupledAttention):
         maps = layer.processor.attention
         pairs += [
             (to_k(tokens), to_v(tokens))

@@ -65,7 +65,7 @@ class OpenVINOUNet:
                 for name, layer in self.layers.items():
                     of_layer = keys_values(layer, text.generated if name in adapted else encoded, audio_tokens)
                     pairs[name] = [(_in_heads(layer, key), _in_heads(layer, value)) for key, value in of_layer]
-            scales = tuple((1.0, *scales_of(layer)) for layer in self.layers.values())
+            scales = tuple((1.0, *(scales_of(layer) if audio_tokens else ())) for layer in self.layers.values())
             if scales not in given:
                 given.clear()
                 given[scales] = [

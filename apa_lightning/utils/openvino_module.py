@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import sys
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -105,9 +104,8 @@ class OpenVINOModule:
 
     def _compile(self, inputs: list[Tensor]) -> Callable[[list[Tensor]], Tensor]:
         openvino = _openvino()
-        ranks = tuple(
-            one.shape[1:] if i == 0 else one.ndim for i, one in enumerate(inputs)
-        )  # sizes of the first are traced
+        # The tracer fixes the sizes of the latents alone.
+        ranks = tuple(one.ndim if i else tuple(one.shape[1:]) for i, one in enumerate(inputs))
         if ranks not in self._exports:
             self._exports[ranks] = self._exported(openvino, inputs, ranks)
         model = self._exports[ranks].clone()
@@ -135,12 +133,10 @@ class OpenVINOModule:
         return self._export(openvino, inputs) if model is None else model
 
     def _export(self, openvino: Any, inputs: list[Tensor]) -> Any:
-        start = time.perf_counter()
+        log.info("OpenVINO: exporting the %s, once for this machine; it takes seconds to minutes.", self.name)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer: the sizes that it fixes are in the key
-            model = openvino.convert_model(self.module, example_input=tuple(one.clone() for one in inputs))
-        log.info("OpenVINO: exported the %s in %.0f s, once.", self.name, time.perf_counter() - start)
-        return model
+            return openvino.convert_model(self.module, example_input=tuple(one.clone() for one in inputs))
 
     def _file(self, facts: tuple) -> Path:
         """Where the export is kept: its name is a digest of what decides it."""

@@ -115,7 +115,9 @@ def test_predictions_are_those_of_torch(editor, library, scales):
             backbone.set_scale([0.9] * len(scales))
             expected = backbone.predict(latents, time, text, tokens)
             torch.testing.assert_close(model(latents, time), expected, atol=1e-5, rtol=0)
-    assert len(library.exported) == len(library.compiled) == 1
+            assert len(library.exported) == len(library.compiled) == 1
+            model = backbone.predictor(text)  # the same layers without a recording
+            torch.testing.assert_close(model(latents, time), backbone.predict(latents, time, text), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
