@@ -47,9 +47,10 @@ class AudioPromptModule(L.LightningModule):
             :class:`apa_lightning.backbones.base.Backbone` by ``class_path``.
         audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's. Or any
             :class:`apa_lightning.conditioning.base.AudioConditioner` by ``class_path``.
-        adapter: Adapter to start from or to edit with: our file, a published ``pytorch_model.bin``, a Trainer's checkpoint or
-            the folder of a run; ``embedded`` is the one that was trained on the embedded backbone; ``null`` starts from a copy
-            of the backbone's own text K/V. Or any :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
+        adapter: Adapter to start from or to edit with: our file, a published ``pytorch_model.bin``, a Trainer's checkpoint,
+            the folder of a run, or a folder or hub id of a published adapter; ``embedded`` is the one that was trained on the
+            embedded backbone; ``null`` starts from a copy of the backbone's own text K/V. Or any
+            :class:`apa_lightning.adapters.base.Adapter` by ``class_path``.
         further_adapters: Files of further adapters to edit with; ``audio_prompts`` says what each reads. Training has one.
         loa_layers: ``last`` (AP-Adapter) or ``mean_last_three`` (AudioLDM2's own language of audio); ``null`` means as
             ``adapter`` was trained, ``last`` for a new one.

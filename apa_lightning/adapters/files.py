@@ -20,6 +20,19 @@ WRAPPERS = ("module", "_orig_mod", "_forward_module")
 OWNERS = ("model", "adapter", "unet")
 
 
+def download(name: str) -> str:
+    """Fetch the adapter of a hub id into the Hugging Face cache, or find it there; returns its folder."""
+    from huggingface_hub import snapshot_download  # when it is needed: the import takes a second
+
+    return snapshot_download(name, allow_patterns=list(PLACES[:3]))
+
+
+def short_name(source: str | os.PathLike) -> str:
+    """What an adapter is called by: the stem of a file, the whole name of a folder or hub id, which may hold a version."""
+    path = Path(source)
+    return path.stem if path.is_file() else path.name
+
+
 def adapter_file(path: Path) -> Path:
     """The file of ``path``, which may be a folder with an adapter in it.
 

@@ -15,12 +15,12 @@ from apa_lightning.adapters import attention
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.adapters.factory import adapter_for
-from apa_lightning.adapters.files import AdapterFile
+from apa_lightning.adapters.files import AdapterFile, download, short_name
 from apa_lightning.adapters.scale import Scale
 from apa_lightning.diffusion.objectives import LossWeighting, Model, Objective
 from apa_lightning.diffusion.schedulers import make_scheduler
 from apa_lightning.errors import InputError
-from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, packaged
+from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, resolve_source
 
 
 class TextCondition(Protocol):
@@ -186,15 +186,15 @@ class Backbone(nn.Module, ABC):
         """An adapter for this backbone.
 
         Args:
-            source: An adapter file, which names its variant; ``embedded``, the adapter of the embedded backbone; an adapter
-                object without weights, which may name a file to start from; or ``None`` for an untrained
-                :class:`AudioPromptAdapter`.
+            source: An adapter file, which names its variant; a folder or hub id with one; ``embedded``, the adapter of the
+                embedded backbone; an adapter object without weights, which may name a file to start from; or ``None`` for an
+                untrained :class:`AudioPromptAdapter`.
 
         Raises:
-            FileNotFoundError, AdapterError: See :meth:`Adapter.load`.
+            FileNotFoundError, InputError: See :func:`resolve_source` and :meth:`Adapter.load`.
         """
         given = source.start_from if isinstance(source, Adapter) else source
-        file: Any = packaged() / ADAPTER_FILE if str(given) == EMBEDDED else given  # a path, or what was read from it
+        file: Any = None if given is None else resolve_source(given, "adapter", download, part=ADAPTER_FILE)
         adapter: Adapter
         if isinstance(source, Adapter):
             adapter = source
@@ -207,7 +207,7 @@ class Backbone(nn.Module, ABC):
         if given is None:
             adapter.name = adapter.name or "untrained"
             return adapter
-        adapter.name = Path(given).stem
+        adapter.name = short_name(given)
         try:
             return adapter.load(file)
         except AdapterError as error:

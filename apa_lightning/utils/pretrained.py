@@ -20,7 +20,8 @@ from apa_lightning.errors import InputError
 EMBEDDED = "embedded"
 ADAPTER_FILE = "adapter.safetensors"
 EDIT_DEFAULTS_FILE = "edit_defaults.yaml"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: ``owner/name``; a name with the ending of a weights file is a path.
+HUB_ID = re.compile(r"[\w.-]+/(?!.*\.(?:safetensors|bin|ckpt|pth?)$)[\w.-]+")
 Module = TypeVar("Module", bound=nn.Module)
 #: Exceptions of diffusers, transformers and timm for a folder that is damaged, foreign or hostile.
 LOADING_ERRORS = (

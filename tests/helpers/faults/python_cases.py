@@ -382,7 +382,7 @@ FILES = [
     bad(23, "nan_result", "NaN", save("x.wav", with_value(float("nan")))),
     bad(24, "backbone_hub_id", "hf download someone/audioldm2", load(backbone="someone/audioldm2")),
     bad(24, "audio_encoder_hub_id", "hf download someone/audiomae", load(audio_encoder="someone/audiomae")),
-    bad(24, "adapter_hub_id", "someone/adapter does not exist", load(adapter="someone/adapter")),
+    bad(24, "adapter_hub_id", "hf download someone/adapter", load(adapter="someone/adapter")),
     bad(24, "clap_hub_id", "hf download someone/clap", lambda r, e: ClapEmbedder.from_pretrained("someone/clap")),
     bad(24, "neither_path_nor_id", "nowhere/at/all", lambda r, e: AudioLDM2Backbone.from_pretrained("nowhere/at/all")),
 ]  # fmt: skip
