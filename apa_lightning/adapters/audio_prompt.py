@@ -65,7 +65,7 @@ class AudioPromptAdapter(Adapter):
 
     def digest(self) -> str:
         """SHA-256 (12 hex digits) of the weights, for results files."""
-        return _hash(self.state_dict())
+        return digest_of(self.state_dict())
 
     @property
     def is_untrained(self) -> bool:
@@ -198,7 +198,8 @@ def _nest(root: nn.Module, path: str, leaf: nn.Module) -> None:
     root.add_module(last, leaf)
 
 
-def _hash(weights: Mapping[str, Tensor]) -> str:
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (12 hex digits) of an adapter's weights."""
     if any(weight.is_meta for weight in weights.values()):
         return "meta"
     digest = hashlib.sha256()

@@ -7,6 +7,7 @@ from apa_lightning import listening_test
 from apa_lightning.cli.evaluate import evaluate, findings, sweep
 from apa_lightning.cli.parser import Parser
 from apa_lightning.commands.adapter import convert
+from apa_lightning.commands.publish import publish
 from apa_lightning.commands.sizes import sizes
 from apa_lightning.listening_test.build import build
 from apa_lightning.listening_test.score import score
@@ -27,6 +28,7 @@ FUNCTIONS: dict[str, Function | dict[str, Function]] = {
     "render": render,
     "sizes": sizes,
     "adapter": convert,
+    "publish": publish,
     "listening-test": {"build": build, "score": score},
 }
 #: Classes whose settings ``--help`` lists, by function and argument.
