@@ -142,6 +142,11 @@ def training_facts(history: Path | None, metadata: Mapping[str, str]) -> dict[st
     if not starts:
         raise InputError(f"run: {history} holds no start of a run; give the folder of a training run, or leave it out.")
     last = starts[-1]
+    if events[-1]["event"] == "end" and int(metadata.get("step", 0)) > events[-1].get("step", 0):
+        raise InputError(
+            f"run: {history} ends at step {events[-1]['step']}, the adapter is of step {metadata['step']}. "
+            "Give the run that it came from, or leave it out."
+        )
     trained, started = timedelta(), None
     for event in events:
         time = datetime.fromisoformat(event["time"])

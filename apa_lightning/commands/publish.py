@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 
@@ -18,9 +18,6 @@ from apa_lightning.commands.model_card import SYSTEM, About, Evaluated, model_ca
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
 from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, HUB_ID, first_line, resolve_source
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
 
 CARD, CONFIG, EXAMPLES, PLOTS, HISTORY = "README.md", "config.json", "examples", "plots", "history.jsonl"
 #: Systems whose sound is next to that of the adapter, with the labels of the card.
@@ -140,7 +137,7 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
             repo_id=name, folder_path=folder, commit_message="Publish the adapter", delete_patterns=replaced
         ).commit_url
     except (OSError, ValueError, network_error) as error:
-        why = getattr(error, "server_message", None) or first_line(error)
+        why = " ".join((getattr(error, "server_message", None) or str(error)).split())
         raise InputError(
             f"push: {name} was not uploaded: {why} The folder {folder} is complete; after `hf auth login`: "
             f"hf upload {name} {folder}"

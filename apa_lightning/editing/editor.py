@@ -101,9 +101,9 @@ class AudioEditor:
 
         Args:
             backbone: ``embedded``, a folder, a hub id, or a backbone object.
-            adapter: Adapter file, a folder or hub id with one, or several; ``embedded`` is the one that was trained on the embedded backbone; ``None`` is
-                an untrained adapter, a copy of the backbone's own text K/V. ``auto`` means ``embedded`` with the embedded
-                backbone and ``None`` with any other.
+            adapter: Adapter file, a folder or hub id with one, or several; ``embedded`` is the one that was trained on the
+                embedded backbone; ``None`` is an untrained adapter, a copy of the backbone's own text K/V. ``auto`` means
+                ``embedded`` with the embedded backbone and ``None`` with any other.
             audio_encoder: ``embedded``, an AudioMAE folder, weights file or hub id, or an encoder object.
             device: Where the backbone and the encoder run.
             dtype: Precision of the backbone; the audio encoder stays in float32.
