@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAM = re.compile(r"^(?:python -m )?apa_lightning (.+)$")
 #: A path of this repository in backticks or as the target of a link, as far as its first wildcard.
-PATH = re.compile(r"[`(]((?:apa_lightning|callbacks|configs|datamodules|docs|tests)/[\w./-]*)")
+PATH = re.compile(r"[`(]((?:apa_lightning|callbacks|configs|datamodules|docs|examples|tests)/[\w./-]*)")
 
 
 def commands() -> list[tuple[str, str]]:

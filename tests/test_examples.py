@@ -42,7 +42,9 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
             changed += said in cell.source
             cell.source = cell.source.replace(said, instead)
     assert changed == 1
-    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path / "examples")}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path / "examples")}}
+    ).execute()
     kinds = {kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
     assert {"text/html", "image/png"} <= kinds
     assert {path.name for path in (tmp_path / "examples").iterdir()} >= (

@@ -142,9 +142,10 @@ def training_facts(history: Path | None, metadata: Mapping[str, str]) -> dict[st
     if not starts:
         raise InputError(f"run: {history} holds no start of a run; give the folder of a training run, or leave it out.")
     last = starts[-1]
-    if events[-1]["event"] == "end" and int(metadata.get("step", 0)) > events[-1].get("step", 0):
+    step, ended = metadata.get("step", "0"), events[-1].get("step", 0)
+    if events[-1]["event"] == "end" and step.isdigit() and int(step) > ended:
         raise InputError(
-            f"run: {history} ends at step {events[-1]['step']}, the adapter is of step {metadata['step']}. "
+            f"run: {history} ends at step {ended}, the adapter is of step {step}. "
             "Give the run that it came from, or leave it out."
         )
     trained, started = timedelta(), None
@@ -156,8 +157,9 @@ def training_facts(history: Path | None, metadata: Mapping[str, str]) -> dict[st
     facts |= {"started": starts[0]["time"], "starts": str(len(starts)), "time": str(trained)}
     facts |= {key: str(last[key]) for key in ("precision", "processes", "device", "python") if key in last}
     for split, about in (last.get("data") or {}).items():
-        known = {key: about[key] for key in ("shards", "clips", "audio_prompts", "digest") if key in about}
-        facts[f"data: {split}"] = ", ".join(f"{key} {value}" for key, value in known.items())
+        if isinstance(about, dict):
+            known = {key: about[key] for key in ("shards", "clips", "audio_prompts", "digest") if key in about}
+            facts[f"data: {split}"] = ", ".join(f"{key} {value}" for key, value in known.items())
     if versions := {name: version for name, version in (last.get("versions") or {}).items() if version}:
         facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     if git := last.get("git"):

@@ -69,7 +69,7 @@ def publish(
             f"python -m apa_lightning adapter --source {adapter} --to {ADAPTER_FILE}"
         )
     trained_on = file.metadata.get("backbone", "")
-    base_model = base_model or (trained_on if HUB_ID.fullmatch(trained_on) else None)
+    base_model = base_model or (trained_on if _is_hub_id(trained_on) else None)
     if base_model is None and trained_on != EMBEDDED:
         raise InputError(f"base_model: the adapter was trained on {trained_on or 'a backbone'}; give its hub id.")
     license = license or ("apache-2.0" if trained_on == EMBEDDED else None)
@@ -81,11 +81,11 @@ def publish(
     history = run / HISTORY if run and run.is_dir() else run or (found if found.is_file() else None)
     training = training_facts(history, file.metadata)
     parts = {} if trained_on == EMBEDDED else {"backbone": base_model or ""}
-    if HUB_ID.fullmatch(encoder := file.metadata.get("audio_encoder", EMBEDDED)):
+    if _is_hub_id(encoder := file.metadata.get("audio_encoder", EMBEDDED)):
         parts["audio_encoder"] = encoder
     about = About(
         name=name or (push or out.resolve().name).rpartition("/")[2],
-        id=push or out.name,
+        id=push or out.resolve().name,
         license=license,
         base=f"[{base_model}](https://huggingface.co/{base_model})"
         if base_model
@@ -98,25 +98,31 @@ def publish(
         training=training,
     )
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
-        header = {**file.metadata, "backbone": base_model or EMBEDDED}
-        header["audio_encoder"] = Path(encoder).name if Path(encoder).is_absolute() else encoder
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as temporary:
+        folder = Path(temporary) / place.name
+        header = {**file.metadata, "backbone": EMBEDDED if trained_on == EMBEDDED else base_model or ""}
+        header["audio_encoder"] = encoder if _is_hub_id(encoder) else Path(encoder).name
         write_file(folder / ADAPTER_FILE, safetensors.torch.save(file.weights, metadata=header))
         write_file(folder / CONFIG, json.dumps(_config(about, header, evaluated), indent=1) + "\n")
         sounds = _sounds(folder, evaluated, examples) if evaluated else []
         plots = _plots(folder, evaluated) if evaluated else []
         card = model_card(about, evaluated, sounds, plots)
         write_file(folder / CARD, str(card))
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+        if place.exists():
+            shutil.rmtree(place)
+        folder.rename(place)
     print(f"publish: {out} holds the adapter {digest}, its card, {len(sounds)} sound examples and {len(plots)} plots")
     if sounds:
         print(f"publish: the recordings in {out / EXAMPLES} become public with it; --examples 0 leaves them out")
     if push:
         print(f"publish: uploaded to {upload(out, push, private)}")
+
+
+def _is_hub_id(source: str) -> bool:
+    """Whether a source is a hub id and not a folder of this machine, whose name may look like one."""
+    return HUB_ID.fullmatch(source) is not None and not Path(source).exists()
 
 
 def upload(folder: Path, name: str, private: bool = False) -> str:
@@ -131,7 +137,7 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
     (network_error,) = (base for base in HfHubHTTPError.__bases__ if base is not OSError)  # httpx's, or httpx2's
     api = HfApi()
     try:
-        api.create_repo(name, private=private, exist_ok=True)
+        api.create_repo(name, private=private or None, exist_ok=True)  # None: the owner's own default
         replaced = [f"{EXAMPLES}/*", f"{PLOTS}/*"]
         return api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="Publish the adapter", delete_patterns=replaced
