@@ -10,8 +10,10 @@ import torch
 from evaluation_rows import rows_of
 from hub_stand_in import HubStandIn
 from huggingface_hub import ModelCard
+from random_folders import tiny_backbone
 
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
+from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
 from apa_lightning.commands.publish import publish
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import write_rows
@@ -21,12 +23,23 @@ NASTY = "a violin | <script>alert(1)</script> [x](http://y)"
 SETTINGS = {"license": "cc-by-4.0", "datasets": ["agkphysics/AudioSet"]}
 
 
-@pytest.fixture
-def adapter(tmp_path, backbone) -> AudioPromptAdapter:
-    """A changed adapter in the folder of a run, with its history."""
-    adapter = backbone.new_adapter()
+@pytest.fixture(scope="module")
+def tiny() -> AudioLDM2Backbone:
+    return AudioLDM2Backbone.from_pretrained(tiny_backbone())
+
+
+@pytest.fixture(scope="module")
+def changed(tiny) -> AudioPromptAdapter:
+    adapter = tiny.new_adapter()
     with torch.no_grad():
         next(adapter.parameters()).add_(1)
+    return adapter
+
+
+@pytest.fixture
+def adapter(tmp_path, changed) -> AudioPromptAdapter:
+    """A changed adapter in the folder of a run, with its history."""
+    adapter = changed
     adapter.metadata = {"backbone": "someone/tiny", "audio_encoder": "/home/me/secret/audiomae", "loa_layers": "last"}
     (tmp_path / "run").mkdir()
     adapter.save(tmp_path / "run" / "adapter.safetensors", step=20)
@@ -80,12 +93,10 @@ def same(first: AudioPromptAdapter, second: AudioPromptAdapter) -> bool:
     return own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
 
 
-def test_the_folder_is_read_back_bit_for_bit_and_its_card_by_the_hubs_own_parser(
-    tmp_path, backbone, adapter, evaluation
-):
+def test_the_folder_is_read_back_bit_for_bit_and_its_card_by_the_hubs_own_parser(tmp_path, tiny, adapter, evaluation):
     out = tmp_path / "violin"
     publish(str(tmp_path / "run"), out, evaluation / "evaluation.json", **SETTINGS)
-    assert same(backbone.new_adapter(out), adapter)
+    assert same(tiny.new_adapter(out), adapter)
     card = ModelCard.load(out / "README.md")
     known = card.data.to_dict()
     assert {name: known[name] for name in ("license", "library_name", "base_model", "base_model_relation", "datasets")} == {
@@ -120,15 +131,15 @@ def test_the_folder_is_read_back_bit_for_bit_and_its_card_by_the_hubs_own_parser
     assert settings["genre"]["ap_scale"] == 0.5 and "seed" not in settings["genre"]
 
 
-def test_an_adapter_is_uploaded_and_read_by_its_hub_id(tmp_path, monkeypatch, backbone, adapter, evaluation, hub):
+def test_an_adapter_is_uploaded_and_read_by_its_hub_id(tmp_path, monkeypatch, tiny, adapter, evaluation, hub):
     settings = {**SETTINGS, "out": tmp_path / "out", "push": hub.name}
     publish(str(tmp_path / "run"), evaluation=evaluation, **settings)
     assert "examples/timbre-1-source.flac" in hub.files
-    loaded = backbone.new_adapter(hub.name)
+    loaded = tiny.new_adapter(hub.name)
     assert same(loaded, adapter) and loaded.name == "violin-1.5"
     assert f'adapter="{hub.name}"' in hub.files["README.md"].decode()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # from the cache
-    assert same(backbone.new_adapter(hub.name), adapter)
+    assert same(tiny.new_adapter(hub.name), adapter)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     publish(str(tmp_path / "run"), overwrite=True, **settings)
     assert sorted(hub.files) == ["README.md", "adapter.safetensors", "config.json"]
