@@ -43,7 +43,7 @@ class AudioPromptModule(L.LightningModule):
     The parts are loaded in :meth:`configure_model`: before it there is nothing but settings.
 
     Args:
-        backbone: Folder or hub id of an AudioLDM2, or ``embedded``: the pocket that comes with the package. Or any
+        backbone: Folder or hub id of an AudioLDM2 or a Stable Audio, or ``embedded``: the pocket of the package. Or any
             :class:`apa_lightning.backbones.base.Backbone` by ``class_path``.
         audio_encoder: AudioMAE folder, weights file or hub id, or ``embedded``: the pocket's. Or any
             :class:`apa_lightning.conditioning.base.AudioConditioner` by ``class_path``.
@@ -140,8 +140,7 @@ class AudioPromptModule(L.LightningModule):
             )
         self.further_adapters = torch.nn.ModuleList(backbone.new_adapter(source) for source in self.further_sources)
         layers = cast(LoaLayers | None, self.loa_layers or trained.get("loa_layers"))
-        audio_encoder = load_conditioner(sources["audio_encoder"], layers)
-        backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
+        audio_encoder = backbone.fit_conditioner(load_conditioner(sources["audio_encoder"], layers))
         self.objective = backbone.objective(self.loss_weighting, self.max_loss_weight)
         self.dropped_audio = self.dropped_audio or cast(DroppedAudio, trained.get("dropped_audio", "zeros"))
         adapter.metadata |= {
@@ -202,7 +201,7 @@ class AudioPromptModule(L.LightningModule):
             "" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)
         ]
 
-        text = self.window_encoder().text(prompts, batch.get("text"))
+        text = self._text(prompts, batch)
         loa = audio_tokens(self._grid(batch), drop_audio, omega, self._null())
         losses, weights = self._losses(self._latents(batch, draw), text, loa, draw)
         loss = (losses * weights).mean()
@@ -220,7 +219,7 @@ class AudioPromptModule(L.LightningModule):
         Draws repeat at every validation, and nothing is dropped. The gap between the two losses says how much the prediction
         depends on the audio prompt.
         """
-        text = self.window_encoder().text(batch["prompt"], batch.get("text"))
+        text = self._text(batch["prompt"], batch)
         grid = self._grid(batch)
         latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
         keep = torch.zeros(len(grid), dtype=torch.bool)
@@ -264,6 +263,16 @@ class AudioPromptModule(L.LightningModule):
     def window_encoder(self) -> WindowEncoder:
         """What encodes the windows and prompts of a batch, or of a cache."""
         return WindowEncoder(self.backbone, self.audio_encoder)
+
+    def _text(self, prompts: list[str], batch: dict[str, Any]) -> Any:
+        """The text condition of a batch, with the places of its windows. A clip is taken to end where its window does."""
+        text = self.window_encoder().text(prompts, batch.get("text"))
+        if "num_samples" not in batch:
+            return text
+        starts = batch.get("start", [0.0] * len(prompts))
+        ends = zip(starts, batch["num_samples"], strict=True)
+        totals = [float(start) + length / self.backbone.sample_rate for start, length in ends]
+        return self.backbone.placed(text, list(zip(map(float, starts), totals, strict=True)))
 
     def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
         """A sample of the clips' posterior (B, C, T, ...)."""
@@ -334,11 +343,13 @@ class AudioPromptModule(L.LightningModule):
         )
         weights = {key.removeprefix("adapter."): value for key, value in checkpoint["state_dict"].items()}
         self.adapter.check(weights, "ckpt_path: the checkpoint", trained)
-        for name in (*self.audio_encoder.conventions(), "dropped_audio"):
+        fields = {name: f"model.{name}" for name in (*self.audio_encoder.conventions(), "dropped_audio")}
+        fields |= {name: f"model.backbone.init_args.{name}" for name in self.backbone.conventions()}
+        for name, field in fields.items():
             if trained.get(name) != self.adapter.metadata[name]:
                 raise InputError(
-                    f"model.{name}: {self.adapter.metadata[name]}, but the checkpoint was trained with {trained.get(name)}. "
-                    f"Give --model.{name} {trained.get(name)}."
+                    f"{field}: {self.adapter.metadata[name]}, but the checkpoint was trained with {trained.get(name)}. "
+                    f"Give --{field} {trained.get(name)}."
                 )
         checkpoint["state_dict"] |= {
             name: value for name, value in self.state_dict().items() if not name.startswith("adapter.")

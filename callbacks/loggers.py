@@ -9,13 +9,15 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from apa_lightning.audio import to_mono
+
 
 def log_audio(logger: Logger, tag: str, waveform: Tensor, sample_rate: int, step: int) -> None:
-    """Log a waveform (S,) to TensorBoard or W&B."""
+    """Log a waveform (S,) or (2, S), which TensorBoard plays mono, to TensorBoard or W&B."""
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_audio(tag, waveform[None], step, sample_rate)
+        logger.experiment.add_audio(tag, to_mono(waveform)[None], step, sample_rate)
     elif isinstance(logger, WandbLogger):
-        logger.log_audio(tag, [waveform.cpu().numpy()], step, sample_rate=[sample_rate])
+        logger.log_audio(tag, [waveform.cpu().numpy().T], step, sample_rate=[sample_rate])
 
 
 def log_image(logger: Logger, tag: str, picture: np.ndarray, step: int) -> None:

@@ -24,7 +24,8 @@ from datamodules.shards.urls import expand_shards, is_local, shard_identity
 class AudioSetDataModule(ResumableDataModule):
     """Audio clips with captions, from WebDataset shards (`<key>.flac` + `<key>.json` with `labels`).
 
-    Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate,
+    Batches are `key` (list of B), `waveform` (B, S) float32 in [-1, 1] with S = audio_length_in_s * sample_rate, or (B, 2, S)
+    for a backbone that is stereo,
     `num_samples` without padding, `start` in seconds of the clip, `prompt`, `labels` and `metadata`, the content of the JSON
     (lists of B). With `<key>.prompt.flac`, an audio prompt other than the target, in at least one of the samples there are also
     `prompt_waveform` (B, S), cut at the same time, and `prompt_num_samples` (list of B). Shards are read by index, in one
@@ -182,14 +183,20 @@ class AudioSetDataModule(ResumableDataModule):
 
     def _window(self) -> tuple[float, int]:
         """Length in seconds and sample rate of the model's window."""
-        backbone: Any = getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
-        return getattr(backbone, "window_seconds", 10.24), getattr(backbone, "sample_rate", 16_000)
+        return getattr(self._backbone, "window_seconds", 10.24), getattr(self._backbone, "sample_rate", 16_000)
+
+    @property
+    def _backbone(self) -> Any:
+        """The model's backbone; None without a model."""
+        return getattr(getattr(self.trainer, "lightning_module", None), "backbone", None)
 
     def _decoder(self, training: bool) -> ExampleDecoder:
         seconds, rate = self._window()
         seconds, rate = self.audio_length_in_s or seconds, self.sample_rate or rate
-        self_prompts = self.self_prompts if training else 0.0
-        return ExampleDecoder(seconds, rate, self.min_seconds, training, self.captions, self.seed, self_prompts)
+        self_prompts, channels = self.self_prompts if training else 0.0, getattr(self._backbone, "channels", 1)
+        return ExampleDecoder(
+            seconds, rate, self.min_seconds, training, self.captions, self.seed, self_prompts, channels
+        )
 
     def _indexed(self, split: str, table: SampleTable) -> IndexedShards:
         """The samples of a split by number."""

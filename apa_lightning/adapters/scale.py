@@ -35,7 +35,7 @@ def expand_scale(scale: Scale, layer_names: Sequence[str], knob: str = "ap_scale
         if len(value) != len(modules):
             raise AdapterError(f"{knob}: {prefix} has {len(modules)} adapted layers, {len(value)} scales were given.")
         for module, number in zip(modules, value, strict=True):
-            result.update({name: _finite(number, knob) for name in inside if name.startswith(f"{module}.")})
+            result.update({n: _finite(number, knob) for n in inside if n == module or n.startswith(f"{module}.")})
     return result
 
 

@@ -58,6 +58,9 @@ def fbank(
     banks = []
     with torch.autocast(waveform.device.type, enabled=False):
         for item in real_parts(waveform.float(), lengths):
+            if len(item) < sample_rate * 0.025:  # not one frame
+                banks.append(item.new_zeros(num_frames, num_mels))
+                continue
             frames = torchaudio.compliance.kaldi.fbank(
                 (item - item.mean())[None],
                 htk_compat=True,

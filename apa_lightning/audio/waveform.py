@@ -19,7 +19,9 @@ def channels_cancel(waveform: Tensor) -> bool:
 
 
 def to_mono(waveform: Tensor) -> Tensor:
-    """Mean over channels, or the loudest one where they cancel: (C, S) -> (S,)."""
+    """Mean over channels, or the loudest one where they cancel: (C, S) or (S,) -> (S,)."""
+    if waveform.ndim == 1:
+        return waveform
     if channels_cancel(waveform):
         return waveform[waveform.square().mean(dim=1).argmax()]
     return waveform.mean(dim=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -45,6 +45,16 @@ class Architecture:
     t5: Sizes
     gpt2: Sizes
     audio_encoder: Sizes
+
+    part: ClassVar[str] = "U-Net"
+
+    def adapted_model(self, folder: Path | None = None) -> tuple[Any, dict[str, AttentionLayer]]:
+        """See :func:`adapted_unet`: of these sizes, or of a folder's config files."""
+        return adapted_unet(folder or self)
+
+    def save_random(self, folder: Path, seed: int = 0) -> None:
+        """See :func:`save_random_backbone`."""
+        save_random_backbone(folder, self, seed)
 
     def build_unet(self) -> Any:
         """The U-Net with the two text streams at the widths of GPT-2 and T5."""
@@ -92,8 +102,7 @@ class Architecture:
 
     def build_audio_encoder(self) -> VisionTransformer:
         """The ViT on filter banks of 128 bins that are as long as the U-Net's window, in patches of 16 x 16."""
-        layers = {"num_classes": 0, "global_pool": "", "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6)}
-        return VisionTransformer(**self.audio_encoder_sizes(), **layers, patch_size=16)  # type: ignore[arg-type]
+        return build_audio_encoder(self.audio_encoder_sizes())
 
     def audio_encoder_sizes(self) -> Sizes:
         """Sizes of the ViT for ``config.json`` in timm's layout."""
@@ -142,12 +151,14 @@ def save_random_backbone(folder: Path, architecture: Architecture = TINY, seed: 
     with torch.random.fork_rng(devices=[]), no_progress_bars():
         torch.manual_seed(seed)
         random_pipeline(architecture).save_pretrained(folder)
-        save_audio_encoder(architecture.build_audio_encoder(), folder / "audio_encoder", architecture)
+        save_audio_encoder(
+            architecture.build_audio_encoder(), folder / "audio_encoder", architecture.audio_encoder_sizes()
+        )
 
 
 def random_pipeline(architecture: Architecture) -> Any:
     """The pipeline with random weights from torch's global generator, and tokenizers over single characters."""
-    tokenizer, tokenizer_2 = _clap_tokenizer(), _t5_tokenizer()
+    tokenizer, tokenizer_2 = _clap_tokenizer(), t5_tokenizer()
     parts: dict[str, Any] = {
         "vae": architecture.build_vae(),
         "text_encoder": architecture.build_clap(tokenizer),
@@ -178,16 +189,21 @@ def _clap_tokenizer() -> transformers.RobertaTokenizer:
     return transformers.RobertaTokenizer(vocab=ids, merges=[], model_max_length=512)
 
 
-def _t5_tokenizer() -> transformers.T5Tokenizer:
+def t5_tokenizer() -> transformers.T5Tokenizer:
     """T5's tokenizer class over single characters."""
     characters = "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()[]-_/&%#+*"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), *((character, -4.0) for character in characters)]
     return transformers.T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=128)
 
 
-def save_audio_encoder(encoder: VisionTransformer, folder: Path, architecture: Architecture) -> None:
-    """Write ``encoder`` in timm's layout: ``config.json`` and ``model.safetensors``."""
-    sizes = architecture.audio_encoder_sizes()
+def build_audio_encoder(sizes: Sizes) -> VisionTransformer:
+    """The ViT of these sizes, in patches of 16 x 16."""
+    layers = {"num_classes": 0, "global_pool": "", "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6)}
+    return VisionTransformer(**sizes, **layers, patch_size=16)  # type: ignore[arg-type]
+
+
+def save_audio_encoder(encoder: VisionTransformer, folder: Path, sizes: Sizes) -> None:
+    """Write ``encoder`` of these sizes in timm's layout: ``config.json`` and ``model.safetensors``."""
     folder.mkdir(parents=True)
     weights = {key: value.contiguous() for key, value in encoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

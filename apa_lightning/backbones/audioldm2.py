@@ -16,6 +16,7 @@ from apa_lightning.adapters.attention import with_audio_tokens
 from apa_lightning.adapters.base import AdapterError, AttentionLayer
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
 from apa_lightning.backbones.base import Backbone, Clap
+from apa_lightning.backbones.factory import stored_defaults
 from apa_lightning.backbones.openvino_unet import OpenVINOUNet
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.backbones.text_streams import TextStreams
@@ -23,14 +24,14 @@ from apa_lightning.backbones.vocoding import Vocoder, chosen_vocoder, mel_spec_o
 from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting, Model
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
-    EDIT_DEFAULTS_FILE,
     LOADING_ERRORS,
+    check_dtype,
     first_line,
     frozen,
     load_whole,
     no_progress_bars,
     only_errors,
-    resolve_source,
+    resolve_pipeline,
 )
 from apa_lightning.utils.windows import blend_windows, window_starts, window_weights
 
@@ -110,7 +111,9 @@ class AudioLDM2Backbone(Backbone):
             )
         self.pipeline = pipeline
         self.name = name
-        self._prompt_encoder = PromptEncoder(pipeline)
+        self._prompt_encoder = PromptEncoder(
+            self._encode_prompts, {"CLAP": pipeline.tokenizer, "T5": pipeline.tokenizer_2}
+        )
         self._openvino_unet = OpenVINOUNet(self.unet)
         self.eval()
 
@@ -135,11 +138,8 @@ class AudioLDM2Backbone(Backbone):
             FileNotFoundError: If there is no such source.
             InputError: If the hub cannot be read, or the folder is not AudioLDM2 or is damaged.
         """
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"dtype: {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16.")
-        path = resolve_source(source, "backbone", AudioLDM2Pipeline.download)
-        if not (path / "model_index.json").is_file():
-            raise FileNotFoundError(f"backbone: {path} holds no model_index.json; give a diffusers AudioLDM2 folder.")
+        check_dtype(dtype)
+        path = resolve_pipeline(source)
         try:
             with no_progress_bars():
                 parts = {part: load_whole(kind, path, part, dtype=dtype) for part, kind in PARTS.items()}
@@ -148,8 +148,7 @@ class AudioLDM2Backbone(Backbone):
         except LOADING_ERRORS as error:
             raise InputError(f"backbone: {source} cannot be loaded as AudioLDM2: {first_line(error)}") from error
         backbone = cls(pipeline, name or str(source), vocoder)
-        if (path / EDIT_DEFAULTS_FILE).exists():
-            backbone.edit_defaults = path / EDIT_DEFAULTS_FILE
+        backbone.edit_defaults = stored_defaults(path)
         return backbone
 
     # --- sizes ------------------------------------------------------------------------------------------------------
@@ -224,7 +223,12 @@ class AudioLDM2Backbone(Backbone):
         Raises:
             InputError: If a prompt is not a string.
         """
-        return self._prompt_encoder(prompts, self.device)
+        return TextStreams.stack(self._prompt_encoder(prompts, self.device))
+
+    def _encode_prompts(self, prompts: list[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """GPT-2's tokens, T5's states and their mask, of prompts of as many tokens."""
+        encoded, mask, generated = self.pipeline.encode_prompt(prompts, device, 1, do_classifier_free_guidance=False)
+        return generated, encoded, mask
 
     def lost_text(self, prompt: str) -> dict[str, str]:
         """The end of ``prompt`` that CLAP or T5 does not read; their limits differ."""

@@ -17,6 +17,7 @@ from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.adapters.factory import adapter_for
 from apa_lightning.adapters.files import AdapterFile, download, short_name
 from apa_lightning.adapters.scale import Scale
+from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.diffusion.objectives import LossWeighting, Model, Objective
 from apa_lightning.diffusion.schedulers import make_scheduler
 from apa_lightning.errors import InputError
@@ -50,6 +51,8 @@ class Backbone(nn.Module, ABC):
         name: Where the weights come from; shown in adapter files and results.
         scheduler: A diffusers scheduler with the noise schedule that the model was trained on.
         sample_rate: Hz of the waveforms that go in and come out.
+        channels: Their channels: 1, or 2 for stereo.
+        layer_attention: Computes the output of an adapted layer.
         hop_samples: Audio samples per latent frame.
         window_frames: Latent frames of the window that the model was trained on.
         device: Where the weights are.
@@ -59,9 +62,11 @@ class Backbone(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    layer_attention: ClassVar[type[attention.AdaptedAttention]] = attention.DecoupledAttention
     name: str
     scheduler: Any
     sample_rate: int
+    channels: int = 1
     hop_samples: int
     window_frames: int
     device: torch.device
@@ -84,16 +89,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode_moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, ...) of the latents of mono waveforms (B, S).
+        """Mean and standard deviation (B, C, T, ...) of the latents of waveforms.
 
         Args:
-            waveform: At :attr:`sample_rate`; may be longer than the window.
+            waveform: Mono (B, S), or (B, 2, S) where :attr:`channels` is 2, at :attr:`sample_rate`; may be longer than the window.
             lengths: Samples of each item that are not padding.
         """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """Waveforms (B, T * hop_samples) of latents (B, C, T, ...)."""
+        """Waveforms (B, T * hop_samples) of latents (B, C, T, ...); (B, 2, T * hop_samples) where :attr:`channels` is 2."""
 
     @abstractmethod
     def predict(self, latents: Tensor, times: Tensor, text: Any, audio_tokens: Sequence[Tensor] = ()) -> Tensor:
@@ -142,6 +147,19 @@ class Backbone(nn.Module, ABC):
 
     def lost_text(self, prompt: str) -> dict[str, str]:
         """The end of ``prompt`` that is behind a text encoder's limit, by the encoder's name; by default nothing is cut."""
+        return {}
+
+    def placed(self, text: Any, places: Sequence[tuple[float, float]]) -> Any:
+        """Tell a text condition where in its recording each of B windows lies; by default the model does not read that.
+
+        Args:
+            text: From :meth:`encode_text`.
+            places: For each window its start and the length of the whole recording, in seconds.
+        """
+        return text
+
+    def conventions(self) -> dict[str, str]:
+        """Settings that an adapter must be used with as it was trained; kept in adapter files and checkpoints."""
         return {}
 
     def identity(self) -> dict[str, Any]:
@@ -204,6 +222,7 @@ class Backbone(nn.Module, ABC):
             file = AdapterFile.read(file)
             adapter = adapter_for(file)
         adapter.initialize(self.adapted_layers(), self.kind)
+        adapter.metadata = self.conventions() | adapter.metadata
         if given is None:
             adapter.name = adapter.name or "untrained"
             return adapter
@@ -220,7 +239,7 @@ class Backbone(nn.Module, ABC):
 
     def install(self, adapters: Sequence[Adapter]) -> None:
         """Put ``adapters`` into the adapted layers, each with scale 1, in place of those before; an empty list removes all."""
-        attention.install(self.adapted_layers(), adapters)
+        attention.install(self.adapted_layers(), adapters, self.layer_attention)
 
     def set_scale(self, scales: Scale | Sequence[Scale]) -> None:
         """Set alpha (``ap_scale``) of the installed adapters, see :func:`apa_lightning.adapters.attention.set_scale`."""
@@ -228,29 +247,26 @@ class Backbone(nn.Module, ABC):
 
     def applied(self, adapters: Sequence[Adapter], scales: Scale | Sequence[Scale]) -> AbstractContextManager[None]:
         """Install ``adapters`` with ``scales`` for a block, see :func:`apa_lightning.adapters.attention.applied`."""
-        return attention.applied(self.adapted_layers(), adapters, scales)
+        return attention.applied(self.adapted_layers(), adapters, scales, self.layer_attention)
 
-    def check_conditioner(self, embed_dim: int, window_seconds: float) -> None:
-        """Refuse an audio encoder that does not fit.
-
-        Args:
-            embed_dim: Channels of its tokens; the adapted layers must read as many.
-            window_seconds: What it encodes; the backbone's window must not be longer.
+    def fit_conditioner(self, encoder: AudioConditioner) -> AudioConditioner:
+        """The audio encoder as this backbone uses it: by default itself, if it encodes the whole window.
 
         Raises:
-            InputError: If it does not fit.
+            InputError: If its tokens have other channels than the adapted layers read, or its window is too short.
         """
         width = read_width(self.adapted_layers())
-        if embed_dim != width:
+        if encoder.embed_dim != width:
             raise InputError(
-                f"audio_encoder: its tokens have {embed_dim} channels, the backbone's adapted layers read {width}. "
+                f"audio_encoder: its tokens have {encoder.embed_dim} channels, the backbone's adapted layers read {width}. "
                 "Give the audio encoder that belongs to the backbone."
             )
-        if window_seconds < self.window_seconds - 0.05:
+        if encoder.window_seconds < self.window_seconds - 0.05:
             raise InputError(
-                f"audio_encoder: encodes {window_seconds:.2f} s, the backbone's window has {self.window_seconds:.2f} s. "
+                f"audio_encoder: encodes {encoder.window_seconds:.2f} s, the backbone's window has {self.window_seconds:.2f} s. "
                 "Give the audio encoder that belongs to the backbone."
             )
+        return encoder
 
 
 def read_width(layers: Mapping[str, AttentionLayer]) -> int:

@@ -1,14 +1,13 @@
-"""Prompts to the two text streams of AudioLDM2's U-Net, once for each prompt."""
+"""Prompts to what a backbone reads of them, once for each prompt."""
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from apa_lightning.backbones.text_streams import TextStreams
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import only_errors
 
@@ -17,17 +16,24 @@ log = logging.getLogger(__name__)
 CACHE_SIZE = 4096
 
 
-class PromptEncoder:
-    """Encodes prompts by a pipeline's CLAP, T5 and GPT-2, and keeps the results in main memory for repeated prompts.
+#: Tensors of prompts, each with the prompts as first axis.
+Encode = Callable[[list[str], torch.device], Sequence[Tensor]]
 
-    A prompt's streams do not depend on its neighbours in the batch: on a GPU prompts are encoded in groups of equal token
-    count, never padded; on a CPU one by one, so that not even the last bit differs and a resumed run is exact.
+
+class PromptEncoder:
+    """Encodes prompts, and keeps the results in main memory for repeated ones.
+
+    A prompt's tensors do not depend on its neighbours in the batch: on a GPU prompts are encoded in groups of equal token
+    count; on a CPU one by one, so that not even the last bit differs and a resumed run is exact.
+
+    Args:
+        encode: Encodes prompts of as many T5 tokens on a device.
+        tokenizers: Of the text encoders, by their names; one is called ``T5``.
     """
 
-    def __init__(self, pipeline: Any):  # a diffusers AudioLDM2Pipeline
-        self.pipeline = pipeline
-        self.tokenizers = {"CLAP": pipeline.tokenizer, "T5": pipeline.tokenizer_2}
-        for tokenizer in self.tokenizers.values():
+    def __init__(self, encode: Encode, tokenizers: Mapping[str, Any]):
+        self.encode, self.tokenizers = encode, tokenizers
+        for tokenizer in tokenizers.values():
             # Text beyond the limit is cut here and in diffusers, so the "indexing errors" that transformers foresees never come.
             tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         self._kept: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
@@ -38,8 +44,8 @@ class PromptEncoder:
         self._kept.clear()
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str], device: torch.device) -> TextStreams:
-        """Both streams of ``prompts``, on ``device``, where the pipeline's parts must be.
+    def __call__(self, prompts: Sequence[str], device: torch.device) -> list[tuple[Tensor, ...]]:
+        """The tensors of each prompt on ``device``, where the text encoders must be.
 
         Raises:
             InputError: If a prompt is not a string.
@@ -54,18 +60,16 @@ class PromptEncoder:
             groups.setdefault(prompt if device.type == "cpu" else tokens, []).append(prompt)
         for group in groups.values():
             with only_errors():  # diffusers names the tokens that are cut, and not in the words of the prompt
-                encoded, mask, generated = self.pipeline.encode_prompt(
-                    group, device, 1, do_classifier_free_guidance=False
-                )
+                encoded = self.encode(group, device)
             for i, prompt in enumerate(group):
-                self._kept[prompt] = tuple(t[i].detach().cpu().clone() for t in (generated, encoded, mask))
-        rows: list[Any] = []
+                self._kept[prompt] = tuple(t[i].detach().cpu().clone() for t in encoded)
+        rows = []
         for prompt in prompts:
             self._kept.move_to_end(prompt)
             rows.append(tuple(t.to(device) for t in self._kept[prompt]))
         while len(self._kept) > CACHE_SIZE:
             self._kept.popitem(last=False)
-        return TextStreams.stack(rows)
+        return rows
 
     def lost_text(self, prompt: str) -> dict[str, str]:
         """The end of ``prompt`` that is behind an encoder's limit, by the encoder's name; empty where all of it is read."""

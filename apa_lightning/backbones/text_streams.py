@@ -30,7 +30,7 @@ class TextStreams:
         return list(zip(self.generated, self.encoded, self.mask, strict=True))
 
     @staticmethod
-    def stack(rows: Sequence[tuple[Tensor, Tensor, Tensor]]) -> "TextStreams":
+    def stack(rows: Sequence[tuple[Tensor, ...]]) -> "TextStreams":
         """A batch from single prompts of different lengths; padding is masked."""
         generated, encoded, mask = zip(*rows, strict=True)
         return TextStreams(torch.stack(generated), pad_sequence(list(encoded), True), pad_sequence(list(mask), True))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apa_lightning.audio import to_mono
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.errors import InputError
@@ -40,11 +41,11 @@ class WindowEncoder:
         return self.backbone.window_seconds
 
     def moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, ...) of the latents of windows (B, S), see :meth:`Backbone.encode_moments`."""
+        """Mean and standard deviation (B, C, T, ...) of the latents of windows, see :meth:`Backbone.encode_moments`."""
         return self.backbone.encode_moments(waveform, lengths)
 
     def grid(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """The unpooled tokens (B, T, F, D) of windows (B, S).
+        """The unpooled tokens (B, T, F, D) of windows (B, S) or (B, 2, S).
 
         Raises:
             InputError: If the waveforms are not one window long.
@@ -54,7 +55,8 @@ class WindowEncoder:
                 f"data.audio_length_in_s: clips of {waveform.shape[-1] / self.sample_rate:.2f} s do not fit the backbone's "
                 f"window of {self.window_seconds:.2f} s; leave the setting out to use the window."
             )
-        return self.audio_encoder(waveform, self.sample_rate, lengths)
+        mono = waveform if waveform.ndim == 2 else torch.stack([to_mono(one) for one in waveform])
+        return self.audio_encoder(mono, self.sample_rate, lengths)
 
     def columns(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """``mean`` and ``std`` (B, C, T, ...) and ``grid`` (B, T', F', D) of windows (B, S)."""

@@ -11,7 +11,7 @@ COMMANDS = {
     "findings": "Check the six findings of the paper from an evaluation's results.csv.",
     "shards": "Make shards from AudioSet's files and a folder of clips.",
     "render": "Compose music and render it into shards with AudioSet labels.",
-    "sizes": "Build an AudioLDM2 architecture without weights and print its sizes.",
+    "sizes": "Build a backbone without weights and print its sizes.",
     "adapter": "Check, describe and convert an adapter file.",
     "publish": "Make a folder for the Hugging Face hub of an adapter, with its model card, and upload it.",
     "listening-test": "Build the page of the paper's listening test, and score the answers.",

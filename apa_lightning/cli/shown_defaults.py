@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from jsonargparse import Namespace
 
 from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.editing.settings import EditSettings
-from apa_lightning.utils.pretrained import EDIT_DEFAULTS_FILE, EMBEDDED, packaged
+from apa_lightning.utils.pretrained import EMBEDDED, HUB_ID, packaged
 
 
 def with_edit_defaults(settings: Namespace) -> Namespace:
@@ -36,6 +37,11 @@ def with_edit_defaults(settings: Namespace) -> Namespace:
 
 
 def stored_with(backbone: str) -> Path | Mapping[str, Any]:
-    """The file of defaults in the folder of a backbone; a hub id has none."""
-    file = (packaged() if backbone == EMBEDDED else Path(backbone).expanduser()) / EDIT_DEFAULTS_FILE
-    return file if file.exists() else {}
+    """The defaults of a backbone in a folder, or in the Hugging Face cache."""
+    from apa_lightning.backbones.factory import stored_defaults  # torch takes a second, and only an edit needs it
+
+    folder = packaged() if backbone == EMBEDDED else Path(backbone).expanduser()
+    if not folder.exists() and HUB_ID.fullmatch(backbone):
+        cached = try_to_load_from_cache(backbone, "model_index.json")
+        folder = Path(cached).parent if isinstance(cached, str) else folder
+    return stored_defaults(folder)

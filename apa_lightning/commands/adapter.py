@@ -15,7 +15,7 @@ def convert(source: Path, to: Path | None = None, backbone: str = "embedded", ov
         source: adapter file: ``.safetensors`` of this project, or the published ``pytorch_model.bin``; ``embedded`` is the one
             that comes with the package.
         to: write it here: ``.safetensors`` is this project's format, ``.bin`` the published one.
-        backbone: the AudioLDM2 folder or hub id it belongs to, or ``embedded``.
+        backbone: the folder or hub id of the backbone it belongs to, or ``embedded``.
         overwrite: replace ``to`` where it exists.
     """
     if to is not None and to.suffix not in (".safetensors", ".bin"):

@@ -1,35 +1,43 @@
 """The command ``sizes``: an architecture without weights, and how large its adapter is."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
-from apa_lightning.backbones.architectures import ARCHITECTURES, adapted_unet, save_random_backbone
+from apa_lightning.backbones import architectures, stable_audio_sizes
+from apa_lightning.backbones.factory import pipeline_class
 from apa_lightning.errors import InputError
+
+ARCHITECTURES: dict[str, Any] = {**architectures.ARCHITECTURES, **stable_audio_sizes.ARCHITECTURES}
+#: Which architecture reads a folder's config files, by the pipeline class of its ``model_index.json``.
+OF_FOLDER: dict[str | None, Any] = {"StableAudioPipeline": stable_audio_sizes.STABLE_AUDIO_OPEN}
 
 
 def sizes(
     architecture: str = "audioldm2-large", folder: Path | None = None, write: Path | None = None, seed: int = 0
 ) -> None:
-    """Build an AudioLDM2 architecture without weights and print its sizes.
+    """Build a backbone without weights and print its sizes.
 
     Args:
-        architecture: ``audioldm2-large`` (the published sizes), ``pocket`` (the embedded default) or ``tiny``.
-        folder: Read the architecture from this AudioLDM2 folder's config files instead.
-        write: Also write it to this new folder in the hub's layout with random weights (5 GB for audioldm2-large), to try
+        architecture: ``audioldm2-large`` or ``stable-audio-open`` (the published sizes), ``pocket`` (the embedded default),
+            ``tiny`` or ``stable-audio-tiny``.
+        folder: Read the architecture from the config files of this AudioLDM2 or Stable Audio folder instead.
+        write: Also write it to this new folder in the hub's layout with random weights (5 GB for the published sizes), to try
             training at real widths.
         seed: Seed of the random weights.
     """
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture: {architecture!r} is unknown; choose one of {', '.join(ARCHITECTURES)}.")
     chosen = ARCHITECTURES[architecture]
+    shown = chosen if folder is None else OF_FOLDER.get(pipeline_class(folder), architectures.AUDIOLDM2_LARGE)
     with torch.device("meta"):
-        unet, layers = adapted_unet(folder or chosen)
+        model, layers = shown.adapted_model(folder)
         adapter = AudioPromptAdapter(layers)
     print(
         f"{folder or chosen.name}\n"
-        f"  U-Net parameters        {sum(p.numel() for p in unet.parameters()):>13,}\n"
+        f"  {f'{shown.part} parameters':24}{sum(p.numel() for p in model.parameters()):>13,}\n"
         f"  adapted attention layers{len(adapter.layer_names):>14,}\n"
         f"  adapter matrices        {sum(1 for _ in adapter.parameters()):>13,}\n"
         f"  trainable parameters    {sum(p.numel() for p in adapter.parameters()):>13,}"
@@ -37,5 +45,5 @@ def sizes(
     if write is not None:
         if write.exists():
             raise InputError(f"write: {write} exists already; give a new folder.")
-        save_random_backbone(write, chosen, seed)
+        chosen.save_random(write, seed)
         print(f"  random weights in {write}")

@@ -8,8 +8,7 @@ from torch import Tensor
 from apa_lightning.errors import InputError
 
 #: Schedulers that give an exactly known model's mean and variance, at strength 1 and below (a test holds each to it). Of those
-#: that diffusers calls compatible, EDMEulerScheduler ignores the noise schedule, and DPMSolverSDEScheduler draws its noise from
-#: no seed that it is given.
+#: that diffusers calls compatible, EDMEulerScheduler and DPMSolverSDEScheduler are left out, see REASONS.
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -25,6 +24,15 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+
+
+#: Why others are not usable, where the reason is not the noise schedule.
+REASONS = {
+    "EDMDPMSolverMultistepScheduler": "its timesteps are log(sigma) / 4, which no model here was trained on",
+    "EDMEulerScheduler": "its timesteps are log(sigma) / 4, which no model here was trained on",
+    "CosineDPMSolverMultistepScheduler": "it draws its noise by torchsde",
+    "DPMSolverSDEScheduler": "it draws its noise from no seed that it is given",
+}
 
 
 def make_scheduler(
@@ -44,8 +52,8 @@ def make_scheduler(
     """
     scheduler = _scheduler(trained, name)
     if scheduler is None:
-        names = ", ".join(usable(trained))
-        raise InputError(f"scheduler: {name!r} is not usable with this backbone; choose one of {names}.")
+        names, why = ", ".join(usable(trained)), f" ({REASONS[name]})" if name in REASONS else ""
+        raise InputError(f"scheduler: {name!r} is not usable with this backbone{why}; choose one of {names}.")
     if num_inference_steps is not None:
         try:
             scheduler.set_timesteps(num_inference_steps, device=device)

@@ -69,8 +69,8 @@ class AudioEditor:
     ):
         if not adapters:
             raise InputError("adapter: the list is empty; give one or more, or None for an untrained one.")
-        backbone.check_conditioner(audio_encoder.embed_dim, audio_encoder.window_seconds)
-        self.backbone, self.audio_encoder, self.adapters = backbone, audio_encoder, list(adapters)
+        self.backbone, self.adapters = backbone, list(adapters)
+        self.audio_encoder = audio_encoder = backbone.fit_conditioner(audio_encoder)
         for adapter in self.adapters[1:]:
             for name, value in audio_encoder.conventions().items():
                 if adapter.metadata.get(name, value) != self.adapters[0].metadata.get(name, value):
@@ -272,16 +272,21 @@ class AudioEditor:
         mask = self._kept(requests, inputs)
         kept = None if mask is None else mask.reshape(len(requests), -1).amin(dim=0).cpu()
         windows = Windows(inputs[0].frames, backbone.window_frames, kept)
-        waveform = torch.stack([model_input.waveform for model_input in inputs]).to(backbone.device)
+        waveform = torch.stack([model_input.sound for model_input in inputs]).to(backbone.device)
         lengths = [model_input.samples for model_input in inputs]
         prompts = self._prompts(first)
         starts = [frame * backbone.hop_samples for frame in windows.starts]
         tokens = encode_prompts(prompts, read, starts, self.audio_encoder, backbone)
         together = max(1, WINDOWS // len(requests))
-        models = [
-            self._model(requests, prompts, [torch.cat(windows_of_one) for windows_of_one in zip(*run, strict=True)])
-            for run in (tokens[i : i + together] for i in range(0, len(tokens), together))
-        ]
+        models = []
+        for i in range(0, len(tokens), together):
+            run = [torch.cat(windows_of_one) for windows_of_one in zip(*tokens[i : i + together], strict=True)]
+            places = [
+                (start / backbone.sample_rate, length / backbone.sample_rate)
+                for start in starts[i : i + together]
+                for length in lengths
+            ]
+            models.append(self._model(requests, prompts, run, places))
         keep, recorded = None, None
         if mask is not None or first.strength < 1:
             recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
@@ -332,13 +337,20 @@ class AudioEditor:
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
 
-    def _model(self, requests: list[EditRequest], prompts: list[AudioPrompt], tokens: list[Tensor]) -> Model:
+    def _model(
+        self,
+        requests: list[EditRequest],
+        prompts: list[AudioPrompt],
+        tokens: list[Tensor],
+        places: list[tuple[float, float]],
+    ) -> Model:
         """The backbone with the requests' conditions and guidance.
 
         Args:
             requests: B requests.
             prompts: Their audio prompts.
             tokens: Each audio prompt (n * B, N, D) in n windows.
+            places: Start of each of the n * B windows and length of its recording, in seconds.
         """
         backbone, windows = self.backbone, len(tokens[0]) // len(requests)
 
@@ -346,14 +358,17 @@ class AudioEditor:
             read = [self.adapters[prompt.adapter].project(one) for one, prompt in zip(audio, prompts, strict=True)]
             return backbone.predictor(text, read)
 
-        text = wanted = backbone.encode_text([request.prompt for request in requests] * windows)
+        def encoded(texts: list[str]) -> Any:
+            return backbone.placed(backbone.encode_text(texts * windows), places)
+
+        text = wanted = encoded([request.prompt for request in requests])
         plain = conditioned(wanted, tokens)
         scales = torch.tensor([one.guidance for one in requests], device=backbone.device, dtype=backbone.dtype).T
         if not len(scales):
             return plain
         for _ in scales[1:]:
             text = text.cat(wanted)
-        text = backbone.encode_text([request.negative_prompt or "" for request in requests] * windows).cat(text)
+        text = encoded([request.negative_prompt or "" for request in requests]).cat(text)
         audio = [
             torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
             for one, prompt in zip(tokens, prompts, strict=True)

@@ -82,20 +82,20 @@ def samples_of(part: Part, rate: float, length: int, before: int = 0) -> tuple[i
 
 
 def continued(waveform: Tensor, before: int, after: int) -> Tensor:
-    """A recording (S,) continued at both ends by its mirror image: what an extension is made from, and as loud as.
+    """A recording (..., S) continued at both ends by its mirror image: what an extension is made from, and as loud as.
 
     Args:
         waveform: The recording.
         before: Samples in front of it.
         after: Samples behind it.
     """
-    samples = len(waveform)
+    samples = waveform.shape[-1]
     place = torch.arange(-before, samples + after) % (2 * samples)
-    return waveform[torch.minimum(place, 2 * samples - 1 - place)]
+    return waveform[..., torch.minimum(place, 2 * samples - 1 - place)]
 
 
 def crossfaded(kept: Tensor, new: Tensor, seconds: float, rate: int, fade_in: bool, fade_out: bool) -> Tensor:
-    """A part (S,) of a result, whose ends fade from and into what is kept.
+    """A part (..., S) of a result, whose ends fade from and into what is kept.
 
     Up to :data:`CROSSFADE` the fade is linear. Between unrelated sounds that loses 3 dB in its middle, but only 0.4 dB of the
     125 ms over which loudness is heard. A longer fade keeps the power.
@@ -108,10 +108,11 @@ def crossfaded(kept: Tensor, new: Tensor, seconds: float, rate: int, fade_in: bo
         fade_in: Whether the start fades.
         fade_out: Whether the end fades.
     """
-    position, everywhere = torch.arange(len(new)), torch.ones(len(new))
+    length = new.shape[-1]
+    position, everywhere = torch.arange(length), torch.ones(length)
     fade = round(seconds * rate) + 1
     rise = (position + 1) / fade if fade_in else everywhere
-    fall = (len(new) - position) / fade if fade_out else everywhere
+    fall = (length - position) / fade if fade_out else everywhere
     weight = torch.minimum(rise, fall).clamp(0, 1)
     if seconds <= CROSSFADE:
         return torch.lerp(kept, new, weight)

@@ -57,7 +57,7 @@ class EditResult:
 
     Attributes:
         request: What was asked for.
-        waveform: Mono (S,), as long as the recording and its extension.
+        waveform: As long as the recording and its extension: mono (S,), or stereo (2, S) where recording and backbone are.
         sample_rate: Hz.
         adapter: Digests of the adapters' weights, comma-separated.
         backbone: Name of the backbone.
@@ -87,7 +87,7 @@ class EditResult:
             "output_sample_rate": self.sample_rate,
             "backbone": self.backbone,
             "adapter_digest": self.adapter,
-            "seconds": round(len(waveform) / self.sample_rate, 4),
+            "seconds": round(waveform.shape[-1] / self.sample_rate, 4),
             "rms": round(float(waveform.square().mean().sqrt()), 6),
             "peak": round(float(waveform.abs().max()), 6),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},

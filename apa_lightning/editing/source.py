@@ -40,11 +40,13 @@ class Recording:
         waveform: Mono (S,).
         sample_rate: Hz.
         name: The file, or "audio" for samples that were given.
+        stereo: Both channels (2, S) of a recording of two; None of any other.
     """
 
     waveform: Tensor
     sample_rate: int
     name: str
+    stereo: Tensor | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -56,7 +58,7 @@ class Recording:
 
     @property
     def peak(self) -> float:
-        """Largest magnitude; above 1 in some files of floating-point numbers."""
+        """Largest magnitude of the mono waveform; above 1 in some files of floating-point numbers."""
         return float(self.waveform.abs().max())
 
     @classmethod
@@ -88,41 +90,45 @@ class Recording:
         if channels_cancel(waveform):
             log.warning(
                 "%s: its channels cancel each other in a mono mix (one has the opposite polarity); "
-                "the loudest channel is edited alone.",
+                "where one channel is needed, the loudest is read alone.",
                 name,
             )
         if settings is not None:
             check_fits(settings, mono.shape[-1] / rate, name)
         _check_not_silent(mono, name)
-        return cls(mono, rate, name)
+        return cls(mono, rate, name, waveform if len(waveform) == 2 else None)
 
     def finish(self, settings: EditSettings, edited: Tensor, model_rate: int) -> tuple[Tensor, int]:
         """Turn what a model made into the result.
 
         Args:
             settings: Of the edit: ``sample_rate``, ``region``, ``extend``, ``crossfade`` and ``match_level``.
-            edited: The model's waveform (S,).
+            edited: The model's waveform, (S,) or (2, S).
             model_rate: Its sample rate in Hz.
 
         Returns:
-            The edit (S,) cut to the length of the recording and its extension, at the wanted rate, with its new parts at the
+            The edit cut to the length of the recording and its extension, at the wanted rate, with its new parts at the
             wanted level and faded into the recording; and its rate. It stays within 1, but for what is kept of a recording.
+            It is stereo (2, S) if the recording and the model are, with the balance that the model gave it, else mono (S,).
         """
         rate = settings.sample_rate or self.sample_rate
+        own = self.waveform if self.stereo is None or edited.ndim == 1 else self.stereo
+        if own.ndim < edited.ndim:
+            edited = edited.mean(dim=0)
         length = round(len(self.waveform) * rate / self.sample_rate)
         before, after = (round(seconds * rate) for seconds in settings.extend or (0, 0))
-        source = continued(fit_length(resample(self.waveform, self.sample_rate, rate), length), before, after)
-        edited = fit_length(resample(edited, model_rate, rate), len(source))
+        source = continued(fit_length(resample(own, self.sample_rate, rate), length), before, after)
+        edited = fit_length(resample(edited, model_rate, rate), source.shape[-1])
         result = source.clone()
         for part in new_parts(settings, self.seconds, settings.crossfade):
-            start, end = samples_of(part, rate, len(source), before)
+            start, end = samples_of(part, rate, source.shape[-1], before)
             if start == end:
                 continue
-            kept, new = source[start:end], edited[start:end]
+            kept, new = source[..., start:end], edited[..., start:end]
             if settings.match_level:
                 new = new * _matching_gain(new, kept if float(kept.abs().max()) > SILENCE_PEAK else source)
-            result[start:end] = crossfaded(kept, new, settings.crossfade, rate, start > 0, end < len(source))
-        limit = source.abs().clamp(1, max(1, self.peak)) if settings.keeps else torch.ones(())
+            result[..., start:end] = crossfaded(kept, new, settings.crossfade, rate, start > 0, end < source.shape[-1])
+        limit = source.abs().clamp(1, max(1, float(own.abs().max()))) if settings.keeps else torch.ones(())
         return result.clamp(-limit, limit), rate
 
 
@@ -134,16 +140,22 @@ class ModelInput:
         before: Samples in front of the recording at the backbone's rate, where it is extended.
         frames: Latent frames that the recording and its extension fill, at least those of one window.
         samples: Samples of the recording and its extension at the backbone's rate, without padding.
-        waveform: (S,) at the backbone's rate, see :func:`continued`, padded to whole latent frames.
+        waveform: Mono (S,) at the backbone's rate, see :func:`continued`, padded to whole latent frames: the audio prompt.
+        sound: The same as the backbone encodes it: (S,), or (2, S) where it is stereo.
     """
 
     def __init__(self, recording: Recording, backbone: Backbone, extend: tuple[float, float] | None = None):
         self.before, after = (round(seconds * backbone.sample_rate) for seconds in extend or (0, 0))
-        model = resample(recording.waveform, recording.sample_rate, backbone.sample_rate)
-        model = continued(model, self.before, after)
-        self.recording, self.samples = recording, len(model)
-        self.frames = max(backbone.window_frames, -(-len(model) // backbone.hop_samples))
-        self.waveform = fit_length(model, self.frames * backbone.hop_samples)
+        stereo = recording.stereo is not None and backbone.channels == 2
+        sounds = [recording.waveform, recording.stereo] if stereo else [recording.waveform]
+        models = [
+            continued(resample(one, recording.sample_rate, backbone.sample_rate), self.before, after)  # type: ignore[arg-type]
+            for one in sounds
+        ]
+        self.recording, self.samples = recording, len(models[0])
+        self.frames = max(backbone.window_frames, -(-self.samples // backbone.hop_samples))
+        self.waveform, *rest = (fit_length(model, self.frames * backbone.hop_samples) for model in models)
+        self.sound = rest[0] if rest else self.waveform.expand(backbone.channels, -1).squeeze(0)
 
 
 def probe_recording(path: str | PathLike) -> AudioInfo:

@@ -1,5 +1,6 @@
 """CLAP (Wu et al., arXiv 2211.06687): one space for audio and text, to judge edits in."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from apa_lightning.audio import resample
 from apa_lightning.backbones.base import Backbone
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
+    EMBEDDED,
     LOADING_ERRORS,
     first_line,
     frozen,
@@ -22,6 +24,8 @@ from apa_lightning.utils.pretrained import (
     no_progress_bars,
     resolve_source,
 )
+
+log = logging.getLogger(__name__)
 
 #: Where an AudioLDM2 folder keeps its CLAP: model, feature extractor, tokenizer.
 PIPELINE_PARTS = ("text_encoder", "feature_extractor", "tokenizer")
@@ -56,14 +60,11 @@ class ClapEmbedder:
 
     @classmethod
     def of(cls, backbone: Backbone) -> "ClapEmbedder":
-        """The CLAP that ``backbone`` itself reads prompts with.
-
-        Raises:
-            InputError: If the backbone has none.
-        """
+        """The CLAP that ``backbone`` itself reads prompts with; the embedded one where it has none."""
         clap = backbone.clap()
         if clap is None:
-            raise InputError(f"clap: the backbone {backbone.name} holds no CLAP; give a CLAP folder or hub id.")
+            log.warning("clap: %s holds no CLAP, so the embedded one scores; `clap` names another.", backbone.name)
+            return cls.from_pretrained(EMBEDDED, backbone.device)
         return cls(clap.model, clap.feature_extractor, clap.tokenizer, f"CLAP of {backbone.name}")
 
     @classmethod

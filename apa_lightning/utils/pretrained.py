@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import safetensors
 import safetensors.torch
 import torch
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, StrictDataclassError
 from torch import Tensor, nn
 
 from apa_lightning.errors import InputError
@@ -65,8 +65,9 @@ def only_errors() -> Iterator[None]:
         for library in libraries:
             library.set_verbosity_error()
         with warnings.catch_warnings():
-            # diffusers 0.42 against transformers' newer name
+            # diffusers 0.42 against transformers' newer name, and torch's older weight norm
             warnings.filterwarnings("ignore", ".*past_key_values.* is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", ".*weight_norm.* is deprecated", FutureWarning)
             yield
     finally:
         for library, verbosity in zip(libraries, before, strict=True):
@@ -164,12 +165,41 @@ def resolve_source(
     try:
         with only_errors():  # without a network diffusers announces what the message below says
             return Path(download(name))
+    except GatedRepoError as error:
+        raise InputError(
+            f"{field}: the owners of {source} ask for a consent. Accept their terms at https://huggingface.co/{name}, then log in "
+            "by `hf auth login`, or set HF_TOKEN."
+        ) from error
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
             f"{field}: {source} is neither a path nor in the Hugging Face cache, and the hub could not be read "
             f"({type(error).__name__}). Without a network use 'embedded', or a folder made elsewhere by "
-            f"`hf download {name} --local-dir FOLDER`."
+            f"`hf download {name} --local-dir FOLDER`. Some owners ask for a consent first: https://huggingface.co/{name}."
         ) from error
+
+
+def resolve_pipeline(source: str | os.PathLike) -> Path:
+    """Resolve the source of a backbone to a folder in diffusers' layout, see :func:`resolve_source`.
+
+    Raises:
+        FileNotFoundError: If the folder holds no ``model_index.json``.
+    """
+    path = resolve_source(source, "backbone", _download_pipeline)
+    if not (path / "model_index.json").is_file():
+        raise FileNotFoundError(f"backbone: {path} holds no model_index.json; give a folder in diffusers' layout.")
+    return path
+
+
+def _download_pipeline(name: str) -> str:
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.download(name)
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise :class:`InputError` unless ``dtype`` is a floating-point type of torch."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype: {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16.")
 
 
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import cast
 import lightning as L
 import torch
 
+from apa_lightning.audio import to_mono
 from apa_lightning.errors import InputError
 from apa_lightning.metrics import ChromaSimilarity, ClapScore, Clip, EditedClip, EditMetric, with_floors
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
@@ -74,13 +75,13 @@ class EditMetrics(EditsCallback):
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         assert self._embedder is not None  # setup has loaded it
         clap, rate = cast(ClapEmbedder, self._embedder).to(module.device), module.backbone.sample_rate
-        clips = {edit.plan.clip.key: Clip(edit.plan.clip.waveform, rate) for edit in edits}
+        clips = {edit.plan.clip.key: Clip(to_mono(edit.plan.clip.waveform), rate) for edit in edits}
         keys = [edit.plan.clip.key for edit in edits]
         compared = [
-            EditedClip(Clip(edit.edited.waveform, rate), clips[key], edit.plan.edited.prompt)
+            EditedClip(Clip(to_mono(edit.edited.waveform), rate), clips[key], edit.plan.edited.prompt)
             for key, edit in zip(keys, edits, strict=True)
         ]
-        text_only = [Clip(edit.text_only.waveform, rate) for edit in edits]
+        text_only = [Clip(to_mono(edit.text_only.waveform), rate) for edit in edits]
         skipped = 0
         for kind, make in (("chroma", ChromaSimilarity), ("clap", partial(ClapScore, clap))):
             for system, pairs in with_floors(compared, text_only, keys, make().shuffle).items():

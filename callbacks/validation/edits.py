@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
+from apa_lightning.audio import to_mono
 from apa_lightning.editing.prompt_inputs import probe_prompts
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
@@ -54,13 +55,13 @@ class ValidationEdits:
             return
         waveforms = batch["waveform"]
         labels = batch.get("labels") or [[]] * len(waveforms)
-        lengths = batch.get("num_samples") or [len(waveform) for waveform in waveforms]
+        lengths = batch.get("num_samples") or [waveform.shape[-1] for waveform in waveforms]
         for key, padded, names, length in zip(batch["key"], waveforms, labels, lengths, strict=True):
-            waveform = padded[:length]
+            waveform = padded[..., :length]
             if key in self._keys:
                 continue
             self._keys.add(key)
-            if why := unmeasurable(waveform, module.backbone.sample_rate):
+            if why := unmeasurable(to_mono(waveform), module.backbone.sample_rate):
                 log.warning("validation edits: clip %s is left out: it %s.", key, why)
                 continue
             own = own_targets(names, self.plan.targets)

@@ -20,7 +20,7 @@ class HeldOutClip:
 
     Attributes:
         key: Its name in the data.
-        waveform: Mono (S,), on the CPU.
+        waveform: (S,) or (2, S), on the CPU.
         labels: AudioSet display names.
     """
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from torch import Tensor
 
-from apa_lightning.audio import MelSpec, log_mel
+from apa_lightning.audio import MelSpec, log_mel, to_mono
 from apa_lightning.utils.atomic_files import atomic_path
 
 DECIBELS = 80.0
@@ -20,17 +20,18 @@ TITLE_WIDTH = 68  # characters that fit into a line
 
 
 def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title: str) -> np.ndarray:
-    """One panel per named waveform (S,) under each other, on one time axis and one color scale.
+    """One panel per named waveform (S,) or (2, S) under each other, on one time axis and one color scale.
 
     Returns:
         RGB picture (H, W, 3), uint8.
     """
     spec = MelSpec(sample_rate=sample_rate, f_max=min(8_000.0, sample_rate / 2))
     panels = {
-        name: 20 / np.log(10) * log_mel(wave[None], spec)[0, 0].T.cpu().numpy() for name, wave in waveforms.items()
+        name: 20 / np.log(10) * log_mel(to_mono(wave)[None], spec)[0, 0].T.cpu().numpy()
+        for name, wave in waveforms.items()
     }
     loudest = max(panel.max() for panel in panels.values())
-    seconds = max(len(wave) for wave in waveforms.values()) / sample_rate
+    seconds = max(wave.shape[-1] for wave in waveforms.values()) / sample_rate
     bins = mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
     ticks = [tick for tick in TICKS if tick < spec.f_max]
 
@@ -38,7 +39,7 @@ def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
-        length = len(waveforms[name]) / sample_rate
+        length = waveforms[name].shape[-1] / sample_rate
         image = axis.imshow(
             panel,
             origin="lower",

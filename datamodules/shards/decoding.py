@@ -1,4 +1,4 @@
-"""Decodes a sample's bytes to one training example: a window of mono audio, its audio prompt and its prompt."""
+"""Decodes a sample's bytes to one training example: a window of audio, its audio prompt and its prompt."""
 
 import math
 from collections.abc import Mapping
@@ -29,6 +29,7 @@ class ExampleDecoder:
         captions: Makes the prompt from the labels.
         seed: The run's seed.
         self_prompts: Share of the samples with an audio prompt of their own that are their own audio prompt nevertheless.
+        channels: Of the result: 1 for mono (S,), 2 for stereo (2, S).
     """
 
     audio_length_in_s: float
@@ -38,6 +39,7 @@ class ExampleDecoder:
     captions: CaptionTemplates
     seed: int
     self_prompts: float = 0.0
+    channels: int = 1
 
     @property
     def samples(self) -> int:
@@ -50,7 +52,7 @@ class ExampleDecoder:
         """Decode one sample.
 
         Returns:
-            `key`, `waveform` (S,) float32 mono, `num_samples` of it without padding, its `start` in seconds of the clip,
+            `key`, `waveform` (S,) or (2, S) float32, `num_samples` of it without padding, its `start` in seconds of the clip,
             `prompt`, `labels`, and all the `metadata` of the JSON. With an audio prompt other than the target also `prompt_waveform` (S,) and
             `prompt_num_samples`: the same window of time, which lies within the shorter of the two recordings.
 
@@ -102,9 +104,9 @@ class ExampleDecoder:
         """The columns of the window that starts at `start` seconds."""
         columns: dict[str, Any] = {}
         for name, data in recordings.items():
-            mono = self._window(data, start, name)
-            columns[f"{name}waveform"] = fit_length(mono, self.samples)
-            columns[f"{name}num_samples"] = min(len(mono), self.samples)
+            window = self._window(data, start, name)
+            columns[f"{name}waveform"] = fit_length(window, self.samples)
+            columns[f"{name}num_samples"] = min(window.shape[-1], self.samples)
         return columns
 
     def _seconds(self, audio: bytes, name: str) -> float:
@@ -121,16 +123,19 @@ class ExampleDecoder:
         return seconds
 
     def _window(self, audio: bytes, start: float, name: str) -> Tensor:
-        """The recording from `start` on, at most as long as the window (S,)."""
+        """The recording from `start` on, at most as long as the window: (S,) or (2, S)."""
         try:
             waveform, rate = load_audio(audio, start=start, seconds=self.audio_length_in_s)
         except AudioError as error:
             raise BadSample(f"{'audio prompt: ' if name else ''}unusable audio", str(error)) from None
-        mono = to_mono(waveform)
+        if self.channels == 1:
+            waveform = to_mono(waveform)
+        elif len(waveform) != 2:
+            waveform = to_mono(waveform).expand(2, -1)
         if rate != self.sample_rate:
-            mono = resample(mono, rate, self.sample_rate)
+            waveform = resample(waveform, rate, self.sample_rate)
         # Full-scale 8-bit and lossy files, and resampling, slightly exceed 1.
-        return mono.clamp(-1.0, 1.0)
+        return waveform.clamp(-1.0, 1.0)
 
 
 class Draws(NamedTuple):

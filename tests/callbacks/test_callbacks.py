@@ -169,7 +169,7 @@ def test_validation_edits_leave_global_randomness_and_the_training_scale_alone(r
         assert (before[1] == after[1]).all()
         assert before[2] == after[2]
     layers = module.backbone.adapted_layers()
-    assert {scale for layer in layers.values() for scale in layer.processor.attention.scale} == {module.ap_scale}
+    assert {scale for layer in layers.values() for scale in layer.processor.scales} == {module.ap_scale}
 
 
 def test_the_exported_adapter_loads_back_and_holds_the_average(run):

@@ -35,7 +35,7 @@ def alphas(editor, monkeypatch) -> list[dict[str, list[float]]]:
 
     def spy(*inputs):
         layers = editor.backbone.adapted_layers()
-        seen.append({name: list(layer.processor.attention.scale) for name, layer in layers.items()})
+        seen.append({name: list(layer.processor.scales) for name, layer in layers.items()})
         return predict(*inputs)
 
     monkeypatch.setattr(editor.backbone, "predict", spy)

@@ -37,7 +37,7 @@ def pocket_folder() -> Path:
         }
         for name, part in parts.items():
             save_half(part, folder / name)
-        save_audio_encoder(POCKET.build_audio_encoder().half(), folder / "audio_encoder", POCKET)
+        save_audio_encoder(POCKET.build_audio_encoder().half(), folder / "audio_encoder", POCKET.audio_encoder_sizes())
     tokenizer.save_pretrained(folder / "tokenizer")
     tokenizer_2.save_pretrained(folder / "tokenizer_2")
     feature_extractor().save_pretrained(folder / "feature_extractor")

@@ -10,6 +10,7 @@ from pathlib import Path
 import transformers as hf
 
 from apa_lightning.backbones.architectures import TINY, save_random_backbone
+from apa_lightning.backbones.stable_audio_sizes import TINY as TINY_STABLE_AUDIO
 from apa_lightning.utils.pretrained import packaged
 
 
@@ -62,4 +63,12 @@ def tiny_musicgen() -> Path:
     settings.guidance_scale, settings.do_sample, settings.top_k = 3.0, True, 250
     model.save_pretrained(folder)
     hf.MusicgenMelodyProcessor(hf.MusicgenMelodyFeatureExtractor(feature_size=12), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def tiny_stable_audio() -> Path:
+    """The folder of a tiny Stable Audio with a window of 2.97 s; its ``audio_encoder`` encodes 1.28 s."""
+    folder = scratch() / "stable-audio"
+    if not folder.exists():
+        TINY_STABLE_AUDIO.save_random(folder)
     return folder

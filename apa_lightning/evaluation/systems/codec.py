@@ -20,7 +20,7 @@ class Codec(System):
         results = []
         for request in requests:
             source = ModelInput(Recording.load(request.audio), editor.backbone)
-            waveform = source.waveform[None].to(editor.backbone.device)
+            waveform = source.sound[None].to(editor.backbone.device)
             latents = editor.backbone.encode_audio(waveform, lengths=[source.samples]).to(editor.backbone.dtype)
             sound = editor.backbone.decode(latents)[0].cpu()
             made = source.recording.finish(request, sound, editor.backbone.sample_rate)

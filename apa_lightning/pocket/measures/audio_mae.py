@@ -113,7 +113,9 @@ def _masked(subject: Subject, trained: AudioMAE, random: AudioMAE) -> Score:
 def untrained(seed: int) -> AudioMAE:
     """The same encoder with random weights."""
     with seeded(seed), tempfile.TemporaryDirectory() as temporary:
-        save_audio_encoder(POCKET.build_audio_encoder(), Path(temporary) / "audio_encoder", POCKET)
+        save_audio_encoder(
+            POCKET.build_audio_encoder(), Path(temporary) / "audio_encoder", POCKET.audio_encoder_sizes()
+        )
         return AudioMAE.from_pretrained(Path(temporary) / "audio_encoder")
 
 

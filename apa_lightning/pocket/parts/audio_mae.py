@@ -176,7 +176,7 @@ class PocketAudioMAE(PocketPart):
 
     def write(self, folder: Path) -> None:
         encoder = copy.deepcopy(self.encoder).cpu().half()
-        save_audio_encoder(encoder, folder / "audio_encoder", POCKET)
+        save_audio_encoder(encoder, folder / "audio_encoder", POCKET.audio_encoder_sizes())
         self.decoder.save(folder / "audio_encoder" / DECODER)
 
 
