@@ -61,18 +61,15 @@ class DecoupledAttention(AdaptedAttention):
 def keys_values(layer: Any, text: Tensor, audio_tokens: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (B, N, C) of a layer: of its text, then of each audio prompt where the layer is adapted."""
     pairs = [(layer.to_k(text), layer.to_v(text))]
-    if audio_tokens and isinstance(layer.processor, DecoupledAttention):
-        maps = layer.processor.attention
-        pairs += [
-            (to_k(tokens), to_v(tokens))
-            for to_k, to_v, tokens in zip(maps.to_k_ip, maps.to_v_ip, audio_tokens, strict=True)
-        ]
+    if audio_tokens and isinstance(layer.processor, AdaptedAttention):
+        for pair, tokens in zip(layer.processor.pairs, audio_tokens, strict=True):
+            pairs.append((pair.to_k_ip(tokens), pair.to_v_ip(tokens)))
     return pairs
 
 
 def scales_of(layer: Any) -> list[float]:
     """Alpha of each adapter that is installed in a layer; none where the layer is not adapted."""
-    return layer.processor.attention.scale if isinstance(layer.processor, DecoupledAttention) else []
+    return layer.processor.scales if isinstance(layer.processor, AdaptedAttention) else []
 
 
 def with_audio_tokens(text: Tensor, audio_tokens: Sequence[Tensor]) -> Any:
