@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from apa_lightning.adapters.projected import ProjectedAdapter as ProjectedAdapter
     from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone as AudioLDM2Backbone
     from apa_lightning.backbones.base import Backbone as Backbone
+    from apa_lightning.backbones.diffusion import DiffusionBackbone as DiffusionBackbone
+    from apa_lightning.backbones.musicgen.backbone import MusicgenBackbone as MusicgenBackbone
     from apa_lightning.backbones.stable_audio import StableAudioBackbone as StableAudioBackbone
     from apa_lightning.conditioning.audio_mae import AudioMAE as AudioMAE
     from apa_lightning.conditioning.base import AudioConditioner as AudioConditioner
@@ -34,6 +36,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "adapters.projected": ["ProjectedAdapter"],
         "backbones.audioldm2": ["AudioLDM2Backbone"],
         "backbones.base": ["Backbone"],
+        "backbones.diffusion": ["DiffusionBackbone"],
+        "backbones.musicgen.backbone": ["MusicgenBackbone"],
         "backbones.stable_audio": ["StableAudioBackbone"],
         "conditioning.audio_mae": ["AudioMAE"],
         "conditioning.base": ["AudioConditioner"],

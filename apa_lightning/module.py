@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from apa_lightning.adapters.base import Adapter
-from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.base import Backbone, Objective
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
 from apa_lightning.backbones.window_encoder import WindowEncoder
@@ -18,13 +18,13 @@ from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
 from apa_lightning.conditioning.pooling import pooling_kernel
-from apa_lightning.diffusion.objectives import LossWeighting, Objective
+from apa_lightning.diffusion.objectives import LossWeighting
 from apa_lightning.editing.defaults import EditDefaults
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.request import EditRequest, EditResult
 from apa_lightning.errors import InputError
 from apa_lightning.utils.lightning_compat import is_logged, leave_out_of_ddp, training_batch
-from apa_lightning.utils.rng import generator_for, randn
+from apa_lightning.utils.rng import generator_for
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class AudioPromptModule(L.LightningModule):
 
         text = self._text(prompts, batch)
         loa = audio_tokens(self._grid(batch), drop_audio, omega, self._null())
-        losses, weights = self._losses(self._latents(batch, draw), text, loa, draw)
+        losses, weights = self._losses(self._encoded(batch, draw), text, loa, draw)
         loss = (losses * weights).mean()
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
@@ -221,7 +221,7 @@ class AudioPromptModule(L.LightningModule):
         """
         text = self._text(batch["prompt"], batch)
         grid = self._grid(batch)
-        latents = self._latents(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
+        encoded = self._encoded(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
         keep = torch.zeros(len(grid), dtype=torch.bool)
         for omega in self.pooling_rates.rates:
             loa = audio_tokens(grid, keep, omega)
@@ -231,7 +231,7 @@ class AudioPromptModule(L.LightningModule):
                     metric.update(0.0, 0)  # of no weight: there is no other clip
                     continue
                 draw = generator_for(self.seed, "validate", batch_idx, self.global_rank)
-                metric.update(self._losses(latents, text, tokens, draw)[0].mean(), len(loa))
+                metric.update(self._losses(encoded, text, tokens, draw)[0].mean(), len(loa))
 
     def on_validation_epoch_end(self) -> None:
         # Metrics of their own rather than log_dict in the step: there a process whose batches lack a key would leave the
@@ -252,13 +252,9 @@ class AudioPromptModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
 
-    def _losses(self, latents: Tensor, text: Any, loa: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _losses(self, encoded: Tensor, text: Any, loa: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Eq. 10: the loss (B,) of each item and its weight (B,) in training."""
-
-        def model(noisy: Tensor, times: Tensor) -> Tensor:
-            return self.backbone.predict(noisy.to(self.backbone.dtype), times, text, [self.adapter.project(loa)])
-
-        return self.objective(model, latents, draw)
+        return self.objective(encoded, text, [self.adapter.project(loa)], draw)
 
     def window_encoder(self) -> WindowEncoder:
         """What encodes the windows and prompts of a batch, or of a cache."""
@@ -274,14 +270,12 @@ class AudioPromptModule(L.LightningModule):
         totals = [float(start) + length / self.backbone.sample_rate for start, length in ends]
         return self.backbone.placed(text, list(zip(map(float, starts), totals, strict=True)))
 
-    def _latents(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
-        """A sample of the clips' posterior (B, C, T, ...)."""
-        if "mean" in batch:
-            mean, std = batch["mean"], batch["std"]
-        else:
-            mean, std = self.window_encoder().moments(batch["waveform"], batch.get("num_samples"))
-        noise = randn((len(batch["prompt"]), *self.backbone.latent_shape()), draw, mean.float())
-        return (mean + std * noise).float()
+    def _encoded(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
+        """What the backbone is to generate: latents (B, C, T, ...), a sample of the clips' posterior, or codes (B, K, T)."""
+        encoding = {name: batch[name] for name in self.backbone.encoding_names if name in batch}
+        if not encoding:
+            encoding = self.window_encoder().encode(batch["waveform"], batch.get("num_samples"))
+        return self.backbone.sampled(encoding, draw)
 
     def _grid(self, batch: dict[str, Any]) -> Tensor:
         """The unpooled tokens (B, T, F, D) of the audio prompts: the clips themselves where there are no others."""

@@ -51,10 +51,10 @@ def encoded_again(module: AudioPromptModule, batch: dict[str, Any]) -> tuple[flo
     _wait_for(module.device)
     clock, encoder = time.perf_counter(), module.window_encoder()
     of = "prompt_" if "prompt_waveform" in batch else ""
-    moments = encoder.moments(batch["waveform"], batch.get("num_samples"))
+    encoding = encoder.encode(batch["waveform"], batch.get("num_samples"))
     grid = encoder.grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
     _wait_for(module.device)
-    return time.perf_counter() - clock, 2 * sum(values.numel() for values in (*moments, grid))
+    return time.perf_counter() - clock, 2 * sum(values.numel() for values in (*encoding.values(), grid))
 
 
 def clips_of(trainer: L.Trainer) -> int | None:

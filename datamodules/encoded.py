@@ -25,10 +25,11 @@ class EncodedDataModule(AudioSetDataModule):
     """The clips of `AudioSetDataModule` with cached encodings, for any model that has a `window_encoder`.
 
     Windows and prompts without encodings are encoded before training starts, on the trainer's device, by all processes that
-    share the cache. Batches have no `waveform` in training; they are `mean` and `std` (B, C, T, ...), the moments of the
-    latents, and `grid` (B, T', F', D), the unpooled tokens of the audio, in half precision; `prompt_grid`, the tokens of
-    audio prompts other than the target, if one of the clips has one; `text`, the condition of each prompt (list of B), if
-    the backbone's are dataclasses of tensors; and all other columns of `AudioSetDataModule`. Validation batches have both.
+    share the cache. Batches have no `waveform` in training; they are what the backbone's codec makes of a window, such as `mean`
+    and `std` (B, C, T, ...), the moments of latents, and `grid` (B, T', F', D), the unpooled tokens of the audio, in half
+    precision; `prompt_grid`, the tokens of audio prompts other than the target, if one of the clips has one; `text`, the condition
+    of each prompt (list of B), if the backbone's are dataclasses of tensors; and all other columns of `AudioSetDataModule`.
+    Validation batches have both.
 
     Order, captions and self-prompts are drawn as without a cache. The window of a clip is drawn among those that were
     encoded. Shards must be local.

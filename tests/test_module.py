@@ -95,7 +95,7 @@ def test_the_loss_of_a_fixed_batch_falls():
     from apa_lightning.utils.rng import generator_for
 
     loa = audio_tokens(grid, torch.zeros(1, dtype=torch.bool), 2)
-    latents = module._latents(batch, generator_for("latents"))
+    latents = module._encoded(batch, generator_for("latents"))
     losses = []
     for _ in range(40):
         loss = module._losses(latents, text, loa, generator_for("noise"))[0].mean()
@@ -253,8 +253,8 @@ def test_padding_is_not_heard(tmp_path):
     expected = module.audio_encoder._grid(fbank(clip))
     assert torch.equal(module._grid(batch), expected)
     assert not torch.allclose(module._grid({"waveform": padded, "prompt": ["x"]}), expected, atol=1e-3)
-    quiet = module._latents(batch, torch.Generator().manual_seed(0))
-    shifted = module._latents(
+    quiet = module._encoded(batch, torch.Generator().manual_seed(0))
+    shifted = module._encoded(
         {**batch, "waveform": torch.nn.functional.pad(clip - 0.1, (0, 3_840))}, torch.Generator().manual_seed(0)
     )
     assert torch.allclose(quiet, shifted, atol=1e-3)
@@ -289,7 +289,7 @@ def test_training_starts_from_an_adapter_file(tmp_path, backbone):
 
 def test_noisy_timesteps_count_more_where_losses_are_weighted(monkeypatch):
     """The training loss is the weighted mean of the items' losses, in the scale of the plain one."""
-    plain, weighted = (build(loss_weighting=name).objective.weights for name in ("uniform", "inverse_snr"))
+    plain, weighted = (build(loss_weighting=name).objective.args[0].weights for name in ("uniform", "inverse_snr"))
     assert plain.tolist() == [1] * 1000
     assert weighted.mean() == pytest.approx(1, abs=1e-5)
     assert weighted[999] > 20 * weighted[500] > 20 * weighted[0]

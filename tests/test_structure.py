@@ -19,6 +19,7 @@ ORDER = (
     "utils",
     "audio",
     "diffusion",
+    "tokens",
     "conditioning",
     "adapters",
     "backbones",

@@ -15,13 +15,13 @@ from transformers import ClapModel, GPT2LMHeadModel, SpeechT5HifiGan, T5EncoderM
 from apa_lightning.adapters.attention import with_audio_tokens
 from apa_lightning.adapters.base import AdapterError, AttentionLayer
 from apa_lightning.audio import MelSpec, log_mel, normalize_level
-from apa_lightning.backbones.base import Backbone, Clap
+from apa_lightning.backbones.base import Clap
+from apa_lightning.backbones.diffusion import DiffusionBackbone
 from apa_lightning.backbones.factory import stored_defaults
 from apa_lightning.backbones.openvino_unet import OpenVINOUNet
-from apa_lightning.backbones.prompt_encoder import PromptEncoder
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import PromptEncoder, TextStreams
 from apa_lightning.backbones.vocoding import Vocoder, chosen_vocoder, mel_spec_of, sound_of
-from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting, Model
+from apa_lightning.diffusion.objectives import Model
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
     LOADING_ERRORS,
@@ -74,7 +74,7 @@ def adapted_layers(unet: nn.Module, stream_width: int) -> dict[str, AttentionLay
     return found
 
 
-class AudioLDM2Backbone(Backbone):
+class AudioLDM2Backbone(DiffusionBackbone):
     """AudioLDM2's parts, frozen and in eval mode; every size is read from the parts. Latents are (B, C, T, F).
 
     Args:
@@ -278,7 +278,7 @@ class AudioLDM2Backbone(Backbone):
     # --- diffusion --------------------------------------------------------------------------------------------------
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStreams, audio_tokens: Sequence[Tensor] = ()) -> Tensor:
-        """The U-Net's epsilon(z_t, t, c_x, c_y), see :meth:`Backbone.predict`."""
+        """The U-Net's epsilon(z_t, t, c_x, c_y), see :meth:`DiffusionBackbone.predict`."""
         latents = latents.to(self.dtype)
         return self.unet(
             latents,
@@ -297,12 +297,6 @@ class AudioLDM2Backbone(Backbone):
     def adapted_layers(self) -> dict[str, AttentionLayer]:
         """The layers that read the language-of-audio stream (32 on AudioLDM2-large)."""
         return adapted_layers(self.unet, self.stream_width)
-
-    def objective(
-        self, loss_weighting: LossWeighting = "uniform", max_loss_weight: float = 250.0
-    ) -> DenoisingObjective:
-        """Eq. 10: mean squared error of the predicted noise."""
-        return DenoisingObjective(self.scheduler, loss_weighting, max_loss_weight)
 
     # --- what an edit's result depends on, and is scored by -----------------------------------------------------------
 

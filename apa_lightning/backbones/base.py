@@ -1,8 +1,8 @@
-"""The interface of backbones: audio <-> latents, text, a prediction, adapted layers, an objective."""
+"""The interface of backbones: audio <-> latents or codes, text, adapted layers, an objective of training, a sampler of edits."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.adapters.factory import adapter_for
 from apa_lightning.adapters.files import AdapterFile, download, short_name
 from apa_lightning.adapters.scale import Scale
+from apa_lightning.backbones.edit_batch import EditBatch, Sampling
 from apa_lightning.conditioning.base import AudioConditioner
-from apa_lightning.diffusion.objectives import LossWeighting, Model, Objective
-from apa_lightning.diffusion.schedulers import make_scheduler
+from apa_lightning.diffusion.objectives import LossWeighting
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, resolve_source
 
@@ -29,6 +29,22 @@ class TextCondition(Protocol):
 
     def cat(self, other: Self) -> Self:
         """Both batches in one, this one first."""
+
+
+class Objective(Protocol):
+    """What training minimizes."""
+
+    def __call__(
+        self, encoded: Tensor, text: Any, audio_tokens: Sequence[Tensor], draw: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each item (B,), and its weight in training (B,).
+
+        Args:
+            encoded: What the backbone is to generate, from :meth:`Backbone.sampled`.
+            text: From :meth:`Backbone.encode_text`, for B prompts.
+            audio_tokens: Pooled audio prompt (B, N, D), one tensor per installed adapter, as its :meth:`Adapter.project` gave it.
+            draw: Generator of every random number.
+        """
 
 
 @dataclass(frozen=True)
@@ -43,18 +59,19 @@ class Clap:
 class Backbone(nn.Module, ABC):
     """A frozen text-to-music model. A further one is a subclass in a file of its own, named by ``class_path`` in YAML.
 
-    Latents are (B, C, T, ...): time is the third axis, whatever follows belongs to the backbone. Heavy weights are loaded in
-    :meth:`load_weights`, which the LightningModule calls in ``configure_model``.
+    One that denoises latents subclasses :class:`apa_lightning.backbones.diffusion.DiffusionBackbone`, which has the objective and
+    the sampler. Heavy weights are loaded in :meth:`load_weights`, which the LightningModule calls in ``configure_model``.
 
     Attributes:
         kind: Written into adapter files; an adapter of another kind is refused by name.
+        sampling: How it generates; knobs of an edit that belong to another way are refused by name.
+        encoding_names: Names of the tensors of :meth:`encode`.
+        layer_attention: Computes the output of an adapted layer.
         name: Where the weights come from; shown in adapter files and results.
-        scheduler: A diffusers scheduler with the noise schedule that the model was trained on.
         sample_rate: Hz of the waveforms that go in and come out.
         channels: Their channels: 1, or 2 for stereo.
-        layer_attention: Computes the output of an adapted layer.
-        hop_samples: Audio samples per latent frame.
-        window_frames: Latent frames of the window that the model was trained on.
+        hop_samples: Audio samples per frame of what it generates.
+        window_frames: Frames of the window that an edit is made in.
         device: Where the weights are.
         dtype: Their precision.
         edit_defaults: Defaults of the knobs of an edit: values by knob, and under ``tasks`` the same by task; or a YAML file of
@@ -62,9 +79,10 @@ class Backbone(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    sampling: ClassVar[Sampling]
+    encoding_names: ClassVar[tuple[str, ...]]
     layer_attention: ClassVar[type[attention.AdaptedAttention]] = attention.DecoupledAttention
     name: str
-    scheduler: Any
     sample_rate: int
     channels: int = 1
     hop_samples: int
@@ -76,10 +94,6 @@ class Backbone(nn.Module, ABC):
     # --- to be written for each backbone ------------------------------------------------------------------------------
 
     @abstractmethod
-    def latent_shape(self, frames: int | None = None) -> tuple[int, ...]:
-        """(C, T, ...) of the latents of ``frames`` latent frames, by default of one window."""
-
-    @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
         """The condition of B prompts; an empty prompt means unconditional.
 
@@ -88,8 +102,8 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def encode_moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, ...) of the latents of waveforms.
+    def encode(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """What the backbone's codec makes of waveforms, by :attr:`encoding_names`, with B as first axis.
 
         Args:
             waveform: Mono (B, S), or (B, 2, S) where :attr:`channels` is 2, at :attr:`sample_rate`; may be longer than the window.
@@ -97,29 +111,17 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Waveforms (B, T * hop_samples) of latents (B, C, T, ...); (B, 2, T * hop_samples) where :attr:`channels` is 2."""
+    def sampled(self, encoding: Mapping[str, Tensor], draw: torch.Generator | None = None) -> Tensor:
+        r"""What is to be generated, of an :meth:`encode`\ d waveform: latents (B, C, T, ...) or codes (B, K, T).
+
+        Args:
+            encoding: The encoding.
+            draw: Generator, where a part of it is random; ``None`` means the mean.
+        """
 
     @abstractmethod
-    def predict(self, latents: Tensor, times: Tensor, text: Any, audio_tokens: Sequence[Tensor] = ()) -> Tensor:
-        """The model's output for one window: epsilon or v, as the scheduler's ``prediction_type`` says.
-
-        Args:
-            latents: Noisy latents (B, C, T, ...).
-            times: Timesteps (B,), or one for all ().
-            text: From :meth:`encode_text`, for B prompts.
-            audio_tokens: Pooled audio prompt (B, N, D), one tensor per installed adapter, as its :meth:`Adapter.project` gave
-                it; empty means text only.
-        """
-
-    def predictor(self, text: Any, audio_tokens: Sequence[Tensor] = ()) -> Model:
-        """:meth:`predict` for many calls under the same conditions, those of one edit; a backbone may prepare them once.
-
-        Args:
-            text: See :meth:`predict`.
-            audio_tokens: See :meth:`predict`. The adapters must stay installed from the first call to the last.
-        """
-        return lambda latents, time: self.predict(latents, time, text, audio_tokens)
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Waveforms (B, T * hop_samples), or (B, 2, T * hop_samples), of latents (B, C, T, ...) or codes (B, K, T)."""
 
     @abstractmethod
     def adapted_layers(self) -> dict[str, AttentionLayer]:
@@ -129,13 +131,24 @@ class Backbone(nn.Module, ABC):
     def objective(self, loss_weighting: LossWeighting = "uniform", max_loss_weight: float = 250.0) -> Objective:
         """What training minimizes, with the weights of its losses."""
 
+    @abstractmethod
+    def sampler(self, batch: EditBatch) -> Callable[[], Tensor]:
+        """Encode what a batch of edits needs, and return the function that generates what :meth:`decode` takes."""
+
+    @abstractmethod
+    def count_steps(self, settings: Any, frames: int) -> int:
+        """How far :attr:`EditBatch.on_step` counts in an edit of so many frames."""
+
     # --- defaults that a backbone may replace -------------------------------------------------------------------------
+
+    def check_settings(self, settings: Any) -> None:
+        """Raise :class:`InputError` for knobs of an edit (EditSettings) that do not suit the backbone."""
 
     def load_weights(self) -> None:
         """Load heavy weights; called once in each process before use. By default there is nothing to load."""
 
     def encoders(self) -> dict[str, nn.Module]:
-        """The modules that decide :meth:`encode_moments` and :meth:`encode_text`, by name; by default all of the backbone.
+        """The modules that decide :meth:`encode` and :meth:`encode_text`, by name; by default all of the backbone.
 
         Cached encodings are made again when their weights change.
         """
@@ -189,16 +202,9 @@ class Backbone(nn.Module, ABC):
         """The backbone is always in eval mode."""
         return super().train(False)
 
-    def encode_audio(
-        self, waveform: Tensor, noise: Tensor | None = None, lengths: Sequence[int] | None = None
-    ) -> Tensor:
-        """Latents (B, C, T, ...) of waveforms (B, S): a posterior sample with standard normal ``noise``, or the mean."""
-        mean, std = self.encode_moments(waveform, lengths)
-        return mean if noise is None else mean + std * noise
-
-    def make_scheduler(self, name: str, num_inference_steps: int | None = None) -> Any:
-        """A fresh scheduler of class ``name``, see :func:`apa_lightning.diffusion.schedulers.make_scheduler`."""
-        return make_scheduler(self.scheduler, name, num_inference_steps, self.device)
+    def encode_audio(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Latents (B, C, T, ...) or codes (B, K, T) of waveforms (B, S), without random draws."""
+        return self.sampled(self.encode(waveform, lengths))
 
     def new_adapter(self, source: str | os.PathLike | Adapter | None = None) -> Adapter:
         """An adapter for this backbone.

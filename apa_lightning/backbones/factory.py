@@ -1,4 +1,4 @@
-"""Loading a backbone by the short string of a setting: its kind is read from the folder's ``model_index.json``."""
+"""Loading a backbone by the short string of a setting: its kind is read from the folder's ``model_index.json`` or ``config.json``."""
 
 import inspect
 import json
@@ -11,17 +11,24 @@ from typing import Any
 import torch
 
 from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.edit_batch import Sampling
 from apa_lightning.errors import InputError
-from apa_lightning.utils.pretrained import EDIT_DEFAULTS_FILE, resolve_pipeline
+from apa_lightning.utils.pretrained import EDIT_DEFAULTS_FILE, download_model, resolve_source
 
-#: Backbones by the pipeline class that ``model_index.json`` names. One is imported when it is loaded: diffusers takes seconds.
+MUSICGEN = "MusicgenForConditionalGeneration"
+#: Backbones by the pipeline class that ``model_index.json`` names, or the model that ``config.json`` names. One is imported when it
+#: is loaded: diffusers and transformers take seconds.
 BACKBONES = {
     "AudioLDM2Pipeline": "apa_lightning:AudioLDM2Backbone",
     "StableAudioPipeline": "apa_lightning:StableAudioBackbone",
+    MUSICGEN: "apa_lightning:MusicgenBackbone",
 }
 #: Defaults of edits, where they are not the paper's. Of Stable Audio those of MuseControlLite (arXiv 2506.18729): text 7.0,
-#: audio 1.5.
-EDIT_DEFAULTS = {"StableAudioPipeline": {"guidance_scale": 7.0, "audio_guidance_scale": 1.5}}
+#: audio 1.5; of MusicGen its own.
+EDIT_DEFAULTS = {
+    "StableAudioPipeline": {"guidance_scale": 7.0, "audio_guidance_scale": 1.5},
+    MUSICGEN: {"guidance_scale": 3.0},
+}
 
 
 def load_backbone(
@@ -42,11 +49,15 @@ def load_backbone(
     if isinstance(source, Backbone):
         source.load_weights()
         return source
-    path = resolve_pipeline(source)
-    kind = pipeline_class(path)
+    path = resolve_source(source, "backbone", _download)
+    kind = kind_of(path)
+    if kind is None:
+        raise FileNotFoundError(
+            f"backbone: {path} holds no model_index.json or config.json; give the folder of {', '.join(BACKBONES)}."
+        )
     if kind not in BACKBONES:
         raise InputError(
-            f"backbone: {source} holds a {kind or 'damaged model_index.json'}; this program knows "
+            f"backbone: {source} holds a {kind or 'damaged description of itself'}; this program knows "
             f"{', '.join(BACKBONES)}. Give a folder of such a model, or a backbone by class_path."
         )
     load = resolve_name(BACKBONES[kind]).from_pretrained
@@ -59,12 +70,33 @@ def load_backbone(
 def stored_defaults(folder: Path) -> Path | Mapping[str, Any]:
     """The defaults of edits of the backbone in a folder: a file in it, or those of its kind."""
     file = folder / EDIT_DEFAULTS_FILE
-    return file if file.exists() else EDIT_DEFAULTS.get(pipeline_class(folder) or "", {})
+    return file if file.exists() else EDIT_DEFAULTS.get(kind_of(folder) or "", {})
 
 
-def pipeline_class(path: Path) -> str | None:
-    """The pipeline class that a folder's ``model_index.json`` names; None if there is none."""
-    try:
-        return json.loads((path / "model_index.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+def sampling_of(folder: Path) -> Sampling:
+    """How the backbone in a folder generates, see :attr:`Backbone.sampling`."""
+    return "tokens" if kind_of(folder) == MUSICGEN else "diffusion"
+
+
+def kind_of(path: Path) -> str | None:
+    """The class that a folder names; empty where what names it is damaged, None where nothing does."""
+    files = [file for name in ("model_index.json", "config.json") if (file := path / name).is_file()]
+    if not files:
         return None
+    try:
+        content = json.loads(files[0].read_text())
+        return str(content["_class_name"] if files[0].stem == "model_index" else content["architectures"][0])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _download(name: str) -> str:
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(name, "config.json")  # which the repository of a pipeline does not have
+    except EntryNotFoundError:
+        return DiffusionPipeline.download(name)
+    return download_model(name)

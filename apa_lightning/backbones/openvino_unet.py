@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from apa_lightning.adapters.attention import keys_values, scales_of
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.diffusion.objectives import Model
 from apa_lightning.utils.openvino_module import OpenVINOModule
 

@@ -15,12 +15,11 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from apa_lightning.adapters.base import AttentionLayer
 from apa_lightning.adapters.rotary import PlacedTokens, RotaryDecoupledAttention, TimeCode, check_time_code
-from apa_lightning.backbones.base import Backbone
-from apa_lightning.backbones.factory import pipeline_class, stored_defaults
+from apa_lightning.backbones.diffusion import DiffusionBackbone
+from apa_lightning.backbones.factory import kind_of, stored_defaults
 from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.long_audio import covering
-from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting
 from apa_lightning.diffusion.vp_cosine import times_at, times_of, vp_cosine_scheduler
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import (
@@ -64,7 +63,7 @@ class TimedText:
         return TimedText(*(torch.cat([getattr(self, one.name), getattr(other, one.name)]) for one in fields(self)))
 
 
-class StableAudioBackbone(Backbone):
+class StableAudioBackbone(DiffusionBackbone):
     """Stable Audio Open's parts, frozen and in eval mode; every size is read from the parts. Latents are (B, C, T).
 
     The model denoises whole windows: shorter recordings are followed by silence, and cost as much.
@@ -119,7 +118,7 @@ class StableAudioBackbone(Backbone):
             return
         check_dtype(dtype)
         path = resolve_pipeline(self.source)
-        if (found := pipeline_class(path)) != StableAudioPipeline.__name__:
+        if (found := kind_of(path)) != StableAudioPipeline.__name__:
             raise InputError(f"backbone: {self.source} holds a {found}; give a folder of a StableAudioPipeline.")
         try:
             self.scheduler = vp_cosine_scheduler(json.loads((path / "scheduler" / "scheduler_config.json").read_text()))
@@ -257,7 +256,7 @@ class StableAudioBackbone(Backbone):
     # --- diffusion --------------------------------------------------------------------------------------------------
 
     def predict(self, latents: Tensor, times: Tensor, text: TimedText, audio_tokens: Sequence[Tensor] = ()) -> Tensor:
-        """The transformer's v(z_t, t, c_x, c_y), see :meth:`Backbone.predict`."""
+        """The transformer's v(z_t, t, c_x, c_y), see :meth:`DiffusionBackbone.predict`."""
         latents = latents.to(self.dtype)
         length, head_dim = latents.shape[2], self.transformer.config.attention_head_dim
         numbers = self.projection_model(start_seconds=text.seconds[:, 0], end_seconds=text.seconds[:, 1])
@@ -282,12 +281,6 @@ class StableAudioBackbone(Backbone):
     def adapted_layers(self) -> dict[str, AttentionLayer]:
         """The cross-attention of every block (24)."""
         return adapted_layers(self.transformer)
-
-    def objective(
-        self, loss_weighting: LossWeighting = "uniform", max_loss_weight: float = 250.0
-    ) -> DenoisingObjective:
-        """Mean squared error of the predicted v, at times drawn evenly."""
-        return DenoisingObjective(self.scheduler, loss_weighting, max_loss_weight)
 
     def encoders(self) -> dict[str, nn.Module]:
         """The VAE and what encodes prompts."""

@@ -23,7 +23,7 @@ class WindowEncoder:
     """Encodes windows of audio and prompts by the parts of a model.
 
     Args:
-        backbone: Encodes windows into the moments of latents, and prompts.
+        backbone: Encodes windows and prompts.
         audio_encoder: Encodes audio prompts into the grid of unpooled tokens.
     """
 
@@ -40,9 +40,9 @@ class WindowEncoder:
         """Length of a window."""
         return self.backbone.window_seconds
 
-    def moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, ...) of the latents of windows, see :meth:`Backbone.encode_moments`."""
-        return self.backbone.encode_moments(waveform, lengths)
+    def encode(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """What the backbone's codec makes of windows (B, S) or (B, 2, S), by name, see :meth:`Backbone.encode`."""
+        return self.backbone.encode(waveform, lengths)
 
     def grid(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """The unpooled tokens (B, T, F, D) of windows (B, S) or (B, 2, S).
@@ -59,9 +59,8 @@ class WindowEncoder:
         return self.audio_encoder(mono, self.sample_rate, lengths)
 
     def columns(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """``mean`` and ``std`` (B, C, T, ...) and ``grid`` (B, T', F', D) of windows (B, S)."""
-        mean, std = self.moments(waveform, lengths)
-        return {"mean": mean, "std": std, "grid": self.grid(waveform, lengths)}
+        """The tensors of :meth:`encode`, and ``grid`` (B, T', F', D), of windows (B, S)."""
+        return {**self.encode(waveform, lengths), "grid": self.grid(waveform, lengths)}
 
     def text(self, prompts: Sequence[str], rows: Sequence[TextRow] | None = None) -> Any:
         """The text condition of B prompts.

@@ -1,6 +1,5 @@
 """The backbone's defaults in ``--print_config``: the values that edits will have, where the settings have null."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,13 @@ def with_edit_defaults(settings: Namespace) -> Namespace:
     model, data = (settings.get(f"{key}.init_args") for key in ("model", "data"))
     if model is None or data is None or "ap_scale" not in data or not isinstance(model.get("backbone"), str):
         return settings
-    defaults = EditDefaults(model.get("edit_defaults") or stored_with(model.backbone))
+    from apa_lightning.backbones.factory import (  # torch takes a second, and only an edit needs it
+        sampling_of,
+        stored_defaults,
+    )
+
+    folder = folder_of(model.backbone)
+    defaults = EditDefaults(model.get("edit_defaults") or stored_defaults(folder)).for_sampling(sampling_of(folder))
     given = {name: data[name] for name in EditSettings.names()}
     settings = settings.clone()
     shown: Any = settings.data.init_args
@@ -36,12 +41,10 @@ def with_edit_defaults(settings: Namespace) -> Namespace:
     return settings
 
 
-def stored_with(backbone: str) -> Path | Mapping[str, Any]:
-    """The defaults of a backbone in a folder, or in the Hugging Face cache."""
-    from apa_lightning.backbones.factory import stored_defaults  # torch takes a second, and only an edit needs it
-
+def folder_of(backbone: str) -> Path:
+    """The folder of a backbone, also where it is in the Hugging Face cache; it may not exist."""
     folder = packaged() if backbone == EMBEDDED else Path(backbone).expanduser()
-    if not folder.exists() and HUB_ID.fullmatch(backbone):
-        cached = try_to_load_from_cache(backbone, "model_index.json")
-        folder = Path(cached).parent if isinstance(cached, str) else folder
-    return stored_defaults(folder)
+    if folder.exists() or not HUB_ID.fullmatch(backbone):
+        return folder
+    cached = (try_to_load_from_cache(backbone, name) for name in ("model_index.json", "config.json"))
+    return next((Path(file).parent for file in cached if isinstance(file, str)), folder)

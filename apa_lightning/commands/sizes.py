@@ -7,12 +7,20 @@ import torch
 
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones import architectures, stable_audio_sizes
-from apa_lightning.backbones.factory import pipeline_class
+from apa_lightning.backbones.factory import kind_of
+from apa_lightning.backbones.musicgen import sizes as musicgen
 from apa_lightning.errors import InputError
 
-ARCHITECTURES: dict[str, Any] = {**architectures.ARCHITECTURES, **stable_audio_sizes.ARCHITECTURES}
-#: Which architecture reads a folder's config files, by the pipeline class of its ``model_index.json``.
-OF_FOLDER: dict[str | None, Any] = {"StableAudioPipeline": stable_audio_sizes.STABLE_AUDIO_OPEN}
+ARCHITECTURES: dict[str, Any] = {
+    **architectures.ARCHITECTURES,
+    **stable_audio_sizes.ARCHITECTURES,
+    **musicgen.ARCHITECTURES,
+}
+#: Which architecture reads a folder's config files, by the class that the folder names.
+OF_FOLDER: dict[str | None, Any] = {
+    "StableAudioPipeline": stable_audio_sizes.STABLE_AUDIO_OPEN,
+    "MusicgenForConditionalGeneration": musicgen.MUSICGEN_SMALL,
+}
 
 
 def sizes(
@@ -21,9 +29,9 @@ def sizes(
     """Build a backbone without weights and print its sizes.
 
     Args:
-        architecture: ``audioldm2-large`` or ``stable-audio-open`` (the published sizes), ``pocket`` (the embedded default),
-            ``tiny`` or ``stable-audio-tiny``.
-        folder: Read the architecture from the config files of this AudioLDM2 or Stable Audio folder instead.
+        architecture: ``audioldm2-large``, ``stable-audio-open``, ``musicgen-small``, ``musicgen-medium`` or ``musicgen-large``
+            (the published sizes), ``pocket`` (the embedded default), ``tiny``, ``stable-audio-tiny`` or ``musicgen-tiny``.
+        folder: Read the architecture from the config files of this folder instead, of any of these kinds.
         write: Also write it to this new folder in the hub's layout with random weights (5 GB for the published sizes), to try
             training at real widths.
         seed: Seed of the random weights.
@@ -31,7 +39,7 @@ def sizes(
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture: {architecture!r} is unknown; choose one of {', '.join(ARCHITECTURES)}.")
     chosen = ARCHITECTURES[architecture]
-    shown = chosen if folder is None else OF_FOLDER.get(pipeline_class(folder), architectures.AUDIOLDM2_LARGE)
+    shown = chosen if folder is None else OF_FOLDER.get(kind_of(folder), architectures.AUDIOLDM2_LARGE)
     with torch.device("meta"):
         model, layers = shown.adapted_model(folder)
         adapter = AudioPromptAdapter(layers)

@@ -1,7 +1,7 @@
 """Objectives of training: epsilon (Eq. 10 of the paper) and v."""
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,19 +13,6 @@ from apa_lightning.utils.rng import randn
 Model = Callable[[Tensor, Tensor], Tensor]
 """A denoiser as a function of noisy latents (B, C, T, ...) and times (B,) or (): what it predicts, of the latents' shape."""
 LossWeighting = Literal["uniform", "inverse_snr"]
-
-
-class Objective(Protocol):
-    """Corrupts clean latents, lets a model predict, and compares."""
-
-    def __call__(self, model: Model, latents: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of each item (B,), and its weight in training (B,).
-
-        Args:
-            model: The backbone with its conditions.
-            latents: Clean latents (B, C, T, ...).
-            draw: Generator of every random number.
-        """
 
 
 class DenoisingObjective:
@@ -67,7 +54,13 @@ class DenoisingObjective:
         self.weights = weights / weights.mean()
 
     def __call__(self, model: Model, latents: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Losses and weights (B,), see :class:`Objective`."""
+        """The loss of each item (B,), and its weight in training (B,).
+
+        Args:
+            model: The backbone with its conditions.
+            latents: Clean latents (B, C, T, ...).
+            draw: Generator of every random number.
+        """
         noise = randn(tuple(latents.shape), draw, latents)
         timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=draw)
         times = timesteps.to(latents.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from apa_lightning.edit_jobs.manifest import Problems
 from apa_lightning.edit_jobs.plan import Edit
@@ -26,7 +26,7 @@ def check_against_editor(edits: Sequence[Edit], settings: EditSettings, editor: 
         InputError: If an edit cannot be made; the message lists all problems.
     """
     settings = editor.filled(settings)
-    editor.backbone.make_scheduler(cast(str, settings.scheduler))
+    editor.check_sampling(settings)
     editor.check_scale(settings)
     editor.check_pooling(settings)
     problems = Problems()

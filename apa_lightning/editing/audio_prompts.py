@@ -53,7 +53,7 @@ class AudioPrompt:
         0,
     )
     ap_scale: Any = knob(_is_alpha, ALPHA_CHOICE, None)
-    ap_scale_end: Any = knob(_is_alpha, ALPHA_CHOICE, None)
+    ap_scale_end: Any = knob(_is_alpha, ALPHA_CHOICE, None, sampling="diffusion")
     time_pooling: Any = knob(is_pooling_rate, POOLING_CHOICE, None)
     freq_pooling: int | None = knob(is_pooling_rate, POOLING_CHOICE, None)
     start: float | None = knob(lambda value: is_number(value) and value >= 0, "give seconds, 0 or more", None)

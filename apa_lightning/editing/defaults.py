@@ -9,11 +9,12 @@ They are a mapping, or a YAML file of one (``edit_defaults.yaml`` in the folder 
 What a task lacks is as in general, and what both lack as in the paper.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 
@@ -42,11 +43,14 @@ class EditDefaults:
     Attributes:
         source: What messages call it: the file, or the field.
         tasks: The names of the tasks that it knows: its own and the paper's.
+        sampling: How the backbone generates: knobs of another way have no default.
 
     Raises:
         FileNotFoundError: If there is no such file.
         InputError: If it is not such a mapping, or a knob or task is unknown or out of its range.
     """
+
+    sampling: str = "diffusion"
 
     def __init__(self, source: Mapping[str, Any] | str | PathLike | None = None):
         is_file = isinstance(source, str | PathLike) and source != PAPER
@@ -65,6 +69,12 @@ class EditDefaults:
         """Whether it has no values of its own."""
         return not self._general and not any(self._tasks.values())
 
+    def for_sampling(self, sampling: str) -> Self:
+        """The same for a backbone that generates in another way."""
+        defaults = copy.copy(self)
+        defaults.sampling = sampling
+        return defaults
+
     def of(self, task: str | None = None) -> dict[str, Any]:
         """The values by knob, of a task or in general.
 
@@ -73,7 +83,7 @@ class EditDefaults:
         """
         if task is not None and task not in self.tasks:
             raise InputError(f"task: {task!r} is not one that the backbone knows; choose from {', '.join(self.tasks)}.")
-        values = {name: knob.paper for name, knob in KNOBS.items()}
+        values = {name: knob.paper if knob.belongs_to(self.sampling) else None for name, knob in KNOBS.items()}
         for level in (PAPER_TASKS.get(task or "", {}), self._general, self._tasks.get(task or "", {})):
             values |= {name: None for name, knob in KNOBS.items() if knob.follows in level} | level
         return values

@@ -21,19 +21,17 @@ from tqdm.auto import tqdm
 from apa_lightning.adapters.base import Adapter
 from apa_lightning.adapters.scale import Scale, expand_scale, scale_between
 from apa_lightning.backbones.base import Backbone
+from apa_lightning.backbones.edit_batch import EditBatch
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
 from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import DroppedAudio
 from apa_lightning.conditioning.pooling import pool_tokens, pooling_kernel
-from apa_lightning.diffusion.guidance import guided, within
-from apa_lightning.diffusion.objectives import Model
-from apa_lightning.diffusion.sampling import denoise, with_progress
-from apa_lightning.diffusion.schedulers import timesteps_run
 from apa_lightning.diffusion.windows import Windows
 from apa_lightning.editing.audio_prompts import AudioPrompt, of_prompt, prompts_for
 from apa_lightning.editing.defaults import EditDefaults, Settings
+from apa_lightning.editing.knobs import check_sampling
 from apa_lightning.editing.prompt_inputs import PromptInput, Recordings, encode_prompts, prompt_inputs
 from apa_lightning.editing.regions import new_parts
 from apa_lightning.editing.request import EditRequest, EditResult
@@ -41,10 +39,6 @@ from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import ModelInput, Recording
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import EMBEDDED, first_line
-from apa_lightning.utils.rng import generator_for, randn
-
-#: Windows of one edit, or of several, that are denoised in one batch: more bring little.
-WINDOWS = 4
 
 
 class AudioEditor:
@@ -83,7 +77,8 @@ class AudioEditor:
             raise InputError(
                 f"unconditional_audio: {self.unconditional_audio!r} is unknown; choose 'zeros' or 'zero_fbank'."
             )
-        self.edit_defaults = edit_defaults or EditDefaults(backbone.edit_defaults)
+        defaults = edit_defaults or EditDefaults(backbone.edit_defaults)
+        self.edit_defaults = defaults.for_sampling(backbone.sampling)
 
     @classmethod
     def from_pretrained(
@@ -182,16 +177,17 @@ class AudioEditor:
         except InputError as error:
             return [error]
         found = []
-        for check in (self.check_steps, self.check_scale, self.check_pooling, self.check_prompts):
+        for check in (self.check_sampling, self.check_scale, self.check_pooling, self.check_prompts):
             try:
                 check(settings)
             except InputError as error:
                 found.append(error)
         return found
 
-    def check_steps(self, settings: EditSettings) -> None:
-        """Raise :class:`InputError` unless the scheduler suits the backbone and can make so many steps."""
-        self._scheduler(settings)
+    def check_sampling(self, settings: EditSettings) -> None:
+        """Raise :class:`InputError` unless the knobs of sampling suit the backbone, such as a scheduler and its steps."""
+        check_sampling(settings, self.backbone.sampling, self.backbone.name)
+        self.backbone.check_settings(settings)
 
     def check_scale(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless ``ap_scale`` and its end suit the adapters and name layers of the backbone."""
@@ -211,6 +207,9 @@ class AudioEditor:
 
     def check_prompts(self, settings: EditSettings) -> None:
         """Raise :class:`InputError` unless each of ``audio_prompts`` names a loaded adapter and suits it and the grid."""
+        for number, entry in enumerate(settings.prompt_entries):
+            with of_prompt(number):
+                check_sampling(entry, self.backbone.sampling, self.backbone.name)
         for number, prompt in enumerate(self._prompts(settings) if settings.audio_prompts else ()):
             with of_prompt(number):
                 expand_scale(prompt.ap_scale, self.adapters[0].layer_names)
@@ -244,7 +243,7 @@ class AudioEditor:
             indices[i : i + batch_size] for indices in groups.values() for i in range(0, len(indices), batch_size)
         ]
         results: dict[int, EditResult] = {}
-        total = sum(len(self._timesteps(requests[batch[0]])) for batch in batches)
+        total = sum(self.backbone.count_steps(requests[i], inputs[i].frames) for i, *_ in batches)
         with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
             for batch in batches:
                 parts = [requests[i] for i in batch], [inputs[i] for i in batch], [read[i] for i in batch]
@@ -252,63 +251,47 @@ class AudioEditor:
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
-    def _scheduler(self, settings: EditSettings) -> Any:
-        return self.backbone.make_scheduler(cast(str, settings.scheduler), settings.num_inference_steps)
-
-    def _timesteps(self, request: EditRequest) -> Tensor:
-        """Those of the model's calls, which are more than there are steps if these are of higher order."""
-        return timesteps_run(self._scheduler(request), request.strength)
-
     @torch.no_grad()
     def _edit_batch(
         self,
         requests: list[EditRequest],
         inputs: list[ModelInput],
         read: list[list[ModelInput | PromptInput]],
-        on_step: Callable[[], Any],
+        on_step: Callable[..., Any],
     ) -> list[EditResult]:
         """Requests of one length and the same knobs, apart from prompts, guidance scales, seed and region."""
         backbone, first, clock = self.backbone, requests[0], [self._now()]
-        mask = self._kept(requests, inputs)
-        kept = None if mask is None else mask.reshape(len(requests), -1).amin(dim=0).cpu()
-        windows = Windows(inputs[0].frames, backbone.window_frames, kept)
-        waveform = torch.stack([model_input.sound for model_input in inputs]).to(backbone.device)
-        lengths = [model_input.samples for model_input in inputs]
-        prompts = self._prompts(first)
-        starts = [frame * backbone.hop_samples for frame in windows.starts]
-        tokens = encode_prompts(prompts, read, starts, self.audio_encoder, backbone)
-        together = max(1, WINDOWS // len(requests))
-        models = []
-        for i in range(0, len(tokens), together):
-            run = [torch.cat(windows_of_one) for windows_of_one in zip(*tokens[i : i + together], strict=True)]
-            places = [
-                (start / backbone.sample_rate, length / backbone.sample_rate)
-                for start in starts[i : i + together]
-                for length in lengths
-            ]
-            models.append(self._model(requests, prompts, run, places))
-        keep, recorded = None, None
-        if mask is not None or first.strength < 1:
-            recorded = backbone.encode_audio(waveform, lengths=lengths).to(backbone.dtype)
-            keep = None if mask is None else (recorded, mask)
+        kept, prompts = self._kept(requests, inputs), self._prompts(first)
+        shared = None if kept is None else kept.all(dim=0).float()
+        starts = Windows(inputs[0].frames, backbone.window_frames, shared).starts
+        samples = [frame * backbone.hop_samples for frame in starts]
+        tokens = encode_prompts(prompts, read, samples, self.audio_encoder, backbone)
+        changes = any(one.ap_scale_end != one.ap_scale for one in prompts)
+        batch = EditBatch(
+            settings=first,
+            prompts=[request.prompt for request in requests],
+            negative_prompts=[request.negative_prompt or "" for request in requests],
+            guidance=torch.tensor([one.guidance for one in requests], device=backbone.device, dtype=backbone.dtype).T,
+            seeds=[request.seed for request in requests],
+            waveform=torch.stack([model_input.sound for model_input in inputs]).to(backbone.device),
+            lengths=[model_input.samples for model_input in inputs],
+            frames=inputs[0].frames,
+            kept=kept,
+            starts=starts,
+            adapters=[self.adapters[one.adapter] for one in prompts],
+            tokens=tokens,
+            nothing=[self._nothing(one, prompt) for one, prompt in zip(tokens[0], prompts, strict=True)],
+            ap_scale_at=(lambda share: self.ap_scale_at(first, share)) if changes else None,
+            on_step=on_step,
+        )
+        sample = backbone.sampler(batch)
         clock.append(self._now())
 
-        generators = [generator_for(request.seed, "edit") for request in requests]
-        shape = (1, *backbone.latent_shape(windows.length))
-        like = torch.empty(0, device=backbone.device, dtype=backbone.dtype)
-        noise = torch.cat([randn(shape, generator, like) for generator in generators])
-        scheduler = self._scheduler(first)
-        source = recorded if first.strength < 1 else None
-        model = windows.wrap(models, together)
-        if any(one.ap_scale_end != one.ap_scale for one in prompts):
-            model = with_progress(
-                model, self._timesteps(first), lambda share: backbone.set_scale(self.ap_scale_at(first, share))
-            )
-        with backbone.applied([self.adapters[one.adapter] for one in prompts], [one.ap_scale for one in prompts]):
-            latents = denoise(model, noise, scheduler, generators, keep, source, first.strength, on_step)
+        with backbone.applied(batch.adapters, [one.ap_scale for one in prompts]):
+            encoded = sample()
         clock.append(self._now())
 
-        audio = backbone.decode(latents).cpu()
+        audio = backbone.decode(encoded).cpu()
         outputs = [
             model_input.recording.finish(request, edited, backbone.sample_rate)
             for model_input, request, edited in zip(inputs, requests, audio, strict=True)
@@ -337,46 +320,6 @@ class AudioEditor:
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
 
-    def _model(
-        self,
-        requests: list[EditRequest],
-        prompts: list[AudioPrompt],
-        tokens: list[Tensor],
-        places: list[tuple[float, float]],
-    ) -> Model:
-        """The backbone with the requests' conditions and guidance.
-
-        Args:
-            requests: B requests.
-            prompts: Their audio prompts.
-            tokens: Each audio prompt (n * B, N, D) in n windows.
-            places: Start of each of the n * B windows and length of its recording, in seconds.
-        """
-        backbone, windows = self.backbone, len(tokens[0]) // len(requests)
-
-        def conditioned(text: Any, audio: list[Tensor]) -> Model:
-            read = [self.adapters[prompt.adapter].project(one) for one, prompt in zip(audio, prompts, strict=True)]
-            return backbone.predictor(text, read)
-
-        def encoded(texts: list[str]) -> Any:
-            return backbone.placed(backbone.encode_text(texts * windows), places)
-
-        text = wanted = encoded([request.prompt for request in requests])
-        plain = conditioned(wanted, tokens)
-        scales = torch.tensor([one.guidance for one in requests], device=backbone.device, dtype=backbone.dtype).T
-        if not len(scales):
-            return plain
-        for _ in scales[1:]:
-            text = text.cat(wanted)
-        text = encoded([request.negative_prompt or "" for request in requests]).cat(text)
-        audio = [
-            torch.cat([self._nothing(one, prompt).expand_as(one)] * len(scales) + [one])
-            for one, prompt in zip(tokens, prompts, strict=True)
-        ]
-        model, interval = guided(conditioned(text, audio), scales.repeat(1, windows)), requests[0].guidance_interval
-        steps = backbone.scheduler.config.num_train_timesteps
-        return model if interval is None else within(interval, model, plain, steps)
-
     def _nothing(self, tokens: Tensor, prompt: AudioPrompt) -> Tensor:
         """The audio prompt (1, N, D) of the unconditional branch."""
         if self.unconditional_audio == "zero_fbank":
@@ -384,18 +327,17 @@ class AudioEditor:
         return torch.zeros_like(tokens[:1])
 
     def _kept(self, requests: list[EditRequest], inputs: list[ModelInput]) -> Tensor | None:
-        """1 at the latent frames that the requests keep (B, 1, T, ...)."""
+        """The frames (B, T) that the requests keep."""
         if not any(request.keeps for request in requests):
             return None
-        trailing = [1] * (len(self.backbone.latent_shape()) - 2)
-        mask = torch.ones(len(requests), 1, inputs[0].frames, *trailing, device=self.backbone.device)
+        kept = torch.ones(len(requests), inputs[0].frames, dtype=torch.bool)
         rate = self.backbone.sample_rate / self.backbone.hop_samples
-        for row, request, model_input in zip(mask, requests, inputs, strict=True):
+        for row, request, model_input in zip(kept, requests, inputs, strict=True):
             before = model_input.before / self.backbone.hop_samples
             for start, end in new_parts(request, model_input.recording.seconds):
                 first, last = max(before + start * rate, 0), min(before + end * rate, inputs[0].frames)
-                row[:, int(first) : math.ceil(last)] = 0
-        return mask
+                row[int(first) : math.ceil(last)] = False
+        return kept
 
 
 def check_device(device: str | torch.device) -> None:

@@ -33,6 +33,7 @@ class Knob:
         paper: Its value in the paper, which holds where neither the user nor the backbone sets it: the default of such a
             knob is None, which stands for the backbone's own, see :mod:`apa_lightning.editing.defaults`.
         follows: The knob that decides for it where it is None. It takes the backbone's value only where that one does.
+        sampling: The only way of generating that has it, see :data:`apa_lightning.backbones.edit_batch.Sampling`; empty: all.
     """
 
     check: Callable[[Any], bool]
@@ -44,6 +45,11 @@ class Knob:
     pair: tuple[str, str] | None = None
     paper: Any = None
     follows: str = ""
+    sampling: str = ""
+
+    def belongs_to(self, sampling: str) -> bool:
+        """Whether backbones that generate in this way have it."""
+        return self.sampling in ("", sampling)
 
     @property
     def is_backbones(self) -> bool:
@@ -124,6 +130,27 @@ SCALE_CHOICE = "give a number of 0 or more, or leave it out: then it is as guida
 def knobs_of(kind: type) -> dict[str, tuple[Knob, object]]:
     """The knobs of a class and their defaults, by name."""
     return {one.name: (one.metadata["knob"], one.default) for one in fields(kind) if "knob" in one.metadata}
+
+
+def check_sampling(settings: object, sampling: str, backbone: str) -> None:
+    """Raise :class:`InputError` if a knob is set that a backbone does not have.
+
+    Args:
+        settings: A dataclass of knobs.
+        sampling: How the backbone generates.
+        backbone: What messages call it.
+    """
+    for name, (knob, default) in knobs_of(type(settings)).items():
+        if not knob.belongs_to(sampling) and (value := getattr(settings, name)) != default:
+            raise InputError(
+                f"{name}: {value!r}; {backbone} has no such knob: {_MISSING_KNOBS[sampling]}. Leave it out."
+            )
+
+
+_MISSING_KNOBS = {
+    "tokens": "it draws codes one after the other and does not denoise",
+    "diffusion": "it denoises and draws no codes",
+}
 
 
 def check_knobs(settings: object) -> None:

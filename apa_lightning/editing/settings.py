@@ -68,6 +68,7 @@ class EditSettings:
         "give what ap_scale may be, or leave it out: ap_scale then holds for all steps",
         None,
         follows="ap_scale",
+        sampling="diffusion",
         symbol="alpha",
         point=True,
         batch=repr,
@@ -122,6 +123,7 @@ class EditSettings:
         "give a start and a later end from 0 (pure noise) to 1 (no noise), or leave it out: guidance then holds throughout",
         None,
         follows="guidance_scale",
+        sampling="diffusion",
         point=True,
         batch=lambda value: value and tuple(value),
         late=True,
@@ -130,7 +132,12 @@ class EditSettings:
     """Part of the noise schedule in which guidance holds: start and end from 0 (pure noise, the first step) to 1 (no noise, after
     the last one); null: all of it. Outside of it a step computes only the branch with all conditions, which takes less time."""
     num_inference_steps: int | None = knob(
-        lambda value: is_whole(value) and 1 <= value <= 1000, "give 1 to 1000", None, paper=50, point=True
+        lambda value: is_whole(value) and 1 <= value <= 1000,
+        "give 1 to 1000",
+        None,
+        paper=50,
+        point=True,
+        sampling="diffusion",
     )
     """Denoising steps of the whole schedule (1 to 1000); null: the backbone's. Paper: 50."""
     strength: float = knob(
@@ -138,17 +145,44 @@ class EditSettings:
         "give a share above 0, at most 1 (from pure noise)",
         1.0,
         point=True,
+        sampling="diffusion",
     )
     """Share of the schedule that is run (above 0, at most 1). 1 starts from pure noise, as the paper; less starts from the recording under noise
     (SDEdit, arXiv 2108.01073) and keeps more of it. The last int(num_inference_steps * strength) steps are run, as in diffusers
     (0.75 of 50: 37), and at least one. With ap_scale 0, 0.75 is the paper's baseline AudioLDM2-SDEdit."""
     scheduler: str | None = knob(
-        is_text, "give the name of a diffusers scheduler", None, paper="DDIMScheduler", point=True
+        is_text,
+        "give the name of a diffusers scheduler",
+        None,
+        paper="DDIMScheduler",
+        point=True,
+        sampling="diffusion",
     )
     """Diffusers scheduler: DDIMScheduler, DDPMScheduler, DEISMultistepScheduler, DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler, UniPCMultistepScheduler, or
     the class that the backbone was trained with; null: the backbone's default. Paper: DDIMScheduler."""
+    temperature: float | None = knob(
+        is_scale,
+        "give a number of 0 or more (0: always the most likely code)",
+        None,
+        paper=1.0,
+        point=True,
+        late=True,
+        sampling="tokens",
+    )
+    """Temperature of the distribution that codes are drawn from (0 or more), for backbones that draw codes, such as MusicGen: less is
+    safer, 0 always takes the most likely code; null: the backbone's, 1 with MusicGen."""
+    top_k: int | None = knob(
+        lambda value: is_whole(value) and value >= 0,
+        "give a whole number of 0 or more (0: all codes)",
+        None,
+        paper=250,
+        point=True,
+        late=True,
+        sampling="tokens",
+    )
+    """Number of likeliest codes that one is drawn from (0: all), for the same backbones; null: the backbone's, 250 with MusicGen."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
     """Seed of the initial noise: any whole number."""
     region: tuple[float, float] | list[tuple[float, float]] | None = knob(

@@ -17,13 +17,6 @@ from apa_lightning.evaluation.summary import family_of
 from apa_lightning.evaluation.systems import System, SystemRequest
 from apa_lightning.evaluation.tasks import POINT, Task, check_names
 
-#: The settings of a request whose system does not read them.
-UNREAD = {"prompt": ""} | {
-    name: default if knob.paper is None else knob.paper
-    for name, (knob, default) in knobs_of(EditSettings).items()
-    if name in (*KNOBS, "negative_prompt", "extend")
-}
-
 
 @dataclass(frozen=True)
 class Source:
@@ -124,6 +117,15 @@ class EvaluationPlan:
             return settings
         return self.defaults.filled(settings, task.name if task.name in self.defaults.tasks else self.settings.task)
 
+    def _unread(self) -> dict[str, Any]:
+        """The settings of a request whose system does not read them."""
+        sampling = (self.defaults or EditDefaults()).sampling
+        return {"prompt": ""} | {
+            name: default if knob.paper is None or not knob.belongs_to(sampling) else knob.paper
+            for name, (knob, default) in knobs_of(EditSettings).items()
+            if name in (*KNOBS, "negative_prompt", "extend")
+        }
+
     def _rows(self, task: Task, system: System) -> list[tuple[ManifestRow, dict[str, Any]]]:
         """For each edit of one system and task the row of a manifest, and the other fields of its :class:`PlannedEdit`."""
         rows = []
@@ -158,7 +160,7 @@ class EvaluationPlan:
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
-            **UNREAD, **settings,
+            **self._unread(), **settings,
             "id": f"{task.name}/{system.name}/{name}", "audio": str(source.path), "output": output,
         }  # fmt: skip
         about = {

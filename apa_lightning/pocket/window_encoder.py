@@ -33,11 +33,11 @@ class WindowEncoder(ModelWindowEncoder):
         return self.audio_encoder.window_seconds
 
     @torch.no_grad()
-    def moments(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, T, F) of the scaled latents; the VAE encodes each window at a peak of 0.5."""
+    def encode(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """``mean`` and ``std`` (B, C, T, F) of the scaled latents; the VAE encodes each window at a peak of 0.5."""
         posterior = self.vae.encode(log_mel(normalize_level(waveform, lengths=lengths), MelSpec())).latent_dist
         factor = self.vae.config.scaling_factor
-        return posterior.mean * factor, posterior.std * factor
+        return {"mean": posterior.mean * factor, "std": posterior.std * factor}
 
     def text_groups(self, prompts: Sequence[str]) -> Iterator[Any]:
         """No prompts: those of the pocket's training are encoded in each step."""

@@ -202,6 +202,13 @@ def check_dtype(dtype: object) -> None:
         raise InputError(f"dtype: {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16.")
 
 
+def download_model(name: str) -> str:
+    """Fetch a model of transformers by its hub id, or find it in the cache; returns its folder."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+
+
 def read_weights(path: Path, field: str) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` or a torch file.
 

@@ -10,7 +10,7 @@ from serve import device, serve, settings
 import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.conditioning.dropout import audio_tokens
-from apa_lightning.utils.rng import generator_for, randn
+from apa_lightning.utils.rng import generator_for
 
 given = settings()
 
@@ -37,14 +37,9 @@ def unit() -> dict[str, float]:
         with torch.no_grad():
             text = module.backbone.encode_text(batch["prompt"])
             grid = module.audio_encoder(waveform, module.backbone.sample_rate, batch.get("num_samples"))
-            noise = randn((len(waveform), *module.backbone.latent_shape()), draw, waveform)
-            latents = module.backbone.encode_audio(waveform, noise, batch.get("num_samples")).float()
+            latents = module.backbone.sampled(module.backbone.encode(waveform, batch.get("num_samples")), draw)
         tokens = audio_tokens(grid, drop_audio, omega)
-
-        def model(noisy, times, text=text, tokens=tokens):
-            return module.backbone.predict(noisy, times, text, [tokens])
-
-        losses, weights = module.objective(model, latents, draw)
+        losses, weights = module.objective(latents, text, [tokens], draw)
         (losses * weights).mean().backward()
         torch.nn.utils.clip_grad_norm_(module.adapter.parameters(), 1.0)
         optimizer.step()

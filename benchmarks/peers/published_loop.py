@@ -15,9 +15,10 @@ from serve import device, serve, settings
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning.backbones.factory import load_backbone
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.conditioning.audio_mae import load_conditioner
 from apa_lightning.conditioning.pooling import pool_tokens
+from apa_lightning.diffusion.objectives import DenoisingObjective
 
 given = settings()
 
@@ -91,7 +92,7 @@ def collate(items: list[dict]) -> dict:
 
 optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4)
 batches = iter(DataLoader(Clips(), given["batch_size"], collate_fn=collate, num_workers=0))
-schedule = backbone.objective().scheduler
+schedule = DenoisingObjective(backbone.scheduler).scheduler
 
 
 def step() -> None:

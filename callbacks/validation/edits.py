@@ -78,7 +78,8 @@ class ValidationEdits:
             clips = [clip for _, clip in self._candidates]
             if not clips:
                 log.warning("validation edits: no validation batch held a usable waveform; there is nothing to edit.")
-            self._planned = self.plan.edits(clips, module.backbone.sample_rate, trainer.global_rank)
+            backbone = module.backbone
+            self._planned = self.plan.edits(clips, backbone.sample_rate, trainer.global_rank, backbone.sampling)
         made_for = (trainer.global_step, module.adapter.digest())
         if self._made_for != made_for:
             alone = [edit.text_only for edit in self._made]

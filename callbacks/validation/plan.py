@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
@@ -67,7 +68,7 @@ class ValidationPlan(EditSettings):
     """Text that the clips shall not become; {} stands for the clip's own label among the targets, and where that is
     unknown there is no negative prompt."""
     num_inference_steps: int = _default("num_inference_steps", 10)
-    """Denoising steps. The paper edits with 50."""
+    """Denoising steps, of backbones that denoise. The paper edits with 50."""
     seed: int = _default("seed", 0)
     """Seed of the initial noise; each edit has its own, derived from it."""
     batch_size: int = 4
@@ -93,8 +94,18 @@ class ValidationPlan(EditSettings):
                 f"plan.sample_rate: {self.sample_rate}; leave it out: edits are compared with clips at the data's rate."
             )
 
-    def edits(self, clips: Sequence[HeldOutClip], sample_rate: int, process: int = 0) -> list[PlannedEdit]:
-        """The edits of ``clips`` at ``sample_rate``; ``process`` shifts targets and seeds, so that processes differ."""
+    def edits(
+        self, clips: Sequence[HeldOutClip], sample_rate: int, process: int = 0, sampling: str = "diffusion"
+    ) -> list[PlannedEdit]:
+        """The planned edits.
+
+        Args:
+            clips: What is edited.
+            sample_rate: Of the clips.
+            process: Shifts targets and seeds, so that processes differ.
+            sampling: How the backbone generates: knobs of another way are left out.
+        """
+        knobs = {n: getattr(self, n) for n, (knob, _) in knobs_of(EditSettings).items() if knob.belongs_to(sampling)}
         planned = []
         for i, clip in enumerate(clips):
             number = process * self.num_clips + i
@@ -102,15 +113,17 @@ class ValidationPlan(EditSettings):
             others = [target for target in self.targets if target not in own] or list(self.targets)
             for k in range(min(self.targets_per_clip, len(others))):
                 target = others[(number + k) % len(others)]
-                planned.append(self._planned(clip, target, own, sample_rate, number * self.targets_per_clip + k))
+                planned.append(self._planned(knobs, clip, target, own, sample_rate, number * self.targets_per_clip + k))
         return planned
 
-    def _planned(self, clip: HeldOutClip, target: str, own: list[str], sample_rate: int, number: int) -> PlannedEdit:
+    def _planned(
+        self, knobs: dict[str, Any], clip: HeldOutClip, target: str, own: list[str], sample_rate: int, number: int
+    ) -> PlannedEdit:
         negative = self.negative_prompt
         if "{}" in negative:
             negative = negative.replace("{}", own[0]) if own else ""
         edited = EditRequest(
-            **{name: getattr(self, name) for name in EditSettings.names()}
+            **knobs
             | {
                 "audio": (clip.waveform, sample_rate),
                 "id": f"{file_name(clip.key)}-to-{file_name(target)}",

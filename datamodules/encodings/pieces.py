@@ -1,9 +1,10 @@
 """Files of encodings: some clips of a shard as the frozen parts of a model encode them.
 
-`<shard>-<part>-<digest>.safetensors` holds up to 100 clips of a shard. Of each window it has `mean`, `std` and `grid`, and
-`prompt_grid` where the audio prompt is another recording; of each group of prompts the tensors of their text condition,
-`text.<group>.<name>`: floating-point values in half precision. `contents` is JSON that says which rows belong to which clip
-and prompt. The header says what the file was made of. A file is written whole or not at all.
+`<shard>-<part>-<digest>.safetensors` holds up to 100 clips of a shard. Of each window it has what the backbone's codec makes of
+it (`mean` and `std` of latents, or `codes`) and `grid`, and `prompt_grid` where the audio prompt is another recording; of each
+group of prompts the tensors of their text condition, `text.<group>.<name>`: floating-point values in half precision. `contents`
+is JSON that says which rows belong to which clip and prompt. The header says what the file was made of. A file is written
+whole or not at all.
 """
 
 import functools
@@ -102,7 +103,7 @@ class Contents:
 
     Attributes:
         clips: For each clip `metadata` (None where it is broken), `windows` (start in seconds, samples without padding, row of
-            `mean`, `std` and `grid`, row of `prompt_grid` or None), and `faults` (reason, detail, whether it is delivered).
+            its tensors, row of `prompt_grid` or None), and `faults` (reason, detail, whether it is delivered).
         prompts: Group and row of each prompt.
     """
 
@@ -140,11 +141,13 @@ class OpenPiece:
         self._file: Any = safe_open(path, "pt")
         contents = json.loads(self._file.get_tensor("contents").numpy().tobytes())
         self.clips, self._prompts = contents["clips"], contents["prompts"]
-        self._names = list(self._file.keys())
+        names = self._file.keys()
+        self._names = [name for name in names if name != "contents"]
+        self._columns = [name for name in self._names if not name.startswith("text.")]
 
     def columns(self, row: int, prompt_row: int | None) -> dict[str, Tensor]:
-        """`mean`, `std` and `grid` of a window, and `prompt_grid` if it has a row."""
-        rows = {"mean": row, "std": row, "grid": row, "prompt_grid": prompt_row}
+        """The encoding and the `grid` of a window, and `prompt_grid` if it has a row."""
+        rows = {name: prompt_row if name == "prompt_grid" else row for name in self._columns}
         return {name: self._file.get_slice(name)[place] for name, place in rows.items() if place is not None}
 
     def text(self, prompt: str) -> dict[str, Tensor] | None:

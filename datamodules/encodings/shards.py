@@ -15,7 +15,7 @@ from datamodules.shards.table import SampleTable
 class EncodedShards(IndexedShards):
     """Samples of local shards with encodings: the same order, draws and substitutes as those with audio.
 
-    An example is `mean`, `std` and `grid` of one window in half precision, `prompt_grid` where the audio prompt is another
+    An example is the encoding and the `grid` of one window in half precision, `prompt_grid` where the audio prompt is another
     recording, `text` (the tensors of the prompt's condition by name, if they are kept), and all that `ExampleDecoder` gives
     but waveforms. Where `decode` crops at random, one of the windows is drawn, otherwise it is the first.
 

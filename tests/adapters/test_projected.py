@@ -86,7 +86,7 @@ def test_all_weights_get_gradients(dropout, gradient_checkpointing):
     def gradients() -> list[bool]:
         module.adapter.zero_grad()
         loa = audio_tokens(grid, module.condition_dropout.draw(1, draw)[1], 2)
-        module._losses(module._latents(batch, draw), text, loa, draw)[0].mean().backward()
+        module._losses(module._encoded(batch, draw), text, loa, draw)[0].mean().backward()
         assert all(weight.grad is not None for weight in module.adapter.parameters())
         return [bool(layer.weight.grad.any()) for layer in (projector.norm, projector.hidden, projector.output)]
 

@@ -122,7 +122,7 @@ def test_signal_noise_target_and_time_are_those_of_the_cosine_schedule(stable, m
     assert torch.all(time[1:] > time[:-1]) and float(time[-1]) == pytest.approx(math.atan(500) * 2 / math.pi, abs=1e-6)
     assert torch.allclose(time, (every + 1).double() / 1000 * math.atan(500) * 2 / math.pi, atol=1e-5)
     signal, spread = torch.cos(time * math.pi / 2), torch.sin(time * math.pi / 2)
-    scheduler, one, zero = stable.objective().scheduler, torch.ones(1000, 1), torch.zeros(1000, 1)
+    scheduler, one, zero = stable.objective().args[0].scheduler, torch.ones(1000, 1), torch.zeros(1000, 1)
     assert (scheduler.add_noise(one, zero, every)[:, 0] - signal).abs().max() < 1e-6
     assert (scheduler.add_noise(zero, one, every)[:, 0] - spread).abs().max() < 1e-6
     assert (scheduler.get_velocity(zero, one, every)[:, 0] - signal).abs().max() < 1e-6

@@ -87,7 +87,7 @@ def test_batches_hold_what_training_computes_by_the_same_draws(module, shards, t
         assert ("prompt_waveform" in raw) == ("prompt_grid" in batch)
         for name in ("key", "prompt", "labels", "metadata", "start", "num_samples"):
             assert raw[name] == batch[name]
-        close(module._latents(batch, draws[0]), module._latents(raw, draws[1]))
+        close(module._encoded(batch, draws[0]), module._encoded(raw, draws[1]))
         close(module._grid(batch), module._grid(raw))
         prompts = ["", raw["prompt"][1]]  # the first one dropped
         text, expected = module.window_encoder().text(prompts, batch["text"]), module.backbone.encode_text(prompts)

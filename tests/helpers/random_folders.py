@@ -41,6 +41,17 @@ def tiny_flags(sample_size: int = 256) -> list[str]:
     return [f"--model.{name}={path}" for name, path in tiny_parts(sample_size).items()]
 
 
+def tiny_musicgen_backbone() -> Path:
+    """The folder of a tiny MusicGen with 50 frames of 4 codes a second; ``audio_encoder`` in it encodes 1.28 s."""
+    from apa_lightning.backbones.musicgen.sizes import ARCHITECTURES
+
+    folder = scratch() / "musicgen-backbone"
+    if not folder.exists():
+        encoder = dataclasses.replace(TINY, unet={**TINY.unet, "sample_size": 32})
+        dataclasses.replace(ARCHITECTURES["musicgen-tiny"], audio_encoder=encoder).save_random(folder)
+    return folder
+
+
 def tiny_musicgen() -> Path:
     """A tiny MusicGen-Melody of the real class in the hub's layout, with the pocket's T5 tokenizer."""
     folder = scratch() / "musicgen"

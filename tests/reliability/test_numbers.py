@@ -147,4 +147,4 @@ def _loss(module: AudioPromptModule, batch: dict, number: int) -> torch.Tensor:
     draw = generator_for(0, "precision", number)
     loa = audio_tokens(module._grid(batch), torch.zeros(len(batch["prompt"]), dtype=torch.bool), 2)
     text = module.backbone.encode_text(batch["prompt"])
-    return module._losses(module._latents(batch, draw), text, loa, draw)[0].mean()
+    return module._losses(module._encoded(batch, draw), text, loa, draw)[0].mean()

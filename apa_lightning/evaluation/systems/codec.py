@@ -1,4 +1,4 @@
-"""The source through VAE and vocoder: the most fidelity that the backbone can reach."""
+"""The source through the backbone's codec, such as VAE and vocoder: the most fidelity that it can reach."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from apa_lightning.evaluation.systems.system import System
 
 
 class Codec(System):
-    """VAE and vocoder round trip."""
+    """Round trip through the codec."""
 
     name = "codec"
     description = "the source through the backbone's VAE and vocoder: the ceiling of fidelity"
@@ -21,8 +21,8 @@ class Codec(System):
         for request in requests:
             source = ModelInput(Recording.load(request.audio), editor.backbone)
             waveform = source.sound[None].to(editor.backbone.device)
-            latents = editor.backbone.encode_audio(waveform, lengths=[source.samples]).to(editor.backbone.dtype)
-            sound = editor.backbone.decode(latents)[0].cpu()
+            encoded = editor.backbone.encode_audio(waveform, lengths=[source.samples])
+            sound = editor.backbone.decode(encoded)[0].cpu()
             made = source.recording.finish(request, sound, editor.backbone.sample_rate)
             results.append(EditResult(request, *made, backbone=editor.backbone.name))
         return results

@@ -16,6 +16,7 @@ from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.system import System
 from apa_lightning.utils.pretrained import (
     LOADING_ERRORS,
+    download_model,
     first_line,
     frozen,
     load_whole,
@@ -59,7 +60,7 @@ class MusicGenMelody(System):
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        path = resolve_source(self.source, "musicgen", _download)
+        path = resolve_source(self.source, "musicgen", download_model)
         try:
             with no_progress_bars():
                 model = load_whole(transformers.MusicgenMelodyForConditionalGeneration, path, dtype=torch.float32)
@@ -100,9 +101,3 @@ class MusicGenMelody(System):
             sound = model.generate(**inputs, do_sample=True, max_new_tokens=int(wanted) + 1)
         made = source.finish(request, sound[0, 0].float().cpu(), codec.sampling_rate)
         return EditResult(request, *made, backbone=self.source)
-
-
-def _download(hub_id: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    return snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])

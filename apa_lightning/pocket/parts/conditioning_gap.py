@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.conditioning.pooling import POOLING_RATES, pool_tokens
 from apa_lightning.diffusion.losses import mean_squared_error
 from apa_lightning.metrics import following_others

@@ -19,7 +19,7 @@ from apa_lightning.adapters.attention import install, with_audio_tokens
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.backbones.audioldm2 import adapted_layers
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.conditioning.dropout import PoolingRates, audio_tokens
 from apa_lightning.diffusion.losses import inverse_snr
 from apa_lightning.pocket.assembly import complete, load_part, missing, save_half

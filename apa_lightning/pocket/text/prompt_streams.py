@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from apa_lightning.backbones.text_streams import TextStreams
+from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.pocket.assembly import load_frozen, load_processor, require
 
 TOKENS = 8

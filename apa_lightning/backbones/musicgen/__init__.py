@@ -1,0 +1,1 @@
+"""MusicGen (arXiv 2306.05284) through transformers."""

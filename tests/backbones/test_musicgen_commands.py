@@ -1,0 +1,246 @@
+"""MusicGen behind the command line: training, resuming, cached codes, edits with every knob, an evaluation, sizes."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from random_folders import tiny_musicgen_backbone
+
+from apa_lightning import AudioEditor, MusicgenBackbone
+from apa_lightning.adapters.files import AdapterFile
+from apa_lightning.audio import load_audio, save_audio
+from apa_lightning.cli.main import main
+from apa_lightning.commands.sizes import sizes
+from apa_lightning.editing.knobs import knobs_of
+from apa_lightning.editing.settings import EditSettings
+
+ROOT = Path(__file__).parents[2]
+RATE = 32_000
+PLAN = {"plan": {"num_clips": 1}}
+CALLBACKS = ("callbacks.LastCheckpoint", "callbacks.AdapterEMA", "callbacks.AdapterExport", "callbacks.LearningRate")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["apa_lightning"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """An overlay with a tiny MusicGen whose window is that of its audio encoder."""
+    folder = tiny_musicgen_backbone()
+    backbone = {"class_path": "apa_lightning.MusicgenBackbone"}
+    backbone |= {"init_args": {"source": str(folder), "window_seconds": 1.28}}
+    parts = {"backbone": backbone, "audio_encoder": str(folder / "audio_encoder")}
+    path = tmp_path_factory.mktemp("model") / "model.yaml"
+    path.write_text(yaml.safe_dump({"model": {"init_args": parts}}))
+    return f"--config={path}"
+
+
+def fit(model: str, folder: Path, steps: int, *more: str) -> None:
+    """A training of the base configuration with checkpoints, EMA and, in the end, validation edits."""
+    edits = [{"class_path": f"callbacks.{name}", "init_args": PLAN} for name in ("AudioSamples", "EditMetrics")]
+    overlay = folder.parent / f"{folder.name}.yaml"
+    callbacks = [*({"class_path": name} for name in CALLBACKS), *edits]
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    main(
+        [
+            "fit", "--config=configs/base.yaml", "--config=tests/small.yaml", f"--config={overlay}", model,
+            "--data.validation_samples=1", f"--trainer.max_steps={steps}", "--trainer.val_check_interval=4",
+            f"--trainer.default_root_dir={folder}", "--model.gradient_checkpointing=true", *more,
+        ]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, model) -> Path:
+    """The folder of a run of four steps, and one of two steps that was resumed."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr("sys.argv", ["apa_lightning"])
+        fit(model, folder / "whole", 4)
+        fit(model, folder / "resumed", 2)
+        shutil.copy(next((folder / "resumed").glob("**/last.ckpt")), folder / "two.ckpt")
+        fit(model, folder / "resumed", 4, f"--ckpt_path={folder / 'two.ckpt'}", "--trainer.limit_val_batches=0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(trained) -> Path:
+    return next((trained / "whole").glob("**/adapter.safetensors"))
+
+
+def tone(pitch: float, seconds: float) -> torch.Tensor:
+    return 0.3 * torch.sin(2 * math.pi * pitch * torch.arange(round(seconds * RATE)) / RATE)
+
+
+def test_a_run_trains_validates_and_writes_its_adapter(adapter):
+    assert AdapterFile.read(adapter).metadata["backbone_kind"] == "musicgen"
+    edited, rate = load_audio(next(adapter.parent.glob("samples/step-*/*-edited.wav")))
+    assert rate == RATE and edited.shape == (1, round(1.28 * RATE))
+    backbone = MusicgenBackbone(str(tiny_musicgen_backbone()), 1.28)
+    backbone.load_weights()
+    assert not backbone.new_adapter(adapter).is_untrained
+
+
+def test_a_resumed_run_is_the_whole_one_bit_for_bit(trained):
+    whole, resumed = (
+        torch.load(max((trained / name).glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime), weights_only=True)
+        for name in ("whole", "resumed")
+    )
+    assert whole["global_step"] == resumed["global_step"] == 4
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+def test_codes_are_cached(model, tmp_path):
+    shards = [f"--data.{split}_shards=datamodules/embedded/{split}-000001.tar" for split in ("train", "validation")]
+    main(
+        [
+            "fit", "--config=configs/base.yaml", "--config=configs/data/encoded.yaml", "--config=tests/small.yaml", model,
+            *shards, "--trainer.callbacks=[]", f"--data.cache={tmp_path / 'cache'}", "--data.windows_per_clip=1",
+            "--data.validation_samples=1", "--trainer.max_steps=2", "--trainer.val_check_interval=2",
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )  # fmt: skip
+    from safetensors.torch import load_file
+
+    files = [load_file(path) for path in (tmp_path / "cache").rglob("*.safetensors")]
+    assert len(files) == 2
+    for file in files:
+        assert file["codes"].dtype == torch.int16 and file["codes"].shape[1:] == (4, 64) and "mean" not in file
+        assert file["grid"].shape[1:] == (8, 8, 48) and file["text.0.encoded"].shape[2] == 32
+
+
+#: One line of a manifest for each knob that MusicGen has.
+KNOBS: dict[str, dict] = {
+    "negative_prompt": {"negative_prompt": "a piano"},
+    "ap_scale": {"ap_scale": 0.0},
+    "time_pooling": {"time_pooling": 8},
+    "freq_pooling": {"freq_pooling": 8},
+    "guidance_scale": {"guidance_scale": 1.0},
+    "text_guidance_scale": {"text_guidance_scale": 6.0},
+    "audio_guidance_scale": {"audio_guidance_scale": 9.0},
+    "temperature": {"temperature": 0.3},
+    "top_k": {"top_k": 3},
+    "seed": {"seed": 5},
+    "region": {"region": [0.4, 1.0]},
+    "crossfade": {"region": [0.4, 1.0], "crossfade": 0.2},
+    "extend": {"extend": [0.0, 0.5]},
+    "audio_prompts": {"audio_prompts": [{"start": 0.5, "end": 1.5, "ap_scale": 2.0}]},
+    "sample_rate": {"sample_rate": 22_050},
+    "match_level": {"match_level": False},
+    "task": {"task": "genre"},
+}
+
+
+def test_every_knob_works(model, adapter, tmp_path):
+    """Each knob changes the edit; the length and the kept parts stay."""
+    assert KNOBS.keys() == {n for n, (knob, _) in knobs_of(EditSettings).items() if knob.belongs_to("tokens")}
+    song = tone(220, 1.6)
+    save_audio(tmp_path / "song.wav", song, RATE)
+    lines = {
+        "plain": {},
+        **KNOBS,
+        "layer": {"ap_scale": {"layers.1": 2.0}},
+        "list": {"ap_scale": {"layers": [2.0, 0.0]}},
+    }
+    entries = [{"id": name, "audio": "song.wav", "prompt": "a violin", **knobs} for name, knobs in lines.items()]
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    main(
+        [
+            "predict", "--config=configs/predict.yaml", model, f"--model.adapter={adapter}",
+            f"--data.manifest={tmp_path / 'edits.jsonl'}", f"--data.output={tmp_path / 'edits'}", "--data.batch_size=4",
+        ]
+    )  # fmt: skip
+    made = {name: load_audio(tmp_path / "edits" / f"{name}.wav") for name in lines}
+    plain, rate = made.pop("plain")
+    assert rate == RATE and plain.shape == (1, len(song))
+    for name, (edit, rate) in made.items():
+        seconds = 2.1 if name == "extend" else 1.6
+        assert edit.shape[1] == round(seconds * rate) and rate == (22_050 if name == "sample_rate" else RATE), name
+        assert edit.shape != plain.shape or not torch.equal(edit, plain), name
+    assert (made["region"][0][0, : round(0.4 * RATE)] - song[: round(0.4 * RATE)]).abs().max() < 1e-4
+    results = [json.loads(line) for line in (tmp_path / "edits" / "results.jsonl").read_text().splitlines()]
+    plain_result = next(one for one in results if one["id"] == "plain")
+    assert (plain_result["guidance_scale"], plain_result["top_k"], plain_result["temperature"]) == (3.0, 250, 1.0)
+    assert plain_result["num_inference_steps"] is None and plain_result["scheduler"] is None
+
+
+def test_knobs_of_denoising_and_other_kinds_parts_are_refused(model, tmp_path, capsys):
+    save_audio(tmp_path / "songs" / "a.wav", tone(220, 2), RATE)
+    shared = ["predict", "--config=configs/predict.yaml", model, f"--data.folder={tmp_path / 'songs'}"]
+    shared += ["--data.prompt=a violin", f"--data.output={tmp_path / 'edits'}"]
+    for more, message in (
+        (["--model.adapter=null", "--data.num_inference_steps=50"], "num_inference_steps: 50; "),
+        (["--model.adapter=null", "--data.scheduler=DDIMScheduler"], "scheduler: 'DDIMScheduler'; "),
+        (["--model.adapter=null", "--data.strength=0.5"], "strength: 0.5; "),
+        (["--model.adapter=embedded"], "was trained on the embedded backbone, whose weights differ from those of"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main([*shared, *more])
+        said = " ".join(capsys.readouterr().err.split())
+        assert end.value.code == 2 and message in said
+        assert "embedded" in more[0] or "has no such knob: it draws codes one after the other" in said
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "predict", "--config=configs/predict.yaml", f"--data.folder={tmp_path / 'songs'}", "--data.prompt=x",
+                "--data.top_k=5", f"--data.output={tmp_path / 'edits'}",
+            ]
+        )  # fmt: skip
+    assert "top_k: 5; embedded has no such knob: it denoises" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_and_sweep(model, adapter, tmp_path):
+    for name, pitch in (("piano_0", 220), ("violin_0", 330)):
+        save_audio(tmp_path / "songs" / f"{name}.wav", tone(pitch, 1.2), RATE)
+    metrics = [{"class_path": f"apa_lightning.metrics.{name}"} for name in ("ClapScore", "ChromaSimilarity")]
+    main(
+        [
+            "evaluate", "--config=configs/evaluate.yaml", model, f"--model.adapter={adapter}",
+            f"--data.sources={tmp_path / 'songs'}", f"--data.output={tmp_path / 'evaluation'}",
+            "--data.systems=[adapter, no_negative, untrained, text_only, no_op, codec]",
+            f"--data.metrics={json.dumps(metrics)}", "--data.grid={ap_scale: [0.2, 0.8]}",
+            '--data.tasks=[{"name": "timbre", "prompt": "a {target} solo", "negative_prompt": "a {source}", '
+            '"targets": ["piano", "violin"]}]',
+        ]
+    )  # fmt: skip
+    with open(tmp_path / "evaluation" / "results.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    systems = {row["system"] for row in rows}
+    assert {"adapter", "untrained", "text_only", "no_op", "codec", "adapter ap_scale=0.2"} <= systems
+    assert {(row["top_k"], row["num_inference_steps"]) for row in rows if row["system"] == "adapter"} == {("250", "")}
+    main(["sweep", f"--results={tmp_path / 'evaluation'}"])
+    assert list((tmp_path / "evaluation").rglob("edit_defaults.yaml"))
+
+
+def test_stored_defaults_and_print_config(tmp_path, capsys):
+    folder = tmp_path / "backbone"
+    shutil.copytree(tiny_musicgen_backbone(), folder)
+    with pytest.raises(SystemExit):
+        main(["predict", "--config=configs/predict.yaml", f"--model.backbone={folder}", "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert (shown["guidance_scale"], shown["top_k"], shown["num_inference_steps"]) == (3.0, 250, None)
+    (folder / "edit_defaults.yaml").write_text("guidance_scale: 2.0\ntop_k: 40\n")
+    backbone = MusicgenBackbone(str(folder), 1.28)
+    editor = AudioEditor.from_pretrained(backbone, None, folder / "audio_encoder")
+    filled = editor.filled(EditSettings())
+    assert (filled.guidance_scale, filled.top_k, filled.temperature, filled.scheduler) == (2.0, 40, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "trained"),
+    [("small", 24, "37,748,736"), ("medium", 48, "113,246,208"), ("large", 48, "150,994,944")],
+)
+def test_sizes_of_the_published_models(name, layers, trained, capsys):
+    sizes(f"musicgen-{name}")
+    said = capsys.readouterr().out.split()
+    assert said[0] == f"musicgen-{name}" and said[-1] == trained and str(layers) in said
