@@ -111,4 +111,4 @@ def _rotation(places: Tensor, head_dim: int) -> Rotation:
 def _rotate(heads: Tensor, rotation: Rotation) -> Tensor:
     from diffusers.models.embeddings import apply_rotary_emb
 
-    return apply_rotary_emb(heads, rotation, use_real_unbind_dim=-2)  # type: ignore[return-value]
+    return apply_rotary_emb(heads, rotation, use_real_unbind_dim=-2)  # type: ignore[arg-type, return-value]

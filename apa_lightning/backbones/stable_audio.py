@@ -125,7 +125,7 @@ class StableAudioBackbone(DiffusionBackbone):
             with no_progress_bars(), only_errors():
                 parts = {part: frozen(load_whole(kind, path, part, dtype=dtype)) for part, kind in PARTS.items()}
                 tokenizer = T5Tokenizer.from_pretrained(path / "tokenizer")
-                self.pipeline = StableAudioPipeline(**parts, tokenizer=tokenizer, scheduler=self.scheduler)
+                self.pipeline: Any = StableAudioPipeline(**parts, tokenizer=tokenizer, scheduler=self.scheduler)
         except InputError:
             raise
         except LOADING_ERRORS as error:
@@ -266,7 +266,7 @@ class StableAudioBackbone(DiffusionBackbone):
         if audio_tokens:
             tokens = [one.to(latents) for one in audio_tokens]
             placed = PlacedTokens.over(tokens, length, self.span or float(length), head_dim)
-        places = torch.arange(length + 1, device=latents.device)  # the global token is in front
+        places: Any = torch.arange(length + 1, device=latents.device)  # the global token is in front
         rotary = get_1d_rotary_pos_embed(head_dim // 2, places, use_real=True, repeat_interleave_real=False)
         return self.transformer(
             latents,

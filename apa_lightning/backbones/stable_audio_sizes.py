@@ -59,7 +59,7 @@ class StableAudioSizes:
         t5 = T5Config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **self.t5)
         with torch.random.fork_rng(devices=[]), no_progress_bars(), only_errors():
             torch.manual_seed(seed)
-            parts = {
+            parts: dict[str, Any] = {
                 "transformer": StableAudioDiTModel(**self.transformer),
                 "vae": AutoencoderOobleck(**self.vae),
                 "text_encoder": T5EncoderModel(t5),
@@ -70,7 +70,7 @@ class StableAudioSizes:
                 part.save_pretrained(folder / name)
             encoder = {"img_size": [1024, 128], "in_chans": 1, **self.audio_encoder}
             save_audio_encoder(build_audio_encoder(encoder), folder / "audio_encoder", encoder)
-        files = {"model_index.json": {"_class_name": "StableAudioPipeline", **INDEX}}
+        files: dict[str, Any] = {"model_index.json": {"_class_name": "StableAudioPipeline", **INDEX}}
         files["scheduler/scheduler_config.json"] = {"_class_name": INDEX["scheduler"][1], **SCHEDULER}
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
