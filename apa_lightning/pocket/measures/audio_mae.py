@@ -14,9 +14,9 @@ from apa_lightning.backbones.architectures import POCKET, save_audio_encoder
 from apa_lightning.conditioning.audio_mae import AudioMAE
 from apa_lightning.conditioning.pooling import pool_tokens
 from apa_lightning.errors import InputError
+from apa_lightning.pocket.measures.linear_probe import probe
 from apa_lightning.pocket.parts.audio_mae import PICTURES, masked_patches, random_order
 from apa_lightning.pocket.patch_decoder import DECODER, PatchDecoder, encode_visible, patches
-from apa_lightning.pocket.report.linear_probe import probe
 from apa_lightning.pocket.report.pictures import draw_masked
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.report.subject import Subject

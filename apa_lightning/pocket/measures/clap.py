@@ -9,12 +9,12 @@ from torch import Tensor
 
 from apa_lightning.metrics.clap_embedder import ClapEmbedder
 from apa_lightning.pocket.assembly import load_part, load_processor, require
+from apa_lightning.pocket.measures.text_probe import text_scores
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.pictures import save_picture
 from apa_lightning.pocket.report.recordings import of_known_instrument
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.report.subject import Subject
-from apa_lightning.pocket.report.text_probe import text_scores
 from apa_lightning.pocket.text.prompts import ASKED, INSTRUMENTS
 from apa_lightning.utils.rng import seeded
 

@@ -7,10 +7,10 @@ import transformers
 from torch import Tensor
 
 from apa_lightning.pocket.assembly import load_frozen, load_processor, untrained
+from apa_lightning.pocket.measures.text_probe import text_scores
 from apa_lightning.pocket.parts.text_encoder import mean_state
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.report.subject import Subject
-from apa_lightning.pocket.report.text_probe import text_scores
 from apa_lightning.utils.pretrained import frozen
 
 

@@ -13,10 +13,10 @@ from transformers import AutoTokenizer, RobertaTokenizer, T5EncoderModel, T5Toke
 from apa_lightning import InputError
 from apa_lightning.conditioning.caption_templates import TEMPLATES
 from apa_lightning.pocket.measures.text_encoder import MeanState, measure
+from apa_lightning.pocket.measures.text_probe import PROBES, worded_captions
 from apa_lightning.pocket.parts.text_encoder import IGNORED, PocketTextEncoder, mean_state
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.subject import Subject
-from apa_lightning.pocket.report.text_probe import PROBES, worded_captions
 from apa_lightning.pocket.text import prompts
 from apa_lightning.pocket.text.span_corruption import span_corruption
 from apa_lightning.pocket.text.tokenizers import clap_tokenizer, corpus, t5_tokenizer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from apa_lightning.conditioning.caption_templates import TEMPLATES
-from apa_lightning.pocket.report.linear_probe import probe
+from apa_lightning.pocket.measures.linear_probe import probe
 from apa_lightning.pocket.report.scores import Score
 from apa_lightning.pocket.text.prompts import MEANINGS, Meaning, held_out, label_captions
 
