@@ -193,7 +193,7 @@ class AudioSetDataModule(ResumableDataModule):
     def _decoder(self, training: bool) -> ExampleDecoder:
         seconds, rate = self._window()
         seconds, rate = self.audio_length_in_s or seconds, self.sample_rate or rate
-        self_prompts, channels = self.self_prompts if training else 0.0, getattr(self._backbone, "channels", 1)
+        self_prompts, channels = self.self_prompts if training else 0.0, getattr(self._backbone, "audio_channels", 1)
         return ExampleDecoder(
             seconds, rate, self.min_seconds, training, self.captions, self.seed, self_prompts, channels
         )

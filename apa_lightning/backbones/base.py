@@ -69,7 +69,7 @@ class Backbone(nn.Module, ABC):
         layer_attention: Computes the output of an adapted layer.
         name: Where the weights come from; shown in adapter files and results.
         sample_rate: Hz of the waveforms that go in and come out.
-        channels: Their channels: 1, or 2 for stereo.
+        audio_channels: Their channels: 1, or 2 for stereo.
         hop_samples: Audio samples per frame of what it generates.
         window_frames: Frames of the window that an edit is made in.
         device: Where the weights are.
@@ -84,7 +84,7 @@ class Backbone(nn.Module, ABC):
     layer_attention: ClassVar[type[attention.AdaptedAttention]] = attention.DecoupledAttention
     name: str
     sample_rate: int
-    channels: int = 1
+    audio_channels: int = 1
     hop_samples: int
     window_frames: int
     device: torch.device
@@ -106,7 +106,7 @@ class Backbone(nn.Module, ABC):
         """What the backbone's codec makes of waveforms, by :attr:`encoding_names`, with B as first axis.
 
         Args:
-            waveform: Mono (B, S), or (B, 2, S) where :attr:`channels` is 2, at :attr:`sample_rate`; may be longer than the window.
+            waveform: Mono (B, S), or (B, 2, S) where :attr:`audio_channels` is 2, at :attr:`sample_rate`; may be longer than the window.
             lengths: Samples of each item that are not padding.
         """
 

@@ -145,7 +145,7 @@ class StableAudioBackbone(DiffusionBackbone):
         return self.vae.config.sampling_rate
 
     @property
-    def channels(self) -> int:  # type: ignore[override]
+    def audio_channels(self) -> int:  # type: ignore[override]
         """Channels of the waveforms: 2."""
         return self.vae.config.audio_channels
 
@@ -229,7 +229,7 @@ class StableAudioBackbone(DiffusionBackbone):
             waveform: At :attr:`sample_rate`: (B, 2, S), or mono (B, S), which becomes both channels.
             lengths: Not needed: the VAE reads padding as silence.
         """
-        waveform = (waveform[:, None] if waveform.ndim == 2 else waveform).expand(-1, self.channels, -1)
+        waveform = (waveform[:, None] if waveform.ndim == 2 else waveform).expand(-1, self.audio_channels, -1)
         length, window, hop = waveform.shape[-1] // self.hop_samples, self.window_frames, self.hop_samples
         starts = window_starts(length, window, window // 4)
         weights = window_weights(length, window, starts)
@@ -251,7 +251,7 @@ class StableAudioBackbone(DiffusionBackbone):
         weights = window_weights(length, window, starts).repeat_interleave(hop, dim=1)
         sounds = [self.vae.decode(latents[:, :, s : s + window].to(self.vae.dtype)).sample.float() for s in starts]
         sound = blend_windows(torch.stack(sounds), [s * hop for s in starts], weights, length * hop)
-        return sound if self.channels == 2 else sound[:, 0]
+        return sound if self.audio_channels == 2 else sound[:, 0]
 
     # --- diffusion --------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class ModelInput:
 
     def __init__(self, recording: Recording, backbone: Backbone, extend: tuple[float, float] | None = None):
         self.before, after = (round(seconds * backbone.sample_rate) for seconds in extend or (0, 0))
-        stereo = recording.stereo is not None and backbone.channels == 2
+        stereo = recording.stereo is not None and backbone.audio_channels == 2
         sounds = [recording.waveform, recording.stereo] if stereo else [recording.waveform]
         models = [
             continued(resample(one, recording.sample_rate, backbone.sample_rate), self.before, after)  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ class ModelInput:
         self.recording, self.samples = recording, len(models[0])
         self.frames = max(backbone.window_frames, -(-self.samples // backbone.hop_samples))
         self.waveform, *rest = (fit_length(model, self.frames * backbone.hop_samples) for model in models)
-        self.sound = rest[0] if rest else self.waveform.expand(backbone.channels, -1).squeeze(0)
+        self.sound = rest[0] if rest else self.waveform.expand(backbone.audio_channels, -1).squeeze(0)
 
 
 def probe_recording(path: str | PathLike) -> AudioInfo:
