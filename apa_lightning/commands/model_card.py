@@ -221,7 +221,7 @@ def model_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    relation = {"base_model_relation": "adapter"} if about.base_model else {}
+    relation: dict[str, Any] = {"base_model_relation": "adapter"} if about.base_model else {}
     data = ModelCardData(
         license=about.license,
         library_name="apa_lightning",

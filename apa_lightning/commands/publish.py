@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 
@@ -134,7 +134,8 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    (network_error,) = (base for base in HfHubHTTPError.__bases__ if base is not OSError)  # httpx's, or httpx2's
+    # The bases are OSError and the network library's error, httpx's or httpx2's.
+    failures = (ValueError, *cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__))
     api = HfApi()
     try:
         api.create_repo(name, private=private or None, exist_ok=True)  # None: the owner's own default
@@ -142,7 +143,7 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
         return api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="Publish the adapter", delete_patterns=replaced
         ).commit_url
-    except (OSError, ValueError, network_error) as error:
+    except failures as error:
         why = " ".join((getattr(error, "server_message", None) or str(error)).split())
         raise InputError(
             f"push: {name} was not uploaded: {why} The folder {folder} is complete; after `hf auth login`: "

@@ -84,7 +84,7 @@ class AudioEditor:
     def from_pretrained(
         cls,
         backbone: str | PathLike | Backbone = "embedded",
-        adapter: str | PathLike | Sequence[str | PathLike] | None = "auto",
+        adapter: str | PathLike | Sequence[str | PathLike | None] | None = "auto",
         audio_encoder: str | PathLike | AudioConditioner = "embedded",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
