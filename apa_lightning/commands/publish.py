@@ -135,7 +135,7 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     # The bases are OSError and the network library's error, httpx's or httpx2's.
-    failures = (ValueError, *cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__))
+    failures: tuple[type[Exception], ...] = (ValueError, *cast(Any, HfHubHTTPError.__bases__))
     api = HfApi()
     try:
         api.create_repo(name, private=private or None, exist_ok=True)  # None: the owner's own default
