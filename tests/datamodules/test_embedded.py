@@ -157,6 +157,9 @@ def test_a_package_without_its_unet_is_one_message(tmp_path, monkeypatch, load, 
 
 
 def test_a_package_without_its_adapter_is_one_message(editor, tmp_path, monkeypatch):
-    monkeypatch.setattr("apa_lightning.backbones.base.packaged", lambda: tmp_path)
+    (tmp_path / "unet").mkdir()
+    for whole in ("model_index.json", "unet/config.json"):
+        (tmp_path / whole).touch()
+    monkeypatch.setattr("apa_lightning.utils.pretrained.packaged", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=f"adapter: {tmp_path}/{ADAPTER_FILE} does not exist"):
         editor.backbone.new_adapter("embedded")
