@@ -10,7 +10,7 @@ result.save("violin.wav")
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from os import PathLike
 from typing import Any, cast, overload
 
@@ -132,13 +132,14 @@ class AudioEditor:
     @overload
     def edit(self, audio: EditRequest | str | PathLike | tuple[Tensor, int], **knobs: Any) -> EditResult: ...
 
-    def edit(self, audio, *, batch_size: int = 4, progress: bool = True, **knobs):
+    def edit(self, audio, *, batch_size: int = 4, progress: bool | Callable[[int, int], object] = True, **knobs):
         """Edit one recording, or many.
 
         Args:
             audio: A file or ``(waveform, sample_rate)``; or one request; or a sequence of requests.
             batch_size: Requests that share their knobs are denoised together, so many at a time.
-            progress: Show a progress bar over all denoising steps.
+            progress: Show a progress bar over all denoising steps; or a function that is called with the steps that are done
+                and all steps, before the first one and after each. What it raises stops the edit.
             **knobs: Fields of :class:`EditRequest` for a file or waveform (``prompt=...``). Those that are left out are as in
                 :attr:`edit_defaults`; the result's ``request`` has their values.
 
@@ -220,7 +221,9 @@ class AudioEditor:
         """The audio prompts of an edit, with numbers of adapters and all values."""
         return prompts_for(settings, [adapter.name for adapter in self.adapters])
 
-    def _edit_all(self, requests: Sequence[EditRequest], batch_size: int, progress: bool) -> list[EditResult]:
+    def _edit_all(
+        self, requests: Sequence[EditRequest], batch_size: int, progress: bool | Callable[[int, int], object]
+    ) -> list[EditResult]:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give 1 or more.")
         requests = [self.filled(request) for request in requests]
@@ -244,10 +247,11 @@ class AudioEditor:
         ]
         results: dict[int, EditResult] = {}
         total = sum(self.backbone.count_steps(requests[i], inputs[i].frames) for i, *_ in batches)
-        with tqdm(total=total, desc="editing", unit="step", disable=not progress) as bar:
+        with tqdm(total=total, desc="editing", unit="step", disable=progress is not True) as bar:
+            on_step = _counted(progress, total) if callable(progress) else bar.update
             for batch in batches:
                 parts = [requests[i] for i in batch], [inputs[i] for i in batch], [read[i] for i in batch]
-                done = self._edit_batch(*parts, bar.update)
+                done = self._edit_batch(*parts, on_step)
                 results |= dict(zip(batch, done, strict=True))
         return [results[i] for i in range(len(requests))]
 
@@ -338,6 +342,13 @@ class AudioEditor:
                 first, last = max(before + start * rate, 0), min(before + end * rate, inputs[0].frames)
                 row[int(first) : math.ceil(last)] = False
         return kept
+
+
+def _counted(progress: Callable[[int, int], object], total: int) -> Callable[[], object]:
+    """A function that counts its calls and gives them to ``progress``."""
+    done = count(1)
+    progress(0, total)
+    return lambda: progress(next(done), total)
 
 
 def check_device(device: str | torch.device) -> None:
