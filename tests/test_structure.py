@@ -30,6 +30,7 @@ ORDER = (
     "evaluation",
     "pocket",
     "listening_test",
+    "studio",
     "commands",
     "cli",
 )

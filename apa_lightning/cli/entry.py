@@ -19,6 +19,7 @@ EXTRAS = {
     "mir_eval": "train",
     "jinja2": "evaluate",
     "sklearn": "evaluate",
+    "gradio": "studio",
 }
 
 

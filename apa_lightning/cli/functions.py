@@ -12,6 +12,7 @@ from apa_lightning.commands.sizes import sizes
 from apa_lightning.listening_test.build import build
 from apa_lightning.listening_test.score import score
 from apa_lightning.module import AudioPromptModule
+from apa_lightning.studio.command import studio
 from apa_lightning.utils.lightning_compat import no_settings_files
 from datamodules.evaluation import EvaluationSet
 from datamodules.music.render import render
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, Function | dict[str, Function]] = {
     "sizes": sizes,
     "adapter": convert,
     "publish": publish,
+    "studio": studio,
     "listening-test": {"build": build, "score": score},
 }
 #: Classes whose settings ``--help`` lists, by function and argument.

@@ -14,6 +14,7 @@ COMMANDS = {
     "sizes": "Build a backbone without weights and print its sizes.",
     "adapter": "Check, describe and convert an adapter file.",
     "publish": "Make a folder for the Hugging Face hub of an adapter, with its model card, and upload it.",
+    "studio": "Edit recordings in the browser: a page on this machine that needs no network.",
     "listening-test": "Build the page of the paper's listening test, and score the answers.",
 }
 

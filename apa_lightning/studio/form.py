@@ -69,16 +69,21 @@ def moved(defaults: EditDefaults, task: str | None, keep: float, text: float) ->
         task: Of the edit.
         keep: "Keep melody", 0 to 100: alpha, in proportion; omega is halved from 75 and doubled up to 25.
         text: "Text strength", 0 to 100: lambda, which goes from 1 over the default to its square.
+
+    Returns:
+        Values by knob; None, the backbone's own, where a slider does not move a knob.
     """
-    values = defaults.of(task)
-    alpha, omega, scale = values["ap_scale"], values["time_pooling"], values["guidance_scale"]
-    if isinstance(alpha, int | float):
-        alpha = round(alpha * keep / MIDDLE, 3)
+    values, found = defaults.of(task), dict.fromkeys(MOVED)
+    alpha, omega, scale = (values[name] for name in MOVED)
+    if keep != MIDDLE and isinstance(alpha, int | float):
+        found["ap_scale"] = round(alpha * keep / MIDDLE, 3)
     if keep >= 75:
-        omega = max(1, omega // 2)
+        found["time_pooling"] = max(1, omega // 2)
     elif keep <= 25:
-        omega = 2 * omega
-    return {"ap_scale": alpha, "time_pooling": omega, "guidance_scale": round(scale ** (text / MIDDLE), 2)}
+        found["time_pooling"] = 2 * omega
+    if text != MIDDLE:
+        found["guidance_scale"] = round(scale ** (text / MIDDLE), 2)
+    return found
 
 
 def requests(

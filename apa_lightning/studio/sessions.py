@@ -147,8 +147,8 @@ class Sessions:
         folder.mkdir(parents=True, exist_ok=True)
 
     def open(self, token: object) -> Session:
-        """The session of a token, or a new one where the token is not one of this studio's."""
-        known = isinstance(token, str) and NAME.fullmatch(token) and (self.folder / token).is_dir()
+        """The session of a token, or a new one where that is not a token."""
+        known = isinstance(token, str) and NAME.fullmatch(token)
         return Session(self.folder / (str(token) if known else secrets.token_hex(16)), self.max_seconds)
 
 

@@ -1,0 +1,135 @@
+"""The command ``studio``: loads the editor and serves the page."""
+
+import hmac
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.errors import InputError
+from apa_lightning.utils.pretrained import first_line
+
+USER, SHORTEST = "studio", 8
+THIS_MACHINE, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+
+
+def studio(
+    backbone: str = "embedded",
+    adapter: str | None = "auto",
+    audio_encoder: str = "embedded",
+    vocoder: str | None = None,
+    edit_defaults: str | None = None,
+    device: str = "cpu",
+    output: Path = Path("studio"),
+    port: int = 7860,
+    public: bool = False,
+    password_file: Path | None = None,
+    max_megabytes: int = 100,
+    max_seconds: float = 300.0,
+    max_waiting: int = 20,
+    open_browser: bool = False,
+) -> None:
+    """Edit recordings in the browser: a page on this machine that needs no network.
+
+    Args:
+        backbone: `embedded`, a folder, or a hub id.
+        adapter: Adapter file; `embedded`; null for an untrained one; `auto`: the embedded one with the embedded backbone.
+        audio_encoder: `embedded`, an AudioMAE folder, weights file, or hub id.
+        vocoder: `backbone`, `refined` or `griffin_lim`; null: what suits the backbone.
+        edit_defaults: YAML file of defaults of the knobs, or `paper`; null: those of the backbone.
+        device: Where the model runs: cpu, cuda, cuda:1.
+        output: Folder of recordings and edits: one folder in it per browser.
+        port: Port of the page.
+        public: Let other machines in; needs a password.
+        password_file: File that holds a password of 8 characters or more; the user's name is `studio`.
+        max_megabytes: Largest file that is taken.
+        max_seconds: Longest recording that is taken.
+        max_waiting: Most jobs of all browsers that may wait.
+        open_browser: Open the page in the browser of this machine.
+    """
+    for name, value in (("max_megabytes", max_megabytes), ("max_seconds", max_seconds), ("max_waiting", max_waiting)):
+        if value <= 0:
+            raise InputError(f"{name}: {value:g}; give a number above 0.")
+    if not 1 <= port <= 65535:
+        raise InputError(f"port: {port}; give 1 to 65535.")
+    password = None if password_file is None else read_password(password_file)
+    if public and password is None:
+        raise InputError("public: others can use this machine then; give a `password_file` with a password too.")
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    import gradio
+
+    from apa_lightning.studio.jobs import Jobs
+    from apa_lightning.studio.page import STATIC, Page, Studio
+    from apa_lightning.studio.sessions import Sessions
+
+    editor = AudioEditor.from_pretrained(
+        backbone, adapter, audio_encoder, device, vocoder=vocoder, edit_defaults=edit_defaults  # type: ignore[arg-type]
+    )
+    given = {
+        "backbone": (backbone, "embedded"),
+        "adapter": (adapter, "auto"),
+        "audio_encoder": (audio_encoder, "embedded"),
+        "vocoder": (vocoder, None),
+        "edit_defaults": (edit_defaults, None),
+    }
+    parts = {name: value for name, (value, default) in given.items() if value != default}
+    jobs = Jobs(editor, max_waiting)
+    folder = output.expanduser().resolve()
+    page = Page(Studio(editor, Sessions(folder, max_seconds), jobs, parts)).blocks
+    page.queue(api_open=False, max_size=200)
+    theme = gradio.themes.Soft(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
+    )
+    try:
+        page.launch(
+            server_name=EVERYWHERE if public else THIS_MACHINE,
+            server_port=port,
+            auth=None if password is None else checked(password),
+            allowed_paths=[str(folder)],
+            max_file_size=f"{max_megabytes}mb",
+            inbrowser=open_browser,
+            theme=theme,
+            css=(STATIC / "style.css").read_text(encoding="utf-8"),
+            footer_links=[],
+            run_history=False,
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise InputError(f"port: {port} cannot be used ({first_line(error)}); give another one.") from None
+    try:
+        print(f"The studio is at http://{THIS_MACHINE}:{port}; Ctrl+C ends it. Recordings and edits: {folder}", flush=True)
+        page.block_thread()
+    finally:
+        jobs.close()
+        page.close()
+
+
+def read_password(file: Path) -> str:
+    """The password in a file.
+
+    Raises:
+        InputError: If there is no such file, or the password is short.
+    """
+    try:
+        password = file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"password_file: {file} cannot be read ({first_line(error)}).") from None
+    if len(password) < SHORTEST:
+        raise InputError(f"password_file: the password in {file} is shorter than {SHORTEST} characters; take a longer one.")
+    return password
+
+
+def checked(password: str) -> Any:
+    """gradio's check of user and password, slow for a wrong one."""
+
+    def check(user: str, given: str) -> bool:
+        right = hmac.compare_digest(f"{user}\n{given}".encode(), f"{USER}\n{password}".encode())
+        if not right:
+            time.sleep(1)
+        return right
+
+    return check

@@ -1,0 +1,318 @@
+"""The page: gradio's components, and what happens when they are used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.settings import EditSettings
+from apa_lightning.editing.source import Recording
+from apa_lightning.errors import InputError
+from apa_lightning.studio import form, results
+from apa_lightning.studio.jobs import Job, Jobs
+from apa_lightning.studio.pictures import draw
+from apa_lightning.studio.sessions import Sessions, Upload
+
+STATIC = Path(__file__).parent / "static"
+GREEK = {"alpha": "α", "omega": "ω", "lambda": "λ", "lambda_text": "λ text", "lambda_audio": "λ audio"}
+#: Seconds between two looks at the progress.
+PAUSE = 0.4
+NO_RESULT = ([], *[None] * 5)
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+
+
+@dataclass
+class Studio:
+    """What the page works with.
+
+    Attributes:
+        editor: The one editor in memory.
+        sessions: What is kept of each browser.
+        jobs: The queue.
+        parts: Flags of the editor's parts that differ from their defaults.
+    """
+
+    editor: AudioEditor
+    sessions: Sessions
+    jobs: Jobs
+    parts: Mapping[str, Any]
+
+    def submit(self, token: object, values: Mapping[str, Any]) -> Job:
+        """Queue the edits that a form asks for.
+
+        Raises:
+            InputError: If there is no recording, a field cannot be used, or the queue is full.
+        """
+        session = self.sessions.open(token)
+        upload = session.recording(values.get("recording"))
+        if upload is None:
+            raise InputError("Drop or record a recording first.")
+        recording = replace(Recording.load(session.file_of(upload)), name=upload.name)
+        variations, text_only = values.get("variations"), bool(values.get("text_only"))
+        if isinstance(variations, bool) or variations not in range(1, form.MOST_VARIATIONS + 1):
+            raise InputError(f"variations: {variations}; give 1 to {form.MOST_VARIATIONS}.")
+        requests = form.requests(_knobs_of(values), recording, self.editor, int(variations), text_only)
+
+        def keep(result: Any, number: int) -> None:
+            kind = "text_only" if text_only and number == len(requests) - 1 else "edit"
+            about = {"kind": kind, "job": job_id, "recording": upload.id, "name": upload.name}
+            session.add_edit(result, about)
+
+        job = Job(session.token, requests, keep)
+        job_id = f"{id(job):x}-{job.number}"
+        self.jobs.submit(job)
+        return job
+
+
+def _knobs_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The form's fields as knobs: pairs, and texts without spaces around them."""
+    found = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+    region = found.pop("region", None)
+    if isinstance(region, Mapping):
+        found["region"] = (region.get("start"), region.get("end"))
+    before, after = (found.pop(f"extend_{side}", None) or 0 for side in ("before", "after"))
+    if before or after:
+        found["extend"] = (before, after)
+    if found.get("task") == "":
+        found["task"] = None
+    return found
+
+
+class Page:
+    """The components of the page and its events; :attr:`blocks` is what gradio serves."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        self.defaults = studio.editor.edit_defaults
+        self.presets = form.presets()
+        self.fields: dict[str, Any] = {}
+        with gr.Blocks(title="apa_lightning studio", analytics_enabled=False, delete_cache=(3600, 86400)) as self.blocks:
+            gr.HTML("<h1>apa_lightning studio</h1>")
+            self.token = gr.BrowserState("", storage_key="apa_studio_token", secret="apa_lightning")
+            self.draft = gr.BrowserState({}, storage_key="apa_studio_draft", secret="apa_lightning")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=320):
+                    self._add_form()
+                with gr.Column(scale=1, min_width=320):
+                    self._add_result()
+            self._add_events()
+
+    def _add_form(self) -> None:
+        add = self.fields.__setitem__
+        self.audio = gr.Audio(
+            label="Recording",
+            sources=["upload", "microphone"],
+            type="filepath",
+            editable=False,
+            buttons=[],
+            elem_id="recording",
+            waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+        )
+        add("recording", gr.Textbox(visible=False))
+        add("region", _own("region", value=None, image="", seconds=0, elem_id="region"))
+        add("task", gr.Radio([(name.capitalize(), name) for name in self.defaults.tasks], value="timbre", label="Task"))
+        with gr.Row():
+            targets = self.presets["timbre"]["targets"]
+            add("source", gr.Textbox(label="The recording is", placeholder="piano", min_width=120))
+            self.target = gr.Dropdown(targets, value=None, label="Make it", allow_custom_value=True, min_width=120)
+            add("target", self.target)
+        add("prompt", gr.Textbox(label="Prompt", placeholder="a recording of a violin solo", max_length=2000))
+        add("negative_prompt", gr.Textbox(label="Negative prompt: what it shall not be", max_length=2000))
+        slider = {"minimum": 0, "maximum": 100, "step": 1, "value": form.MIDDLE, "buttons": []}
+        add("keep", gr.Slider(label="Keep melody", **slider))
+        add("text", gr.Slider(label="Text strength", **slider))
+        with gr.Row():
+            add("seed", gr.Number(0, label="Seed", precision=0, min_width=100))
+            add(
+                "variations",
+                gr.Slider(1, form.MOST_VARIATIONS, 1, step=1, label="Variations", min_width=140, buttons=[]),
+            )
+        add("text_only", gr.Checkbox(True, label="Text-only version too, to compare"))
+        with gr.Accordion("Expert: the paper's knobs", open=False):
+            gr.Markdown("Empty fields have the backbone's own values. The sliders fill in α, ω and λ.")
+            with gr.Row():
+                for name in form.EXPERT:
+                    add(name, self._knob(name))
+                for side in ("before", "after"):
+                    add(f"extend_{side}", gr.Number(None, label=f"extend {side}, s", minimum=0, min_width=140))
+        with gr.Row():
+            self.run = gr.Button("Edit", variant="primary", elem_id="edit")
+            self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+        self.status = gr.HTML(results.note(""), elem_id="status")
+
+    def _knob(self, name: str) -> Any:
+        symbol = GREEK.get(EditSettings.symbol(name), "")
+        label = f"{symbol} · {name}" if symbol else name
+        default = self.defaults.of("timbre").get(name, getattr(EditSettings(), name))
+        if name == "match_level":
+            return gr.Checkbox(True, label="match_level", min_width=140)
+        shown = {"label": label, "placeholder": "" if default is None else str(default), "min_width": 140}
+        return gr.Textbox(**shown) if name == "scheduler" else gr.Number(None, **shown)
+
+    def _add_result(self) -> None:
+        self.compare = _own("compare", value=[], elem_id="compare")
+        with gr.Row():
+            self.downloads = [
+                gr.DownloadButton(f"Download {kind}", interactive=False, elem_id=f"download-{kind.lower()}")
+                for kind in ("WAV", "FLAC")
+            ]
+        self.history = gr.Radio([], label="History", elem_id="history", info="Edits of this browser, the newest first.")
+        self.reuse = gr.Button("Use these settings again", elem_id="reuse")
+        with gr.Accordion("All settings", open=False):
+            self.settings = gr.JSON(show_label=False)
+        with gr.Accordion("Copy as command line or Python", open=False):
+            self.command = gr.Textbox(label="Command line", buttons=["copy"], lines=6, interactive=False)
+            self.python = gr.Textbox(label="Python", buttons=["copy"], lines=8, interactive=False)
+        self.result = [self.compare, *self.downloads, self.settings, self.command, self.python]
+
+    def _add_events(self) -> None:
+        fields, inputs = self.fields, list(self.fields.values())
+        followed = [self.status, self.cancel, self.history, *self.result]
+        shown = {"fn": self.shown, "inputs": [self.token, self.history], "outputs": self.result, **QUIET}
+        watch: dict[str, Any] = {"outputs": followed, "concurrency_limit": None, "show_progress": "hidden"}
+        opened = self.blocks.load(
+            self.opened, [self.token, self.draft], [self.token, self.audio, *inputs, self.history], **QUIET
+        )
+        opened.then(**shown).then(self.follow, self.token, **watch).then(**shown)
+        accepted = [fields["recording"], self.audio, fields["region"], self.status]
+        self.audio.input(self.accepted, [self.token, self.audio], accepted, concurrency_limit=None, show_progress="hidden")
+        self.run.click(self.edit, [self.token, *inputs], **watch).then(**shown)
+        self.cancel.click(lambda token: self.studio.jobs.cancel(token), self.token, **QUIET)
+        self.history.input(**shown)
+        self.reuse.click(
+            self.reused, [self.token, self.history], [self.audio, *inputs, self.status], **QUIET
+        )
+        texts = [fields[name] for name in ("task", "target", "source")]
+        for field in texts:
+            field.input(self.texts, texts, [fields["prompt"], fields["negative_prompt"], self.target], **QUIET)
+        moving = [fields[name] for name in ("task", "keep", "text")]
+        for field in moving:
+            field.input(self.moved, moving, [fields[name] for name in form.MOVED], trigger_mode="always_last", **QUIET)
+        names = list(fields)
+        gr.on(
+            [field.change for field in inputs],
+            fn=None,
+            js=f"(...values) => Object.fromEntries({names}.map((name, i) => [name, values[i]]))",
+            inputs=inputs,
+            outputs=self.draft,
+            **QUIET,
+        )
+
+    def opened(self, token: object, draft: object) -> list[Any]:
+        """The page as this browser left it."""
+        session = self.studio.sessions.open(token)
+        choices = results.history(session)
+        chosen = gr.Radio(choices=choices, value=choices[0][1] if choices else None)
+        return [session.token, *self._filled(session.token, draft if isinstance(draft, dict) else {}), chosen]
+
+    def _filled(self, token: str, values: Mapping[str, Any]) -> list[Any]:
+        """Updates of the recording and all fields; those that ``values`` lacks stay."""
+        session = self.studio.sessions.open(token)
+        upload = session.recording(values.get("recording"))
+        updates = {name: gr.update(value=value) for name, value in values.items() if name in self.fields}
+        updates["recording"] = gr.update(value="" if upload is None else upload.id)
+        updates["region"] = self._region(token, upload, values.get("region"))
+        if values.get("task") in self.presets:
+            updates["target"] = gr.update(
+                value=values.get("target"), choices=self.presets[values["task"]]["targets"]
+            )
+        audio = None if upload is None else str(session.file_of(upload))
+        return [audio, *(updates.get(name, gr.skip()) for name in self.fields)]
+
+    def _region(self, token: str, upload: Upload | None, region: object = None) -> Any:
+        if upload is None:
+            return gr.update(value=None, image="", seconds=0)
+        session = self.studio.sessions.open(token)
+        file = session.file_of(upload)
+        picture = draw(file, file.with_suffix(".png"))
+        return gr.update(value=region, image=results.file_url(picture), seconds=round(upload.seconds, 2))
+
+    def accepted(self, token: str, path: str | None) -> list[Any]:
+        """Check an upload and show it."""
+        if path is None:
+            return ["", None, self._region(token, None), results.note("")]
+        try:
+            upload = self.studio.sessions.open(token).add_recording(path, Path(path).name)
+        except (InputError, OSError) as error:
+            return ["", None, self._region(token, None), results.problem(error)]
+        about = f"{upload.name}: {upload.seconds:.1f} s at {upload.sample_rate} Hz."
+        return [upload.id, gr.skip(), self._region(token, upload), results.note(about)]
+
+    def texts(self, task: str, target: str | None, source: str | None) -> list[Any]:
+        """Prompts and targets of a task preset."""
+        targets = self.presets.get(task, {}).get("targets", [])
+        if not target:
+            return [gr.skip(), gr.skip(), gr.Dropdown(choices=targets)]
+        return [*form.texts_of(task, target, (source or "").strip()), gr.Dropdown(choices=targets)]
+
+    def moved(self, task: str, keep: float, text: float) -> list[Any]:
+        """The knobs where the sliders stand; a field that is left out names the backbone's value."""
+        values, stored = form.moved(self.defaults, task, keep, text), self.defaults.of(task)
+        return [gr.update(value=values[name], placeholder=str(stored[name])) for name in form.MOVED]
+
+    async def edit(self, token: str, *values: Any) -> AsyncIterator[list[Any]]:
+        """Queue the edits of the form and follow them."""
+        try:
+            await asyncio.to_thread(self.studio.submit, token, dict(zip(self.fields, values, strict=True)))
+        except (InputError, OSError) as error:
+            yield [results.problem(error), *[gr.skip()] * (2 + len(self.result))]
+            return
+        async for update in self.follow(token):
+            yield update
+
+    async def follow(self, token: str) -> AsyncIterator[list[Any]]:
+        """Show the progress of this browser's jobs until they are over, and their edits as they come."""
+        jobs, session = self.studio.jobs, self.studio.sessions.open(token)
+        seen: tuple[int, int] | None = None
+        while (job := jobs.of(session.token)) is not None:
+            now, choices, result = (job.number, job.finished), gr.skip(), [gr.skip()] * len(self.result)
+            if now != seen and job.finished:
+                found = await asyncio.to_thread(results.history, session)
+                choices = gr.Radio(choices=found)
+                if job.finished == 1 and found:
+                    choices = gr.Radio(choices=found, value=found[0][1])
+                    result = list(await asyncio.to_thread(self.shown, token, found[0][1]))
+            seen = now
+            is_open = job.is_open
+            yield [results.status(job, jobs.ahead(job)), gr.Button(interactive=is_open), choices, *result]
+            if not is_open:
+                return
+            await asyncio.sleep(PAUSE)
+
+    def shown(self, token: str, edit_id: str | None) -> tuple[Any, ...]:
+        """A finished edit next to its source."""
+        session = self.studio.sessions.open(token)
+        record = session.edit(edit_id)
+        if record is None:
+            return NO_RESULT
+        settings, parts = record["settings"], self.studio.parts
+        files = (str(session.audio_of(record, suffix)) for suffix in ("wav", "flac"))
+        return (
+            results.compared(session, record),
+            *(gr.DownloadButton(value=file, interactive=True) for file in files),
+            settings,
+            form.command_line(record["name"], settings, parts),
+            form.python_code(record["name"], settings, parts),
+        )
+
+    def reused(self, token: str, edit_id: str | None) -> list[Any]:
+        """The form as it was for a finished edit."""
+        record = self.studio.sessions.open(token).edit(edit_id)
+        if record is None:
+            return [gr.skip()] * (1 + len(self.fields)) + [results.problem("Choose an edit of the history first.")]
+        settings = record["settings"]
+        values = {name: settings.get(name) for name in self.fields if name in settings}
+        region, extend = settings.get("region"), settings.get("extend") or (None, None)
+        values |= {"recording": record["recording"], "extend_before": extend[0], "extend_after": extend[1]}
+        values |= {"region": {"start": region[0], "end": region[1]} if region else None, "variations": 1}
+        return [*self._filled(token, values), results.note("The settings of that edit are in the form.")]
+
+
+def _own(name: str, **props: Any) -> Any:
+    """A component of the page's own: a template and its script."""
+    template, script = ((STATIC / f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "js"))
+    return gr.HTML(html_template=template, js_on_load=script, apply_default_css=False, **props)
