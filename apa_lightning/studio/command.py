@@ -57,14 +57,19 @@ def studio(
     if public and password is None:
         raise InputError("public: others can use this machine then; give a `password_file` with a password too.")
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    import gradio
-
     from apa_lightning.studio.jobs import Jobs
-    from apa_lightning.studio.page import STATIC, Page, Studio
+    from apa_lightning.studio.page import Page
+    from apa_lightning.studio.server import serve
+    from apa_lightning.studio.service import Studio
     from apa_lightning.studio.sessions import Sessions
 
     editor = AudioEditor.from_pretrained(
-        backbone, adapter, audio_encoder, device, vocoder=vocoder, edit_defaults=edit_defaults  # type: ignore[arg-type]
+        backbone,
+        adapter,
+        audio_encoder,
+        device,
+        vocoder=vocoder,
+        edit_defaults=edit_defaults,  # type: ignore[arg-type]
     )
     given = {
         "backbone": (backbone, "embedded"),
@@ -74,35 +79,17 @@ def studio(
         "edit_defaults": (edit_defaults, None),
     }
     parts = {name: value for name, (value, default) in given.items() if value != default}
-    jobs = Jobs(editor, max_waiting)
-    folder = output.expanduser().resolve()
+    jobs, folder = Jobs(editor, max_waiting), output.expanduser().resolve()
     page = Page(Studio(editor, Sessions(folder, max_seconds), jobs, parts)).blocks
-    page.queue(api_open=False, max_size=200)
-    theme = gradio.themes.Soft(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
-    )
+    auth = None if password is None else checked(password)
     try:
-        page.launch(
-            server_name=EVERYWHERE if public else THIS_MACHINE,
-            server_port=port,
-            auth=None if password is None else checked(password),
-            allowed_paths=[str(folder)],
-            max_file_size=f"{max_megabytes}mb",
-            inbrowser=open_browser,
-            theme=theme,
-            css=(STATIC / "style.css").read_text(encoding="utf-8"),
-            footer_links=[],
-            run_history=False,
-            share=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
+        serve(page, folder, EVERYWHERE if public else THIS_MACHINE, port, auth, max_megabytes, open_browser)
+        print(
+            f"The studio is at http://{THIS_MACHINE}:{port}; Ctrl+C ends it. Recordings and edits: {folder}", flush=True
         )
+        page.block_thread()
     except OSError as error:
         raise InputError(f"port: {port} cannot be used ({first_line(error)}); give another one.") from None
-    try:
-        print(f"The studio is at http://{THIS_MACHINE}:{port}; Ctrl+C ends it. Recordings and edits: {folder}", flush=True)
-        page.block_thread()
     finally:
         jobs.close()
         page.close()
@@ -119,12 +106,14 @@ def read_password(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"password_file: {file} cannot be read ({first_line(error)}).") from None
     if len(password) < SHORTEST:
-        raise InputError(f"password_file: the password in {file} is shorter than {SHORTEST} characters; take a longer one.")
+        raise InputError(
+            f"password_file: the password in {file} is shorter than {SHORTEST} characters; take a longer one."
+        )
     return password
 
 
 def checked(password: str) -> Any:
-    """gradio's check of user and password, slow for a wrong one."""
+    """Gradio's check of user and password, slow for a wrong one."""
 
     def check(user: str, given: str) -> bool:
         right = hmac.compare_digest(f"{user}\n{given}".encode(), f"{USER}\n{password}".encode())

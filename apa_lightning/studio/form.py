@@ -104,7 +104,9 @@ def requests(
     if not 1 <= variations <= MOST_VARIATIONS:
         raise InputError(f"variations: {variations}; give 1 to {MOST_VARIATIONS}.")
     if not str(form.get("prompt") or "").strip():
-        raise InputError("prompt: is empty; say what the recording shall become, such as 'a recording of a violin solo'.")
+        raise InputError(
+            "prompt: is empty; say what the recording shall become, such as 'a recording of a violin solo'."
+        )
     known = ("prompt", "negative_prompt", *EditSettings.names())
     values = {name: _plain(name, value) for name, value in form.items() if name in known}
     values = {name: value for name, value in values.items() if value is not None}
@@ -141,7 +143,13 @@ def command_line(name: str, settings: Mapping[str, Any], parts: Mapping[str, Any
         settings: Of the edit, from its record.
         parts: Flags of the studio that differ from the defaults: ``backbone``, ``adapter`` and so on.
     """
-    row = {"audio": name, "id": Path(name).stem, "prompt": settings["prompt"], **knobs(settings), "seed": settings["seed"]}
+    row = {
+        "audio": name,
+        "id": Path(name).stem,
+        "prompt": settings["prompt"],
+        **knobs(settings),
+        "seed": settings["seed"],
+    }
     flags = "".join(f" \\\n    --model.{flag} {shlex.quote(str(value))}" for flag, value in parts.items())
     return (
         f"cat > edit.jsonl <<'END'\n{json.dumps(row)}\nEND\n"

@@ -2,20 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.settings import EditSettings
-from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 from apa_lightning.studio import form, results
-from apa_lightning.studio.jobs import Job, Jobs
 from apa_lightning.studio.pictures import draw
-from apa_lightning.studio.sessions import Sessions, Upload
+from apa_lightning.studio.service import Studio
+from apa_lightning.studio.sessions import Upload
 
 STATIC = Path(__file__).parent / "static"
 GREEK = {"alpha": "α", "omega": "ω", "lambda": "λ", "lambda_text": "λ text", "lambda_audio": "λ audio"}
@@ -23,63 +20,6 @@ GREEK = {"alpha": "α", "omega": "ω", "lambda": "λ", "lambda_text": "λ text",
 PAUSE = 0.4
 NO_RESULT = ([], *[None] * 5)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-
-
-@dataclass
-class Studio:
-    """What the page works with.
-
-    Attributes:
-        editor: The one editor in memory.
-        sessions: What is kept of each browser.
-        jobs: The queue.
-        parts: Flags of the editor's parts that differ from their defaults.
-    """
-
-    editor: AudioEditor
-    sessions: Sessions
-    jobs: Jobs
-    parts: Mapping[str, Any]
-
-    def submit(self, token: object, values: Mapping[str, Any]) -> Job:
-        """Queue the edits that a form asks for.
-
-        Raises:
-            InputError: If there is no recording, a field cannot be used, or the queue is full.
-        """
-        session = self.sessions.open(token)
-        upload = session.recording(values.get("recording"))
-        if upload is None:
-            raise InputError("Drop or record a recording first.")
-        recording = replace(Recording.load(session.file_of(upload)), name=upload.name)
-        variations, text_only = values.get("variations"), bool(values.get("text_only"))
-        if isinstance(variations, bool) or variations not in range(1, form.MOST_VARIATIONS + 1):
-            raise InputError(f"variations: {variations}; give 1 to {form.MOST_VARIATIONS}.")
-        requests = form.requests(_knobs_of(values), recording, self.editor, int(variations), text_only)
-
-        def keep(result: Any, number: int) -> None:
-            kind = "text_only" if text_only and number == len(requests) - 1 else "edit"
-            about = {"kind": kind, "job": job_id, "recording": upload.id, "name": upload.name}
-            session.add_edit(result, about)
-
-        job = Job(session.token, requests, keep)
-        job_id = f"{id(job):x}-{job.number}"
-        self.jobs.submit(job)
-        return job
-
-
-def _knobs_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The form's fields as knobs: pairs, and texts without spaces around them."""
-    found = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
-    region = found.pop("region", None)
-    if isinstance(region, Mapping):
-        found["region"] = (region.get("start"), region.get("end"))
-    before, after = (found.pop(f"extend_{side}", None) or 0 for side in ("before", "after"))
-    if before or after:
-        found["extend"] = (before, after)
-    if found.get("task") == "":
-        found["task"] = None
-    return found
 
 
 class Page:
@@ -90,7 +30,9 @@ class Page:
         self.defaults = studio.editor.edit_defaults
         self.presets = form.presets()
         self.fields: dict[str, Any] = {}
-        with gr.Blocks(title="apa_lightning studio", analytics_enabled=False, delete_cache=(3600, 86400)) as self.blocks:
+        with gr.Blocks(
+            title="apa_lightning studio", analytics_enabled=False, delete_cache=(3600, 86400)
+        ) as self.blocks:
             gr.HTML("<h1>apa_lightning studio</h1>")
             self.token = gr.BrowserState("", storage_key="apa_studio_token", secret="apa_lightning")
             self.draft = gr.BrowserState({}, storage_key="apa_studio_draft", secret="apa_lightning")
@@ -139,10 +81,6 @@ class Page:
                     add(name, self._knob(name))
                 for side in ("before", "after"):
                     add(f"extend_{side}", gr.Number(None, label=f"extend {side}, s", minimum=0, min_width=140))
-        with gr.Row():
-            self.run = gr.Button("Edit", variant="primary", elem_id="edit")
-            self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
-        self.status = gr.HTML(results.note(""), elem_id="status")
 
     def _knob(self, name: str) -> Any:
         symbol = GREEK.get(EditSettings.symbol(name), "")
@@ -154,10 +92,16 @@ class Page:
         return gr.Textbox(**shown) if name == "scheduler" else gr.Number(None, **shown)
 
     def _add_result(self) -> None:
+        with gr.Row():
+            self.run = gr.Button("Edit", variant="primary", elem_id="edit", min_width=120)
+            self.cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", min_width=120)
+        self.status = gr.HTML(results.note(""), elem_id="status")
         self.compare = _own("compare", value=[], elem_id="compare")
         with gr.Row():
             self.downloads = [
-                gr.DownloadButton(f"Download {kind}", interactive=False, elem_id=f"download-{kind.lower()}")
+                gr.DownloadButton(
+                    f"Download {kind}", interactive=False, min_width=120, elem_id=f"download-{kind.lower()}"
+                )
                 for kind in ("WAV", "FLAC")
             ]
         self.history = gr.Radio([], label="History", elem_id="history", info="Edits of this browser, the newest first.")
@@ -179,13 +123,13 @@ class Page:
         )
         opened.then(**shown).then(self.follow, self.token, **watch).then(**shown)
         accepted = [fields["recording"], self.audio, fields["region"], self.status]
-        self.audio.input(self.accepted, [self.token, self.audio], accepted, concurrency_limit=None, show_progress="hidden")
+        self.audio.input(
+            self.accepted, [self.token, self.audio], accepted, concurrency_limit=None, show_progress="hidden"
+        )
         self.run.click(self.edit, [self.token, *inputs], **watch).then(**shown)
         self.cancel.click(lambda token: self.studio.jobs.cancel(token), self.token, **QUIET)
         self.history.input(**shown)
-        self.reuse.click(
-            self.reused, [self.token, self.history], [self.audio, *inputs, self.status], **QUIET
-        )
+        self.reuse.click(self.reused, [self.token, self.history], [self.audio, *inputs, self.status], **QUIET)
         texts = [fields[name] for name in ("task", "target", "source")]
         for field in texts:
             field.input(self.texts, texts, [fields["prompt"], fields["negative_prompt"], self.target], **QUIET)
@@ -217,9 +161,7 @@ class Page:
         updates["recording"] = gr.update(value="" if upload is None else upload.id)
         updates["region"] = self._region(token, upload, values.get("region"))
         if values.get("task") in self.presets:
-            updates["target"] = gr.update(
-                value=values.get("target"), choices=self.presets[values["task"]]["targets"]
-            )
+            updates["target"] = gr.update(value=values.get("target"), choices=self.presets[values["task"]]["targets"])
         audio = None if upload is None else str(session.file_of(upload))
         return [audio, *(updates.get(name, gr.skip()) for name in self.fields)]
 

@@ -70,9 +70,7 @@ def label(record: dict[str, Any]) -> str:
 def compared(session: Session, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Source, edit and text-only version for the player, with gains that make them equally loud (RMS)."""
     upload = session.recording(record["recording"])
-    text_only = [
-        one for one in session.edits() if one["kind"] == "text_only" and one["job"] == record["job"]
-    ]
+    text_only = [one for one in session.edits() if one["kind"] == "text_only" and one["job"] == record["job"]]
     files = [] if upload is None else [("A", "Source", session.file_of(upload))]
     files.append(("B", "Edit", session.audio_of(record)))
     files += [("X", "Text only", session.audio_of(one)) for one in text_only[:1]]

@@ -1,0 +1,48 @@
+"""The server of the page, which asks nothing of other hosts."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+STATIC = Path(__file__).parent / "static"
+
+
+def serve(
+    page: gr.Blocks, folder: Path, host: str, port: int, auth: Any, max_megabytes: int, open_browser: bool = False
+) -> None:
+    """Start the server of the page in a thread.
+
+    Args:
+        page: The page.
+        folder: Of the sessions, whose files browsers may get.
+        host: Address to listen at.
+        port: Port to listen at.
+        auth: Check of user and password; None lets everybody in.
+        max_megabytes: Largest upload.
+        open_browser: Open the page in the browser of this machine.
+
+    Raises:
+        OSError: If the port is in use.
+    """
+    page.queue(api_open=False, max_size=200)
+    # Fonts of the system: gradio's own themes name fonts that come from the network.
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
+    )
+    page.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        allowed_paths=[str(folder)],
+        max_file_size=f"{max_megabytes}mb",
+        inbrowser=open_browser,
+        theme=theme,
+        css=(STATIC / "style.css").read_text(encoding="utf-8"),
+        footer_links=[],
+        run_history=False,
+        share=False,
+        ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
