@@ -12,7 +12,11 @@ import soundfile
 from listening_tools import CHROMIUM, DRIVER
 from recordings import tone
 
-pytestmark = pytest.mark.slow  # gradio's page takes ten seconds and more to load
+pytestmark = [
+    pytest.mark.slow,  # gradio's page takes ten seconds and more to load
+    # gradio 6.31 leaves event loops open, and uses an option that pandas 3 has deprecated.
+    pytest.mark.filterwarnings("ignore"),
+]
 
 PATIENCE = 90
 
