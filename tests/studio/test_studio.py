@@ -65,7 +65,7 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(service, sessions, tmp_pa
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     with pytest.raises(InputError, match=r"^song.wav: not a readable audio file"):
         session.add_recording(tmp_path / "bad.wav", "song.wav")
-    with pytest.raises(InputError, match="long.wav: lasts 11 s; this studio takes up to 10 s"):
+    with pytest.raises(InputError, match=r"long.wav: lasts 11 s; this studio takes up to 10 s"):
         session.add_recording(tone(tmp_path / "long.wav", 11), "long.wav")
     assert not session.folder.exists()
     upload = session.add_recording(tone(tmp_path / "song.wav"), "song.wav")
@@ -205,7 +205,7 @@ def test_the_picture_shows_where_the_sound_is(seconds):
 
 
 def test_the_command_refuses_before_it_loads_anything(tmp_path):
-    with pytest.raises(InputError, match="^public: .* give a `password_file`"):
+    with pytest.raises(InputError, match=r"^public: .* give a `password_file`"):
         studio(public=True)
     short = tmp_path / "password"
     short.write_text("secret\n")
