@@ -34,9 +34,9 @@ def pixels(waveform: torch.Tensor, sample_rate: int) -> np.ndarray:
     inside = np.abs(np.arange(WAVEFORM_HEIGHT) - half)[:, None] <= height[None]
     wave = np.where(inside[..., None], WAVE, COLORS[0])
     spec = MelSpec(num_mels=128)
-    mel = resample(waveform, sample_rate, spec.sample_rate)
-    mel = torch.nn.functional.pad(mel, (0, max(0, spec.n_fft - len(mel))))
-    mel = torch.nn.functional.adaptive_max_pool1d(log_mel(mel[None], spec)[0, 0].T[None], WIDTH)[0].flip(0).numpy()
+    heard = resample(waveform, sample_rate, spec.sample_rate)
+    heard = torch.nn.functional.pad(heard, (0, max(0, spec.n_fft - len(heard))))
+    mel = torch.nn.functional.adaptive_max_pool1d(log_mel(heard[None], spec)[0, 0].T[None], WIDTH)[0].flip(0).numpy()
     level = np.clip((mel - mel.max()) / 8 + 1, 0, 1) * (len(COLORS) - 1)  # 8 nepers: 70 dB
     colored = np.stack([np.interp(level, range(len(COLORS)), COLORS[:, channel]) for channel in range(3)], -1)
     return np.concatenate([wave, colored]).astype(np.uint8)
