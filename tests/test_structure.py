@@ -56,7 +56,12 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_every_module_imports(path):
-    importlib.import_module(name_of(path))
+    try:
+        importlib.import_module(name_of(path))
+    except ModuleNotFoundError as error:
+        if error.name != "gradio" or path.parts[:2] != ("apa_lightning", "studio"):
+            raise
+        pytest.skip("needs the extra [studio]")
 
 
 def test_only_the_composition_root_imports_all_three_packages():

@@ -31,11 +31,14 @@ EXPERT = (
     "num_inference_steps",
     "scheduler",
     "strength",
+    "extend",
     "crossfade",
     "sample_rate",
     "match_level",
 )
 WHOLE = ("time_pooling", "freq_pooling", "num_inference_steps", "sample_rate", "seed")
+#: Knobs whose fields are texts that hold a number: gradio's field for numbers shows an empty one as 0.
+WRITTEN = tuple(name for name in EXPERT if name not in ("scheduler", "match_level"))
 #: The knobs that the two sliders move.
 MOVED = ("ap_scale", "time_pooling", "guidance_scale")
 
@@ -124,6 +127,11 @@ def _plain(name: str, value: Any) -> Any:
     """A field's value as a knob takes it; None where the field is empty."""
     if value == "" and name not in ("prompt", "negative_prompt"):
         return None
+    if name in WRITTEN and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # which the knob refuses
     is_whole = name in WHOLE and isinstance(value, float) and value.is_integer()
     return int(value) if is_whole else value
 

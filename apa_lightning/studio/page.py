@@ -1,6 +1,7 @@
 """The page: gradio's components, and what happens when they are used."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,15 @@ class Page:
             with gr.Row():
                 for name in form.EXPERT:
                     add(name, self._knob(name))
-                for side in ("before", "after"):
-                    add(f"extend_{side}", gr.Number(None, label=f"extend {side}, s", minimum=0, min_width=140))
 
     def _knob(self, name: str) -> Any:
         symbol = GREEK.get(EditSettings.symbol(name), "")
         label = f"{symbol} · {name}" if symbol else name
-        default = self.defaults.of("timbre").get(name, getattr(EditSettings(), name))
         if name == "match_level":
-            return gr.Checkbox(True, label="match_level", min_width=140)
-        shown = {"label": label, "placeholder": "" if default is None else str(default), "min_width": 140}
-        return gr.Textbox(**shown) if name == "scheduler" else gr.Number(None, **shown)
+            return gr.Checkbox(True, label="match_level", min_width=180)
+        default = self.defaults.of("timbre").get(name, getattr(EditSettings(), name))
+        hint = "[before, after] in seconds" if name == "extend" else "" if default is None else str(default)
+        return gr.Textbox(label=label, placeholder=hint, max_lines=1, max_length=500, min_width=180)
 
     def _add_result(self) -> None:
         with gr.Row():
@@ -194,7 +193,10 @@ class Page:
     def moved(self, task: str, keep: float, text: float) -> list[Any]:
         """The knobs where the sliders stand; a field that is left out names the backbone's value."""
         values, stored = form.moved(self.defaults, task, keep, text), self.defaults.of(task)
-        return [gr.update(value=values[name], placeholder=str(stored[name])) for name in form.MOVED]
+        return [
+            gr.update(value="" if values[name] is None else str(values[name]), placeholder=str(stored[name]))
+            for name in form.MOVED
+        ]
 
     async def edit(self, token: str, *values: Any) -> AsyncIterator[list[Any]]:
         """Queue the edits of the form and follow them."""
@@ -248,9 +250,10 @@ class Page:
             return [gr.skip()] * (1 + len(self.fields)) + [results.problem("Choose an edit of the history first.")]
         settings = record["settings"]
         values = {name: settings.get(name) for name in self.fields if name in settings}
-        region, extend = settings.get("region"), settings.get("extend") or (None, None)
-        values |= {"recording": record["recording"], "extend_before": extend[0], "extend_after": extend[1]}
-        values |= {"region": {"start": region[0], "end": region[1]} if region else None, "variations": 1}
+        region = settings.get("region")
+        values |= {name: json.dumps(values[name]) for name in form.WRITTEN if values.get(name) is not None}
+        values |= {"recording": record["recording"], "variations": 1}
+        values |= {"region": {"start": region[0], "end": region[1]} if region else None}
         return [*self._filled(token, values), results.note("The settings of that edit are in the form.")]
 
 

@@ -57,14 +57,11 @@ class Studio:
 
 
 def _knobs_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The form's fields as knobs: pairs, and texts without spaces around them."""
+    """The form's fields as knobs: the region as a pair, and texts without spaces around them."""
     found = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
     region = found.pop("region", None)
     if isinstance(region, Mapping):
         found["region"] = (region.get("start"), region.get("end"))
-    before, after = (found.pop(f"extend_{side}", None) or 0 for side in ("before", "after"))
-    if before or after:
-        found["extend"] = (before, after)
     if found.get("task") == "":
         found["task"] = None
     return found

@@ -41,7 +41,14 @@ def test_an_edit_of_a_region_with_variations_and_text_alone(service, sessions, t
     session = sessions.open(None)
     upload = session.add_recording(tone(tmp_path / "song.wav", 2, rate=22_050), "../../my <b>song</b>.wav")
     assert upload.name == "b>.wav"  # what follows the last slash
-    values = {"recording": upload.id, "prompt": " a violin ", "region": {"start": 0.5, "end": 1.5}, "seed": 3.0, **FAST}
+    values = {
+        "recording": upload.id,
+        "prompt": " a violin ",
+        "region": {"start": 0.5, "end": 1.5},
+        "seed": 3.0,
+        "num_inference_steps": " 1 ",
+        "ap_scale": "",
+    }
     job = over(service.submit(session.token, values | {"variations": 2, "text_only": True, "task": "timbre"}))
     assert (job.state, job.finished, job.share) == (DONE, 3, 1)
     records = session.edits()
@@ -76,13 +83,13 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(service, sessions, tmp_pa
         ({"prompt": "  "}, "prompt: is empty"),
         ({"variations": 99}, "variations: 99; give 1 to 8"),
         ({"variations": None}, "variations: None; give 1 to 8"),
-        ({"time_pooling": 3.0}, "time_pooling: 3"),
+        ({"time_pooling": "3.0"}, "time_pooling: 3"),
         ({"guidance_scale": "lots"}, "guidance_scale: 'lots'"),
         ({"region": {"start": 5, "end": 9}}, "region: 5 to 9 s lies outside song.wav"),
         ({"region": {"start": "x"}}, "region: "),
         ({"task": "remix"}, "task: 'remix'"),
         ({"scheduler": "Nonsense"}, "scheduler: 'Nonsense'"),
-        ({"extend_after": -1}, "extend: "),
+        ({"extend": "[0, -1]"}, "extend: "),
     ):
         with pytest.raises(InputError, match=f"^{message}"):
             service.submit(session.token, good | values)
