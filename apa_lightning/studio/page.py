@@ -212,6 +212,7 @@ class Page:
         """Show the progress of this browser's jobs until they are over, and their edits as they come."""
         jobs, session = self.studio.jobs, self.studio.sessions.open(token)
         seen: tuple[int, int] | None = None
+        yield [gr.skip()] * (3 + len(self.result))  # gradio empties the outputs of a generator without a result
         while (job := jobs.of(session.token)) is not None:
             now, choices, result = (job.number, job.finished), gr.skip(), [gr.skip()] * len(self.result)
             if now != seen and job.finished:
@@ -222,7 +223,7 @@ class Page:
                     result = list(await asyncio.to_thread(self.shown, token, found[0][1]))
             seen = now
             is_open = job.is_open
-            yield [results.status(job, jobs.ahead(job)), gr.Button(interactive=is_open), choices, *result]
+            yield [results.status(job, jobs.ahead(job)), gr.update(interactive=is_open), choices, *result]
             if not is_open:
                 return
             await asyncio.sleep(PAUSE)

@@ -123,6 +123,7 @@ def test_a_recording_is_edited_compared_and_downloaded(address, driver, tmp_path
             ActionChains(driver).send_keys(one).perform()
 
     tab = Tab(driver, address)
+    assert tab.find("#cancel").text == "Cancel"
     bad = tmp_path / "<img src=x onerror=alert(1)>.wav"
     bad.write_bytes(b"not a recording")
     tab.upload(bad)

@@ -41,14 +41,8 @@ def test_an_edit_of_a_region_with_variations_and_text_alone(service, sessions, t
     session = sessions.open(None)
     upload = session.add_recording(tone(tmp_path / "song.wav", 2, rate=22_050), "../../my <b>song</b>.wav")
     assert upload.name == "b>.wav"  # what follows the last slash
-    values = {
-        "recording": upload.id,
-        "prompt": " a violin ",
-        "region": {"start": 0.5, "end": 1.5},
-        "seed": 3.0,
-        "num_inference_steps": " 1 ",
-        "ap_scale": "",
-    }
+    values = {"recording": upload.id, "prompt": " a violin ", "region": {"start": 0.5, "end": 1.5}, "seed": 3.0}
+    values |= {"num_inference_steps": " 1 ", "ap_scale": ""}
     job = over(service.submit(session.token, values | {"variations": 2, "text_only": True, "task": "timbre"}))
     assert (job.state, job.finished, job.share) == (DONE, 3, 1)
     records = session.edits()
