@@ -10,7 +10,7 @@ result.save("violin.wav")
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, pairwise
+from itertools import pairwise
 from os import PathLike
 from typing import Any, cast, overload
 
@@ -344,11 +344,17 @@ class AudioEditor:
         return kept
 
 
-def _counted(progress: Callable[[int, int], object], total: int) -> Callable[[], object]:
-    """A function that counts its calls and gives them to ``progress``."""
-    done = count(1)
+def _counted(progress: Callable[[int, int], object], total: int) -> Callable[..., object]:
+    """A function that adds up the steps it is called with and gives their sum to ``progress``."""
+    done = 0
+
+    def on_step(steps: int = 1) -> object:
+        nonlocal done
+        done += steps
+        return progress(done, total)
+
     progress(0, total)
-    return lambda: progress(next(done), total)
+    return on_step
 
 
 def check_device(device: str | torch.device) -> None:
