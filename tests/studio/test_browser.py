@@ -162,6 +162,8 @@ def test_a_recording_is_edited_compared_and_downloaded(address, driver, tmp_path
         chosen = tab.js("document.querySelector('.compare-choices [aria-pressed=true]').innerText")
         assert chosen == f"{key.upper()} · {name}"
 
+    tab.js("document.querySelector('#download-wav').scrollIntoView({block: 'center'})")
+    print(tab.js("document.querySelector('#download-wav').outerHTML"))
     tab.find("#download-wav").click()
     end_of_wait = time.monotonic() + PATIENCE
     while not (found := list((tmp_path / "downloads").glob("*.wav"))):
