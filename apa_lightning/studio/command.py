@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from apa_lightning.backbones.vocoding import Vocoder
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
@@ -18,7 +19,7 @@ def studio(
     backbone: str = "embedded",
     adapter: str | None = "auto",
     audio_encoder: str = "embedded",
-    vocoder: str | None = None,
+    vocoder: Vocoder | None = None,
     edit_defaults: str | None = None,
     device: str = "cpu",
     output: Path = Path("studio"),
@@ -69,7 +70,7 @@ def studio(
         audio_encoder,
         device,
         vocoder=vocoder,
-        edit_defaults=edit_defaults,  # type: ignore[arg-type]
+        edit_defaults=edit_defaults,
     )
     given = {
         "backbone": (backbone, "embedded"),

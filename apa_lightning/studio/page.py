@@ -19,7 +19,7 @@ STATIC = Path(__file__).parent / "static"
 GREEK = {"alpha": "α", "omega": "ω", "lambda": "λ", "lambda_text": "λ text", "lambda_audio": "λ audio"}
 #: Seconds between two looks at the progress.
 PAUSE = 0.4
-NO_RESULT = ([], *[None] * 5)
+NO_RESULT: tuple[Any, ...] = ([], *[None] * 5)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 

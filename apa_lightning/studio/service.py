@@ -41,7 +41,7 @@ class Studio:
             raise InputError("Drop or record a recording first.")
         recording = replace(Recording.load(session.file_of(upload)), name=upload.name)
         variations, text_only = values.get("variations"), bool(values.get("text_only"))
-        if isinstance(variations, bool) or variations not in range(1, form.MOST_VARIATIONS + 1):
+        if not isinstance(variations, int | float) or variations not in range(1, form.MOST_VARIATIONS + 1):
             raise InputError(f"variations: {variations}; give 1 to {form.MOST_VARIATIONS}.")
         requests = form.requests(_knobs_of(values), recording, self.editor, int(variations), text_only)
 
