@@ -89,10 +89,11 @@ def driver(tmp_path) -> Iterator[Any]:
         "window-size=1200,1500",
     ):
         options.add_argument(f"--{flag}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.page_load_strategy = "none"
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    allowed = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
     yield driver
     errors = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
     requests = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
@@ -162,8 +163,6 @@ def test_a_recording_is_edited_compared_and_downloaded(address, driver, tmp_path
         chosen = tab.js("document.querySelector('.compare-choices [aria-pressed=true]').innerText")
         assert chosen == f"{key.upper()} · {name}"
 
-    tab.js("document.querySelector('#download-wav').scrollIntoView({block: 'center'})")
-    print(tab.js("document.querySelector('#download-wav').outerHTML"))
     tab.find("#download-wav").click()
     end_of_wait = time.monotonic() + PATIENCE
     while not (found := list((tmp_path / "downloads").glob("*.wav"))):
