@@ -19,6 +19,8 @@ pytestmark = [
 ]
 
 PATIENCE = 90
+#: What gradio 6.31 logs of the stream that a reload cuts off.
+OF_A_RELOAD = ("AbortError: signal is aborted without reason", "Connection errored out.")
 
 
 class Tab:
@@ -95,7 +97,8 @@ def driver(tmp_path) -> Iterator[Any]:
     allowed = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
     yield driver
-    errors = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    log = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    errors = [message for message in log if not any(told in message for told in OF_A_RELOAD)]
     requests = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     urls = [one["params"]["request"]["url"] for one in requests if one["method"] == "Network.requestWillBeSent"]
     driver.quit()
@@ -173,8 +176,8 @@ def test_a_recording_is_edited_compared_and_downloaded(address, driver, tmp_path
 
     # A long edit: reloaded in the middle, seen from a second tab, then canceled.
     tab.field("num_inference_steps").clear()
-    tab.field("num_inference_steps").send_keys("1000")
-    tab.until("document.activeElement.value == '1000'")
+    tab.field("num_inference_steps").send_keys("900")
+    tab.until("document.activeElement.value == '900'")
     tab.find("#edit").click()
     tab.until("document.querySelector('#status progress')")
     tab.shot("progress")
