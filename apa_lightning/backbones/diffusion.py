@@ -1,4 +1,4 @@
-"""What backbones that denoise latents share: the objective of training and the sampler of edits."""
+"""The base of backbones that denoise latents: the objective of training and the sampler of edits."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From the page's form to requests, and from an edit to a form, a command line and Python."""
+"""The page's form: the requests that it stands for, and a finished edit as a form, a command line and Python."""
 
 import json
 import shlex

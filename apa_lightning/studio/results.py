@@ -1,4 +1,4 @@
-"""What the page shows: progress, the history, and a finished edit next to its source."""
+"""The results on the page: progress, the history, and a finished edit next to its source."""
 
 import html
 from pathlib import Path
@@ -14,7 +14,7 @@ QUIETEST = 1e-5
 
 
 def file_url(path: Path) -> str:
-    """Where the page gets a file of the session from; relative, so that it holds behind a proxy too."""
+    """The address of a file of the session for the page; relative, so that it holds behind a proxy too."""
     return f"gradio_api/file={quote(str(path))}"
 
 

@@ -1,4 +1,4 @@
-"""What the page works with: the one editor, the sessions of the browsers and the queue."""
+"""The service behind the page: the one editor, the sessions of the browsers and the queue."""
 
 import secrets
 from collections.abc import Mapping

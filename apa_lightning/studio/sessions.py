@@ -1,4 +1,4 @@
-"""What the studio keeps of each browser in a folder: its recordings, and its edits with all their settings.
+"""Sessions: one folder for each browser, with its recordings and its edits with all their settings.
 
 Nothing that a browser sends becomes part of a path: folders and files have random names, and names of uploads are only text.
 """
@@ -53,7 +53,7 @@ class Session:
 
     @property
     def token(self) -> str:
-        """What the browser proves with that the session is its own."""
+        """The secret by which the browser proves that the session is its own."""
         return self.folder.name
 
     def add_recording(self, path: str | Path, name: str) -> Upload:

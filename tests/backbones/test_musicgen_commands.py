@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fit_tools import assert_resumed_exactly
 from random_folders import tiny_musicgen_backbone
 
 from apa_lightning import AudioEditor, MusicgenBackbone
@@ -91,13 +92,7 @@ def test_a_run_trains_validates_and_writes_its_adapter(adapter):
 
 
 def test_a_resumed_run_is_the_whole_one_bit_for_bit(trained):
-    whole, resumed = (
-        torch.load(max((trained / name).glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime), weights_only=True)
-        for name in ("whole", "resumed")
-    )
-    assert whole["global_step"] == resumed["global_step"] == 4
-    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
-    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert_resumed_exactly(trained, 4)
 
 
 def test_codes_are_cached(model, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from fit_tools import assert_resumed_exactly
 from random_folders import tiny_backbone, tiny_stable_audio
 
 from apa_lightning import AudioEditor
@@ -85,15 +86,7 @@ def test_a_run_trains_validates_and_writes_its_adapter(trained):
 
 
 def test_a_resumed_run_is_the_whole_one_bit_for_bit(trained):
-    whole, resumed = (
-        torch.load(max((trained / name).glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime), weights_only=True)
-        for name in ("whole", "resumed")
-    )
-    assert whole["global_step"] == resumed["global_step"] == 4
-    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
-    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
-    states = [one["optimizer_states"][0]["state"] for one in (whole, resumed)]
-    assert all(torch.equal(states[0][i]["exp_avg"], states[1][i]["exp_avg"]) for i in states[0])
+    assert_resumed_exactly(trained, 4)
 
 
 def test_another_time_code_is_not_resumed(trained, capsys):

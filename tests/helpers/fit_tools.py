@@ -93,3 +93,16 @@ class Recorder(L.Callback):
 
     def on_validation_epoch_end(self, trainer, pl_module):
         self.validated.append(self.weights(pl_module))
+
+
+def assert_resumed_exactly(folder: Path, steps: int) -> None:
+    """The last checkpoints of the runs ``whole`` and ``resumed`` in a folder hold the same weights and the same optimizer."""
+    whole, resumed = (
+        torch.load(max((folder / name).glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime), weights_only=True)
+        for name in ("whole", "resumed")
+    )
+    assert whole["global_step"] == resumed["global_step"] == steps
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    states = [one["optimizer_states"][0]["state"] for one in (whole, resumed)]
+    assert states[0] and all(torch.equal(states[0][i]["exp_avg"], states[1][i]["exp_avg"]) for i in states[0])

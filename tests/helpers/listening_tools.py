@@ -15,7 +15,6 @@ from apa_lightning.listening_test.questions import QUESTIONS
 NAMES = [question.name for question in QUESTIONS]
 TASKS = {"timbre": "a recording of a violin solo", "genre": "</script> <b>reggae</b> style music"}
 SYSTEMS = ("no_op", "adapter", "text_only")
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
 def write_evaluation(folder: Path, sources: int = 3) -> Path:

@@ -3,11 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from listening_tools import CHROMIUM, DRIVER, NAMES
+from browsing import chromium
+from listening_tools import NAMES
 
 from apa_lightning.cli.main import main
 from apa_lightning.listening_test.key import HIDDEN_SOURCE, Key
@@ -15,27 +15,9 @@ from apa_lightning.listening_test.key import HIDDEN_SOURCE, Key
 
 @pytest.fixture
 def browser(tmp_path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not Path(CHROMIUM).exists() or not Path(DRIVER).exists():
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"user-data-dir={tmp_path / 'profile'}",
-        "window-size=1100,900",
-    ):
-        options.add_argument(f"--{flag}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = chromium(tmp_path / "profile", (1100, 900))
+    allowed = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
     yield driver
     driver.quit()
 

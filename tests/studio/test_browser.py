@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from listening_tools import CHROMIUM, DRIVER
+from browsing import chromium
 from recordings import tone
 
 pytestmark = [
@@ -72,28 +72,13 @@ class Tab:
 
 @pytest.fixture
 def driver(tmp_path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not Path(CHROMIUM).exists() or not Path(DRIVER).exists():
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
+    driver = chromium(
+        tmp_path / "profile",
+        (1200, 1500),
         "autoplay-policy=no-user-gesture-required",
-        f"user-data-dir={tmp_path / 'profile'}",
-        "window-size=1200,1500",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.page_load_strategy = "none"
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        logs=("browser", "performance"),
+        page_load_strategy="none",
+    )
     allowed = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
     yield driver
