@@ -5,10 +5,11 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from timing import Result
+from timing import CLOCK, Result
 
 
 def machine() -> dict[str, Any]:
@@ -21,6 +22,9 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": gpu,
         "torch": torch.__version__,
+        "openvino": find_spec("openvino") is not None,
+        "threads": torch.get_num_threads(),
+        "clock": os.environ.get(CLOCK) or "wall",
         "load": os.getloadavg()[0],
     }
 

@@ -1,4 +1,4 @@
-"""Asks every question and prints the table: ``python benchmarks/run.py [--quick] [--large FOLDER] [QUESTION ...]``.
+"""Asks every question and prints the table: ``python benchmarks/run.py [--quick] [--cpu] [--large FOLDER] [QUESTION ...]``.
 
 Without names all are asked: startup, loader, edits, training, neighbor, large. The state to compare with is a git worktree of the tag
 ``speed-baseline`` in the folder of the results, which is made where it is missing.
@@ -6,12 +6,13 @@ Without names all are asked: startup, loader, edits, training, neighbor, large. 
 
 import argparse
 import importlib
+import os
 import subprocess
 from pathlib import Path
 
 import report
 import scale as scales
-from timing import THIS, Result
+from timing import CLOCK, THIS, Result
 
 QUESTIONS = ("startup", "loader", "edits", "training", "neighbor", "large")
 TAG = "speed-baseline"
@@ -23,12 +24,17 @@ def main(args: list[str] | None = None) -> list[Result]:
     parser.add_argument("questions", nargs="*", help=f"Some of: {', '.join(QUESTIONS)}.")
     parser.add_argument("--quick", action="store_true", help="Fewer and shorter runs: a first look.")
     parser.add_argument("--tiny", action="store_true", help="One run of each, to see that the programs work.")
+    parser.add_argument(
+        "--cpu", action="store_true", help="Count seconds of the CPU: where other work shares the cores."
+    )
     parser.add_argument("--large", type=Path, help="Folder for AudioLDM2-large with random weights (5 GB).")
     parser.add_argument("--out", type=Path, default=THIS / "runs" / "benchmarks", help="Folder of the results.")
     parser.add_argument("--today", type=Path, help=f"Source tree to compare with, by default one of {TAG}.")
     given = parser.parse_args(args)
     if unknown := set(given.questions) - set(QUESTIONS):
         parser.error(f"{', '.join(sorted(unknown))}: is not a question; give some of {', '.join(QUESTIONS)}.")
+    if given.cpu:
+        os.environ[CLOCK] = "cpu"
     work = given.out.resolve() / "work"
     work.mkdir(parents=True, exist_ok=True)
     today = given.today.resolve() if given.today else worktree(given.out.resolve() / TAG)

@@ -18,6 +18,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 THIS = HERE.parent
+CLOCK = "BENCH_CLOCK"
+"""Environment variable of the programs' clock, see ``jobs/serve.py``."""
 
 
 @dataclass

@@ -42,14 +42,16 @@ def ask(scale: Scale) -> Iterator[Result]:
     yield compare("training, cached, against today", unit, 1.7, "cached", "today", runs, "step")
     yield compare("training, cached, against the published loop", unit, 8, "cached", "published", runs, "step")
     yield compare("Trainer over a bare loop", unit, 1.05, "uncached", "bare", runs, "step", at_most=True)
-    yield validation(scale)
+    yield from validation(scale)
 
 
-def validation(scale: Scale) -> Result:
-    """Losses and edits of one validation of base.yaml, inside of fit."""
-    more = ["--trainer.val_check_interval", "1"]
+def validation(scale: Scale) -> Iterator[Result]:
+    """Losses and edits of a validation of base.yaml, inside of fit: of the later ones of a run, and of its first one."""
+    steps, more = min(3, scale.pairs), ["--trainer.val_check_interval", "1"]
     if scale.pairs == 1:
         more += ["--data.validation_samples", "2", "--config", "tests/small.yaml", "--data.batch_size", "2"]
-    sides = [fit("ours", THIS, 1, *more), fit("today", scale.today, 1, *more)]
+    sides = [fit("ours", THIS, steps, *more), fit("today", scale.today, steps, *more)]
     runs = alternate(sides, max(1, scale.pairs // 3), warm_up=0)
-    return compare("validation inside fit", "losses and edits", 4, "ours", "today", runs, "validation")
+    question = "validation inside fit (losses and edits)"
+    yield compare(question, "a validation", 4, "ours", "today", runs, "validation")
+    yield compare(f"{question}, the first of a run", "a validation", 4, "ours", "today", runs, "first_validation")

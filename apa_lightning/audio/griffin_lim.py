@@ -1,5 +1,7 @@
 """Griffin-Lim: from log-mels to sound without a trained vocoder (Griffin and Lim 1984; momentum: Perraudin et al. 2013)."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -72,14 +74,17 @@ def _uniform(shape: torch.Size, seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@cache
+def _window(size: int) -> Tensor:
+    return torch.hann_window(size, dtype=torch.float32)
+
+
 def _stft(waveform: Tensor, spec: MelSpec) -> Tensor:
-    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
-    return torch.stft(waveform, spec.n_fft, spec.hop_length, window=window, return_complex=True)
+    return torch.stft(waveform, spec.n_fft, spec.hop_length, window=_window(spec.n_fft), return_complex=True)
 
 
 def _istft(spectrum: Tensor, spec: MelSpec, length: int) -> Tensor:
-    window = torch.hann_window(spec.n_fft, dtype=torch.float32)
-    return torch.istft(spectrum, spec.n_fft, spec.hop_length, window=window, length=length)
+    return torch.istft(spectrum, spec.n_fft, spec.hop_length, window=_window(spec.n_fft), length=length)
 
 
 def magnitudes(log_mel: Tensor, spec: MelSpec = MelSpec(), iterations: int = 32, start: Tensor | None = None) -> Tensor:

@@ -187,12 +187,12 @@ class AudioLDM2Backbone(DiffusionBackbone):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         """Where the U-Net is."""
-        return self.unet.device
+        return self.unet.conv_in.weight.device  # diffusers' own property walks through all modules
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Precision of the U-Net."""
-        return self.unet.dtype
+        return self.unet.conv_in.weight.dtype
 
     def latent_shape(self, frames: int | None = None) -> tuple[int, int, int]:
         """(C, T, F) of the latents of ``frames`` latent frames, by default of one window."""

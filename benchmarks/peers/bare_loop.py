@@ -1,11 +1,10 @@
 """Peer: the training step in a bare PyTorch loop, for the overhead of the Trainer: same module, data, optimizer and clipping."""
 
-import time
 from statistics import median
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from serve import device, serve, settings
+from serve import clock, device, serve, settings
 
 import datamodules
 from apa_lightning import AudioPromptModule
@@ -28,7 +27,7 @@ def unit() -> dict[str, float]:
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=1e-4)
     batches, seconds = iter(data.train_dataloader()), []
     for number in range(given["steps"]):
-        start = time.perf_counter()
+        start = clock()
         batch = data.on_after_batch_transfer(next(batches), 0)
         draw = generator_for(0, "train", number)
         waveform = batch["waveform"].to(module.device)
@@ -44,7 +43,7 @@ def unit() -> dict[str, float]:
         torch.nn.utils.clip_grad_norm_(module.adapter.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     middle = median(seconds[min(2, len(seconds) - 1) :])
     return {"step": middle, "clips_per_second": given["batch_size"] / middle}
 
