@@ -13,7 +13,7 @@ from apa_lightning.adapters.base import Adapter
 from apa_lightning.backbones.base import Backbone, Objective
 from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.backbones.vocoding import Vocoder
-from apa_lightning.backbones.window_encoder import WindowEncoder
+from apa_lightning.backbones.window_encoder import KeepingEncoder, WindowEncoder
 from apa_lightning.conditioning.audio_mae import LoaLayers, load_conditioner
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.conditioning.dropout import ConditionDropout, DroppedAudio, PoolingRates, audio_tokens
@@ -157,6 +157,7 @@ class AudioPromptModule(L.LightningModule):
         if self.compile_blocks:
             backbone.compile_blocks()
         self.adapter, self.audio_encoder, self.backbone = adapter, audio_encoder, backbone
+        self._validation_encoder = KeepingEncoder(backbone, audio_encoder)
         editor = self.editor()
         editor.check_defaults()
         self.edit_defaults = editor.edit_defaults
@@ -220,8 +221,9 @@ class AudioPromptModule(L.LightningModule):
         depends on the audio prompt.
         """
         text = self._text(batch["prompt"], batch)
-        grid = self._grid(batch)
-        encoded = self._encoded(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
+        encoder = self._validation_encoder
+        grid = self._grid(batch, encoder)
+        encoded = self._encoded(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank), encoder)
         keep = torch.zeros(len(grid), dtype=torch.bool)
         for omega in self.pooling_rates.rates:
             loa = audio_tokens(grid, keep, omega)
@@ -270,19 +272,19 @@ class AudioPromptModule(L.LightningModule):
         totals = [float(start) + length / self.backbone.sample_rate for start, length in ends]
         return self.backbone.placed(text, list(zip(map(float, starts), totals, strict=True)))
 
-    def _encoded(self, batch: dict[str, Any], draw: torch.Generator) -> Tensor:
+    def _encoded(self, batch: dict[str, Any], draw: torch.Generator, encoder: WindowEncoder | None = None) -> Tensor:
         """What the backbone is to generate: latents (B, C, T, ...), a sample of the clips' posterior, or codes (B, K, T)."""
         encoding = {name: batch[name] for name in self.backbone.encoding_names if name in batch}
         if not encoding:
-            encoding = self.window_encoder().encode(batch["waveform"], batch.get("num_samples"))
+            encoding = (encoder or self.window_encoder()).encode(batch["waveform"], batch.get("num_samples"))
         return self.backbone.sampled(encoding, draw)
 
-    def _grid(self, batch: dict[str, Any]) -> Tensor:
+    def _grid(self, batch: dict[str, Any], encoder: WindowEncoder | None = None) -> Tensor:
         """The unpooled tokens (B, T, F, D) of the audio prompts: the clips themselves where there are no others."""
         of = "prompt_" if {"prompt_grid", "prompt_waveform"} & batch.keys() else ""
         if f"{of}grid" in batch:
             return batch[f"{of}grid"].float()
-        return self.window_encoder().grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
+        return (encoder or self.window_encoder()).grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
 
     def _null(self) -> Tensor | None:
         return self.audio_encoder.null() if self.dropped_audio == "zero_fbank" else None

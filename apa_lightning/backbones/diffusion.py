@@ -57,7 +57,7 @@ class DiffusionBackbone(Backbone):
     # --- default that a backbone may replace --------------------------------------------------------------------------
 
     def predictor(self, text: Any, audio_tokens: Sequence[Tensor] = ()) -> Model:
-        """:meth:`predict` for many calls under the same conditions, those of one edit; a backbone may prepare them once.
+        """:meth:`predict` for calls under the same conditions, such as those of one edit; a backbone may prepare them once.
 
         Args:
             text: See :meth:`predict`.
@@ -88,9 +88,8 @@ class DiffusionBackbone(Backbone):
         audio_tokens: Sequence[Tensor],
         draw: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        return objective(
-            lambda noisy, times: self.predict(noisy.to(self.dtype), times, text, audio_tokens), encoded, draw
-        )
+        model = self.predictor(text, audio_tokens)
+        return objective(lambda noisy, times: model(noisy.to(self.dtype), times), encoded, draw)
 
     # --- editing ------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from apa_lightning.utils.openvino_module import OpenVINOModule
 
 WORDS = 16
 """Texts are padded to a multiple of so many tokens, so that prompts of different lengths have one shape."""
+AUDIO = 64
+"""Audio prompts of fewer tokens, such as strongly pooled ones, are repeated up to so many. Attention to repeated tokens is the same."""
 
 
 class OpenVINOUNet:
@@ -56,6 +58,7 @@ class OpenVINOUNet:
         if not graph.prepare():
             return torchs
         more = -text.encoded.shape[1] % WORDS
+        audio_tokens = [one.repeat(1, -(-AUDIO // one.shape[1]), 1) for one in audio_tokens]
         encoded, mask = F.pad(text.encoded, (0, 0, 0, more)), F.pad(text.mask.float(), (0, more))
         pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         given: dict[tuple, list[Tensor]] = {}  # keys and values of all layers, by the scales alpha that they hold

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from apa_lightning.errors import InputError
 #: One encoded prompt: the tensors of a text condition, without the batch axis.
 TextRow = Mapping[str, Tensor]
 _GROUP = 16  # prompts encoded at once
+KEPT_BYTES = 2**28
 
 
 class WindowEncoder:
@@ -100,6 +101,43 @@ class WindowEncoder:
                 digest.update(f"{part}.{name} {values.dtype} {tuple(values.shape)}".encode())
                 digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+class KeepingEncoder(WindowEncoder):
+    """The same, for windows that come again, as those of validation: it keeps what it has encoded, up to :data:`KEPT_BYTES`."""
+
+    def __init__(self, backbone: Backbone, audio_encoder: AudioConditioner):
+        super().__init__(backbone, audio_encoder)
+        self._kept: dict[tuple, dict[str, Tensor]] = {}
+        self._free = KEPT_BYTES
+
+    def encode(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """See :meth:`WindowEncoder.encode`."""
+        return self._keep("codec", super().encode, waveform, lengths)
+
+    def grid(self, waveform: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """See :meth:`WindowEncoder.grid`."""
+        encode = super().grid
+        return self._keep("grid", lambda *inputs: {"grid": encode(*inputs)}, waveform, lengths)["grid"]
+
+    def _keep(
+        self, name: str, encode: Callable[..., dict[str, Tensor]], waveform: Tensor, lengths: Sequence[int] | None
+    ) -> dict[str, Tensor]:
+        samples = waveform.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        key = (
+            name,
+            hashlib.sha256(samples).digest(),
+            tuple(waveform.shape),
+            None if lengths is None else tuple(lengths),
+        )
+        if key in self._kept:
+            return self._kept[key]
+        made = encode(waveform, lengths)
+        size = sum(one.nbytes for one in made.values())
+        if size <= self._free:
+            self._free -= size
+            self._kept[key] = made
+        return made
 
 
 def _columns(condition: Any, size: int) -> dict[str, Tensor] | None:

@@ -1,6 +1,6 @@
 """Frozen modules by OpenVINO, where it is installed (``pip install apa_lightning[cpu]``): the same numbers in about half the time.
 
-A module is exported once and kept in the user's cache folder; it is compiled anew in each process, for each shape of its inputs.
+A module is exported once, and compiled once for each shape of its inputs; both are kept in the user's cache folder.
 ``APA_LIGHTNING_OPENVINO=0`` leaves everything to torch.
 """
 
@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ SHAPES = 4
 """Shapes of a module that stay compiled; each holds a copy of the weights. An edit of many windows needs one or two."""
 EXPORTS = 8
 """Exports that stay in the cache folder; the one that was used longest ago is removed."""
+COMPILED = 12
+"""Compiled shapes that stay in the cache folder (35 MB each for the pocket's U-Net); the oldest one is removed."""
 OPTIONS = {
     "INFERENCE_PRECISION_HINT": "f32",
     "ENABLE_CPU_PINNING": False,  # two processes would share one core
@@ -110,8 +112,10 @@ class OpenVINOModule:
             self._exports[ranks] = self._exported(openvino, inputs, ranks)
         model = self._exports[ranks].clone()
         model.reshape({i: list(one.shape) for i, one in enumerate(inputs)})
-        options = OPTIONS | {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        folder = _folder() / "compiled"  # OpenVINO names its files, and makes damaged ones again
+        options = OPTIONS | {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "CACHE_DIR": str(folder)}
         request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        _keep_newest(folder.glob("*.blob"), COMPILED)
 
         def infer(given: list[Tensor]) -> Tensor:
             return torch.from_numpy(request.infer([one.numpy() for one in given], share_inputs=True)[0].copy())
@@ -144,8 +148,19 @@ class OpenVINOModule:
         for name, weight in self.module.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "apa_lightning" / "openvino" / f"{digest.hexdigest()[:16]}.xml"
+        return _folder() / f"{digest.hexdigest()[:16]}.xml"
+
+
+def _folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "apa_lightning" / "openvino"
+
+
+def _keep_newest(files: Iterable[Path], count: int) -> None:
+    """Remove all but the newest files, graphs with their weights."""
+    for old in sorted(files, key=os.path.getmtime)[:-count]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".bin").unlink(missing_ok=True)
 
 
 def _openvino() -> Any:
@@ -176,6 +191,4 @@ def _save(openvino: Any, model: Any, path: Path) -> None:
         raise OSError(first_line(error)) from error
     os.replace(partial.with_suffix(".bin"), path.with_suffix(".bin"))
     os.replace(partial, path)
-    for old in sorted(path.parent.glob("[0-9a-f]*.xml"), key=os.path.getmtime)[:-EXPORTS]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".bin").unlink(missing_ok=True)
+    _keep_newest(path.parent.glob("[0-9a-f]*.xml"), EXPORTS)

@@ -7,6 +7,7 @@ from typing import cast
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from apa_lightning.audio import to_mono
 from apa_lightning.errors import InputError
@@ -54,6 +55,9 @@ class EditMetrics(EditsCallback):
             )
         self.clap, self.name = clap, name
         self._embedder: ClapEmbedder | None = None
+        self._clips: dict[
+            str, Clip
+        ] = {}  # sources and edits from the text alone, with their features: they never change
 
     @property
     def state_key(self) -> str:
@@ -61,6 +65,7 @@ class EditMetrics(EditsCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._clips.clear()
         if self._embedder is None and stage in ("fit", "validate"):
             self._embedder = (
                 ClapEmbedder.from_pretrained(self.clap) if self.clap else ClapEmbedder.of(pl_module.backbone)
@@ -75,13 +80,20 @@ class EditMetrics(EditsCallback):
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         assert self._embedder is not None  # setup has loaded it
         clap, rate = cast(ClapEmbedder, self._embedder).to(module.device), module.backbone.sample_rate
-        clips = {edit.plan.clip.key: Clip(to_mono(edit.plan.clip.waveform), rate) for edit in edits}
+
+        def kept(waveform: Tensor, *name: str) -> Clip:
+            return self._clips.setdefault(name, Clip(to_mono(waveform), rate))
+
         keys = [edit.plan.clip.key for edit in edits]
         compared = [
-            EditedClip(Clip(to_mono(edit.edited.waveform), rate), clips[key], edit.plan.edited.prompt)
-            for key, edit in zip(keys, edits, strict=True)
+            EditedClip(
+                Clip(to_mono(edit.edited.waveform), rate),
+                kept(edit.plan.clip.waveform, edit.plan.clip.key),
+                edit.plan.edited.prompt,
+            )
+            for edit in edits
         ]
-        text_only = [Clip(to_mono(edit.text_only.waveform), rate) for edit in edits]
+        text_only = [kept(edit.text_only.waveform, edit.plan.clip.key, edit.plan.target) for edit in edits]
         skipped = 0
         for kind, make in (("chroma", ChromaSimilarity), ("clap", partial(ClapScore, clap))):
             for system, pairs in with_floors(compared, text_only, keys, make().shuffle).items():

@@ -35,9 +35,16 @@ def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title
     bins = mel_frequencies(n_mels=spec.num_mels, fmin=spec.f_min, fmax=spec.f_max)
     ticks = [tick for tick in TICKS if tick < spec.f_max]
 
-    figure = Figure(figsize=(6.6, 1.2 + 1.5 * len(panels)), dpi=100, layout="constrained")
+    lines = [line for text in title.splitlines() for line in wrap(text, TITLE_WIDTH)]
+    above, below, height = 0.4 + 0.2 * len(lines), 0.55, 1.5 * len(panels)
+    figure = Figure(
+        figsize=(6.6, above + height + below), dpi=100
+    )  # a layout of its own: matplotlib's takes most of a second
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    edges = {"bottom": below / figure.get_figheight(), "top": 1 - above / figure.get_figheight()}
+    axes = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"left": 0.1, "right": 0.86, "hspace": 0.3, **edges}
+    )[:, 0]
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         length = waveforms[name].shape[-1] / sample_rate
         image = axis.imshow(
@@ -55,12 +62,9 @@ def spectrogram_picture(waveforms: Mapping[str, Tensor], sample_rate: int, title
         axis.set_ylabel("Hz")
     axes[-1].set_xlim(0, seconds)
     axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=list(axes), label="dB", pad=0.01)
-    figure.suptitle(
-        "\n".join(line for text in title.splitlines() for line in wrap(text, TITLE_WIDTH)),
-        fontsize=12,
-        parse_math=False,
-    )
+    scale = figure.add_axes((0.88, edges["bottom"], 0.02, edges["top"] - edges["bottom"]))
+    figure.colorbar(image, cax=scale, label="dB")
+    figure.suptitle("\n".join(lines), fontsize=12, y=1 - 0.08 / figure.get_figheight(), parse_math=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
