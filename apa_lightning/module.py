@@ -157,7 +157,6 @@ class AudioPromptModule(L.LightningModule):
         if self.compile_blocks:
             backbone.compile_blocks()
         self.adapter, self.audio_encoder, self.backbone = adapter, audio_encoder, backbone
-        self._validation_encoder = KeepingEncoder(backbone, audio_encoder)
         editor = self.editor()
         editor.check_defaults()
         self.edit_defaults = editor.edit_defaults
@@ -177,6 +176,7 @@ class AudioPromptModule(L.LightningModule):
                 f"model.half_backbone: needs --trainer.precision bf16-mixed, not {self.trainer.precision}."
             )
         self.configure_model()
+        self._validation_encoder = KeepingEncoder(self.backbone, self.audio_encoder)
         if self.further_sources and stage != "predict":
             raise InputError(
                 f"model.further_adapters: {', '.join(self.further_sources)}; {stage} has one adapter. Leave it out: it is for "

@@ -10,6 +10,7 @@ from random_folders import tiny_parts
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning import AudioPromptModule, InputError
+from apa_lightning.backbones import window_encoder
 from apa_lightning.conditioning.dropout import ConditionDropout, PoolingRates
 
 
@@ -197,6 +198,28 @@ def test_validation_logs_matched_and_shuffled_losses(tmp_path):
         *(f"val/loss_{kind}_omega_{omega}" for kind in ("matched", "shuffled") for omega in (1, 8)),
     }
     assert results[0] == results[1]  # the draws repeat
+
+
+def test_a_later_validation_encodes_nothing_again(tmp_path, monkeypatch):
+    def run() -> tuple[list[dict[str, float]], int]:
+        """The losses of two validations of an adapter that does not learn, and how often the VAE and AudioMAE were run."""
+        module, logged, calls = build(optimizer=partial(torch.optim.SGD, lr=0.0)), [], []
+
+        class Validations(Callback):
+            def on_validation_end(self, trainer, module):
+                logged.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
+
+        for part in (module.backbone.vae.encoder, module.audio_encoder):
+            part.register_forward_hook(lambda *_: calls.append(1))
+        clips = loader(count=2)
+        trainer(tmp_path, callbacks=[Validations()], max_steps=2, val_check_interval=1).fit(module, clips, clips)
+        return logged, len(calls)
+
+    (first, second), calls = run()
+    monkeypatch.setattr(window_encoder, "KEPT_BYTES", 0)
+    expected, calls_without = run()
+    assert [first, second] == expected and first == second
+    assert (calls, calls_without) == (2 * (2 + 1), 2 * (2 + 2))
 
 
 def test_a_checkpoint_holds_the_adapter_alone_and_loads_strictly(tmp_path):

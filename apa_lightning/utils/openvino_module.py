@@ -61,8 +61,8 @@ class OpenVINOModule:
     def prepare(self) -> bool:
         """Whether OpenVINO may compute the module now, to be asked before a series of calls.
 
-        It may where it is installed and not switched off, the weights are frozen and in float32 on the CPU, and neither gradients nor
-        another precision are wanted.
+        It may where it is installed and not switched off, the weights are frozen and in float32 on the CPU, nothing is compiled by torch,
+        and neither gradients nor another precision are wanted.
         """
         usable = (
             not self._failed
@@ -70,6 +70,7 @@ class OpenVINOModule:
             and not torch.is_autocast_enabled("cpu")
             and os.environ.get(SWITCH, "1").lower() not in ("0", "false", "no", "off")
             and find_spec("openvino") is not None
+            and not any(part._compiled_call_impl for part in self.module.modules())  # which cannot be traced
             and all(
                 weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.requires_grad
                 for weight in self.module.parameters()

@@ -6,15 +6,19 @@ A stand-in of the library, which computes the exported module by torch, shows wh
 import copy
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from random_folders import tiny_backbone
+from fit_tools import clips, loader
+from lightning.pytorch import Trainer
+from random_folders import tiny_backbone, tiny_parts
 from tunes import melody
 
-from apa_lightning import AudioEditor, ProjectedAdapter
+from apa_lightning import AudioEditor, AudioPromptModule, ProjectedAdapter
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.conditioning.dropout import PoolingRates
 from apa_lightning.utils import openvino_module
 
 WINDOW = 32
@@ -52,6 +56,11 @@ class Library(ModuleType):
             raise RuntimeError("damaged")
         return self.saved[path.name]
 
+    def compile_model(self, graph, folder, infer):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{len(self.compiled)}.blob").write_text("compiled")
+        return SimpleNamespace(create_infer_request=lambda: infer(graph))
+
     def Core(self):
         def infer(graph):
             def run(given, share_inputs):
@@ -63,7 +72,7 @@ class Library(ModuleType):
 
         return SimpleNamespace(
             read_model=self.read_model,
-            compile_model=lambda graph, *_: SimpleNamespace(create_infer_request=lambda: infer(graph)),
+            compile_model=lambda graph, device, options: self.compile_model(graph, Path(options["CACHE_DIR"]), infer),
         )
 
 
@@ -143,12 +152,29 @@ def test_an_edit_by_the_real_library(editor, monkeypatch, tmp_path):
     monkeypatch.setenv(openvino_module.SWITCH, "1")
     shapes = {}, {"time_pooling": 4, "guidance_scale": 1.0, "prompt": "a recording of a violin solo"}
     made = [edit(editor, **knobs) for knobs in shapes]
-    assert [file.suffix for file in sorted(tmp_path.rglob("*.*"))] == [".bin", ".xml"]
+    assert sorted(file.suffix for file in tmp_path.rglob("*.*")) == [".bin", ".blob", ".blob", ".xml"]
     (graph,) = editor.backbone._openvino_unet._graphs.values()
     assert len(graph._compiled) == 2
+    for file in tmp_path.rglob("*.blob"):  # damaged ones are made again
+        file.write_bytes(file.read_bytes()[:1000])
+    graph._compiled.clear()
+    torch.testing.assert_close(edit(editor), made[0], atol=1e-6, rtol=0)
     monkeypatch.setenv(openvino_module.SWITCH, "0")
     for one, knobs in zip(made, shapes, strict=True):
         torch.testing.assert_close(one, edit(editor, **knobs), atol=1e-4, rtol=0)
+
+
+def test_validation_losses_are_those_of_torch(library, monkeypatch, tmp_path):
+    """Strongly pooled audio prompts are repeated to 64 tokens, so that all pooling rates have one shape."""
+    module = AudioPromptModule(**tiny_parts(WINDOW), pooling_rates=PoolingRates((1, 2, 8)))
+    items = clips(2, WINDOW * 640)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    (made,) = trainer.validate(module, loader(items), verbose=False)
+    assert len(library.exported) == len(library.compiled) == 1
+    monkeypatch.setenv(openvino_module.SWITCH, "0")
+    (expected,) = trainer.validate(module, loader(items), verbose=False)
+    assert made == pytest.approx(expected, abs=1e-5) and len(expected) == 7
 
 
 def test_prompts_of_different_lengths_and_other_adapters_share_a_graph(editor, library):
@@ -207,6 +233,13 @@ def test_exports_are_kept_up_to_a_number(linear, library, monkeypatch, tmp_path)
     assert len(list(tmp_path.rglob("*.xml"))) == len(list(tmp_path.rglob("*.bin"))) == 2
 
 
+def test_compiled_shapes_are_kept_up_to_a_number(linear, monkeypatch, tmp_path):
+    monkeypatch.setattr(openvino_module, "COMPILED", 2)
+    for size in (2, 3, 4):
+        apply(linear, size)
+    assert sorted(path.name for path in tmp_path.rglob("*.blob")) == ["2.blob", "3.blob"]
+
+
 def test_a_damaged_export_is_made_again(linear, library):
     library.saved.clear()  # reading it fails
     apply(copy.deepcopy(linear), 1)
@@ -226,13 +259,15 @@ def test_an_export_that_cannot_be_kept_is_used(linear, library, monkeypatch, tmp
     assert f"cannot be kept in {tmp_path}" in caplog.text
 
 
-@pytest.mark.parametrize("why", ["gradients", "autocast", "trained", "precision", "switch", "absent"])
+@pytest.mark.parametrize("why", ["gradients", "autocast", "trained", "precision", "compiled", "switch", "absent"])
 def test_torch_computes_where_openvino_may_not(editor, library, monkeypatch, why):
     backbone = editor.backbone
     if why == "trained":
         backbone.unet.requires_grad_(True)
     if why == "precision":
         backbone.to(torch.bfloat16)
+    if why == "compiled":
+        backbone.unet.mid_block._compiled_call_impl = backbone.unet.mid_block._call_impl  # as if by torch.compile
     if why == "switch":
         monkeypatch.setenv(openvino_module.SWITCH, "off")
     if why == "absent":
