@@ -292,6 +292,8 @@ class AudioLDM2Backbone(DiffusionBackbone):
     def predictor(self, text: TextStreams, audio_tokens: Sequence[Tensor] = ()) -> Model:
         """:meth:`predict` for many calls under the same conditions, by OpenVINO where it can be used."""
         torchs = super().predictor(text, audio_tokens)
+        if torch.is_grad_enabled():  # as in training
+            return torchs
         return self._openvino_unet.predictor(torchs, text, audio_tokens, self.adapted_layers())
 
     def adapted_layers(self) -> dict[str, AttentionLayer]:

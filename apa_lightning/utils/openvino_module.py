@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,15 @@ class OpenVINOModule:
             self._exports[ranks] = self._exported(openvino, inputs, ranks)
         model = self._exports[ranks].clone()
         model.reshape({i: list(one.shape) for i, one in enumerate(inputs)})
-        folder = _folder() / "compiled"  # OpenVINO names its files, and makes damaged ones again
-        options = OPTIONS | {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "CACHE_DIR": str(folder)}
-        request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-        _keep_newest(folder.glob("*.blob"), COMPILED)
+        options = OPTIONS | {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        folder, core = _folder() / "compiled", openvino.Core()  # OpenVINO names its files, and makes damaged ones again
+        try:
+            compiled = core.compile_model(model, "CPU", options | {"CACHE_DIR": str(folder)})
+        except RuntimeError:  # such as of a folder that cannot be written
+            compiled = core.compile_model(model, "CPU", options)
+        with suppress(FileNotFoundError):  # another process removes them too
+            _keep_newest(folder.glob("*.blob"), COMPILED)
+        request = compiled.create_infer_request()
 
         def infer(given: list[Tensor]) -> Tensor:
             return torch.from_numpy(request.infer([one.numpy() for one in given], share_inputs=True)[0].copy())

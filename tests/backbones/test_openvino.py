@@ -34,6 +34,7 @@ class Library(ModuleType):
         super().__init__("openvino")
         self.__spec__ = ModuleSpec("openvino", None)
         self.exported, self.compiled, self.saved = [], [], {}
+        self.writable = True
 
     def convert_model(self, module, example_input):
         module(*example_input)
@@ -56,24 +57,23 @@ class Library(ModuleType):
             raise RuntimeError("damaged")
         return self.saved[path.name]
 
-    def compile_model(self, graph, folder, infer):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{len(self.compiled)}.blob").write_text("compiled")
-        return SimpleNamespace(create_infer_request=lambda: infer(graph))
+    def compile_model(self, graph, device, options):
+        if "CACHE_DIR" in options:
+            if not self.writable:
+                raise RuntimeError("the folder cannot be written")
+            folder = Path(options["CACHE_DIR"])
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{len(self.compiled)}.blob").write_text("compiled")
+
+        def run(given, share_inputs):
+            assert [one.shape for one in given] == graph.shapes
+            return [graph.module(*map(torch.from_numpy, given)).numpy()]
+
+        self.compiled.append(graph.shapes)
+        return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=run))
 
     def Core(self):
-        def infer(graph):
-            def run(given, share_inputs):
-                assert [one.shape for one in given] == graph.shapes
-                return [graph.module(*map(torch.from_numpy, given)).numpy()]
-
-            self.compiled.append(graph.shapes)
-            return SimpleNamespace(infer=run)
-
-        return SimpleNamespace(
-            read_model=self.read_model,
-            compile_model=lambda graph, device, options: self.compile_model(graph, Path(options["CACHE_DIR"]), infer),
-        )
+        return SimpleNamespace(read_model=self.read_model, compile_model=self.compile_model)
 
 
 @pytest.fixture()
@@ -238,6 +238,12 @@ def test_compiled_shapes_are_kept_up_to_a_number(linear, monkeypatch, tmp_path):
     for size in (2, 3, 4):
         apply(linear, size)
     assert sorted(path.name for path in tmp_path.rglob("*.blob")) == ["2.blob", "3.blob"]
+
+
+def test_shapes_that_cannot_be_kept_are_used(linear, library, tmp_path):
+    library.writable = False
+    apply(linear, 2)
+    assert [path.name for path in tmp_path.rglob("*.blob")] == ["0.blob"]
 
 
 def test_a_damaged_export_is_made_again(linear, library):
