@@ -203,7 +203,9 @@ def test_validation_logs_matched_and_shuffled_losses(tmp_path):
 def test_a_later_validation_encodes_nothing_again(tmp_path, monkeypatch):
     def run() -> tuple[list[dict[str, float]], int]:
         """The losses of two validations of an adapter that does not learn, and how often the VAE and AudioMAE were run."""
-        module, logged, calls = build(optimizer=partial(torch.optim.SGD, lr=0.0)), [], []
+        optimizer, logged, calls = partial(torch.optim.SGD, lr=0.0), [], []
+        module = AudioPromptModule(**tiny_parts(32), optimizer=optimizer)
+        module.configure_model()
 
         class Validations(Callback):
             def on_validation_end(self, trainer, module):
@@ -211,7 +213,7 @@ def test_a_later_validation_encodes_nothing_again(tmp_path, monkeypatch):
 
         for part in (module.backbone.vae.encoder, module.audio_encoder):
             part.register_forward_hook(lambda *_: calls.append(1))
-        clips = loader(count=2)
+        clips = loader(count=2, samples=module.backbone.window_samples)
         trainer(tmp_path, callbacks=[Validations()], max_steps=2, val_check_interval=1).fit(module, clips, clips)
         return logged, len(calls)
 
