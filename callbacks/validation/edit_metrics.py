@@ -55,9 +55,8 @@ class EditMetrics(EditsCallback):
             )
         self.clap, self.name = clap, name
         self._embedder: ClapEmbedder | None = None
-        self._clips: dict[
-            str, Clip
-        ] = {}  # sources and edits from the text alone, with their features: they never change
+        #: Sources and edits from the text alone, which never change, with their features.
+        self._clips: dict[tuple[str, ...], Clip] = {}
 
     @property
     def state_key(self) -> str:
