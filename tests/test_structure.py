@@ -60,7 +60,7 @@ def module_of(path: Path) -> ModuleType | None:
     try:
         return importlib.import_module(name_of(path))
     except ModuleNotFoundError as error:
-        if error.name != "gradio" or path.parts[:2] != ("apa_lightning", "studio"):
+        if error.name not in ("gradio", "starlette") or path.parts[:2] != ("apa_lightning", "studio"):
             raise
         return None
 

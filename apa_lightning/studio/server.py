@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
+
+from apa_lightning.studio.offline import Offline
 
 STATIC = Path(__file__).parent / "static"
 
@@ -39,6 +42,7 @@ def serve(
         inbrowser=open_browser,
         theme=theme,
         css=(STATIC / "style.css").read_text(encoding="utf-8"),
+        app_kwargs={"middleware": [Middleware(Offline)]},
         footer_links=[],
         run_history=False,
         share=False,
