@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def studio(
     password_file: Path | None = None,
     max_megabytes: int = 100,
     max_seconds: float = 300.0,
+    max_gigabytes: float = 20.0,
     max_waiting: int = 20,
     open_browser: bool = False,
 ) -> None:
@@ -46,10 +48,17 @@ def studio(
         password_file: File that holds a password of 8 characters or more; the user's name is `studio`.
         max_megabytes: Largest file that is taken.
         max_seconds: Longest recording that is taken.
+        max_gigabytes: Size of `output` from which on nothing more is taken.
         max_waiting: Most jobs of all browsers that may wait.
         open_browser: Open the page in the browser of this machine.
     """
-    for name, value in (("max_megabytes", max_megabytes), ("max_seconds", max_seconds), ("max_waiting", max_waiting)):
+    limits = {
+        "max_megabytes": max_megabytes,
+        "max_seconds": max_seconds,
+        "max_gigabytes": max_gigabytes,
+        "max_waiting": max_waiting,
+    }
+    for name, value in limits.items():
         if value <= 0:
             raise InputError(f"{name}: {value:g}; give a number above 0.")
     if not 1 <= port <= 65535:
@@ -81,7 +90,10 @@ def studio(
     }
     parts = {name: value for name, (value, default) in given.items() if value != default}
     jobs, folder = Jobs(editor, max_waiting), output.expanduser().resolve()
-    page = Page(Studio(editor, Sessions(folder, max_seconds), jobs, parts)).blocks
+    sessions = Sessions(folder, max_seconds, max_gigabytes)
+    uploads = tempfile.TemporaryDirectory(prefix="uploads-", dir=folder)
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name
+    page = Page(Studio(editor, sessions, jobs, parts)).blocks
     auth = None if password is None else checked(password)
     try:
         serve(page, folder, EVERYWHERE if public else THIS_MACHINE, port, auth, max_megabytes, open_browser)
@@ -94,6 +106,7 @@ def studio(
     finally:
         jobs.close()
         page.close()
+        uploads.cleanup()
 
 
 def read_password(file: Path) -> str:

@@ -177,7 +177,7 @@ class Page:
         if path is None:
             return ["", None, self._region(token, None), results.note("")]
         try:
-            upload = self.studio.sessions.open(token).add_recording(path, Path(path).name)
+            upload = self.studio.accept(token, path)
         except (InputError, OSError) as error:
             return ["", None, self._region(token, None), results.problem(error)]
         about = f"{upload.name}: {upload.seconds:.1f} s at {upload.sample_rate} Hz."

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from apa_lightning.editing.editor import AudioEditor
@@ -10,7 +11,7 @@ from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
 from apa_lightning.studio import form
 from apa_lightning.studio.jobs import Job, Jobs
-from apa_lightning.studio.sessions import Sessions
+from apa_lightning.studio.sessions import Sessions, Upload
 
 
 @dataclass
@@ -29,12 +30,22 @@ class Studio:
     jobs: Jobs
     parts: Mapping[str, Any]
 
+    def accept(self, token: object, path: str) -> Upload:
+        """Check an upload and keep a copy.
+
+        Raises:
+            InputError: If it cannot be used, or the studio's folder is full.
+        """
+        self.sessions.check_room()
+        return self.sessions.open(token).add_recording(path, Path(path).name)
+
     def submit(self, token: object, values: Mapping[str, Any]) -> Job:
         """Queue the edits that a form asks for.
 
         Raises:
-            InputError: If there is no recording, a field cannot be used, or the queue is full.
+            InputError: If there is no recording, a field cannot be used, or the queue or the folder is full.
         """
+        self.sessions.check_room()
         session = self.sessions.open(token)
         upload = session.recording(values.get("recording"))
         if upload is None:

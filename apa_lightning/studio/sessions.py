@@ -3,6 +3,7 @@
 Nothing that a browser sends becomes part of a path: folders and files have random names, and names of uploads are only text.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -140,11 +141,28 @@ class Sessions:
     Args:
         folder: Where they are kept.
         max_seconds: Longest recording that is taken.
+        max_gigabytes: Size of the folder from which on nothing more is taken.
     """
 
-    def __init__(self, folder: Path, max_seconds: float = 300.0):
-        self.folder, self.max_seconds = folder, max_seconds
+    def __init__(self, folder: Path, max_seconds: float = 300.0, max_gigabytes: float = 20.0):
+        self.folder, self.max_seconds, self.max_gigabytes = folder, max_seconds, max_gigabytes
         folder.mkdir(parents=True, exist_ok=True)
+
+    def check_room(self) -> None:
+        """Refuse what would be kept while the folder is full.
+
+        Raises:
+            InputError: If it is.
+        """
+        used = 0
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, gone by now
+                used += path.stat().st_size
+        if used >= self.max_gigabytes * 1e9:
+            raise InputError(
+                f"The studio is full: its folder has {used / 1e9:.3g} GB. Whoever runs it can delete recordings and edits "
+                f"there, or give more than {self.max_gigabytes:g} as `max_gigabytes`."
+            )
 
     def open(self, token: object) -> Session:
         """The session of a token, or a new one where that is not a token."""
