@@ -10,10 +10,12 @@ import torch
 from evaluation_rows import rows_of
 from hub_stand_in import HubStandIn
 from huggingface_hub import ModelCard
-from random_folders import tiny_backbone
+from random_folders import tiny_backbone, tiny_flags
+from recordings import tone
 
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones.audioldm2 import AudioLDM2Backbone
+from apa_lightning.cli.main import main
 from apa_lightning.commands.publish import publish
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import write_rows
@@ -129,6 +131,24 @@ def test_the_folder_is_read_back_bit_for_bit_and_its_card_by_the_hubs_own_parser
     assert (out / "plots" / "trade_off.png").read_bytes() == b"a picture" and "(plots/trade_off.png)" in card.text
     settings = json.loads((out / "config.json").read_text())["edit_settings"]
     assert settings["genre"]["ap_scale"] == 0.5 and "seed" not in settings["genre"]
+
+
+def test_predict_makes_the_same_edits_with_the_published_folder(tmp_path, monkeypatch, adapter):
+    monkeypatch.setattr("sys.argv", ["apa_lightning"])
+    publish(str(tmp_path / "run"), tmp_path / "out", **SETTINGS)
+    (tmp_path / "songs").mkdir()
+    tone(tmp_path / "songs" / "song.wav")
+    edits = {}
+    for name in ("run/adapter.safetensors", "out", None):
+        main(
+            [
+                "predict", "--config=pkg:predict.yaml", *tiny_flags(), f"--data.folder={tmp_path / 'songs'}",
+                f"--model.adapter={tmp_path / name if name else 'null'}", f"--data.output={tmp_path / 'edits' / str(name)}",
+                "--data.prompt=a violin", "--data.num_inference_steps=1",
+            ]
+        )  # fmt: skip
+        edits[name] = (tmp_path / "edits" / str(name) / "song.wav").read_bytes()
+    assert edits["out"] == edits["run/adapter.safetensors"] != edits[None]
 
 
 def test_an_adapter_is_uploaded_and_read_by_its_hub_id(tmp_path, monkeypatch, tiny, adapter, evaluation, hub):
