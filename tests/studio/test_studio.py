@@ -91,6 +91,19 @@ def test_what_cannot_be_edited_is_said_in_one_sentence(service, sessions, tmp_pa
     assert sessions.open(upload.id).recording(upload.id) is None  # of another browser
 
 
+def test_a_full_folder_takes_nothing_more(service, sessions, tmp_path):
+    session = sessions.open(None)
+    upload = service.accept(session.token, str(tone(tmp_path / "song.wav")))
+    sessions.max_gigabytes = 1e-5  # 10 kB
+    for call in (
+        lambda: service.accept(session.token, str(tmp_path / "song.wav")),
+        lambda: service.submit(session.token, {"recording": upload.id, "prompt": "a violin", "variations": 1}),
+    ):
+        with pytest.raises(InputError, match=r"^The studio is full: its folder has .* GB\. .*`max_gigabytes`"):
+            call()
+    assert len(list(session.folder.iterdir())) == 1
+
+
 class SlowEditor:
     """Makes steps until it is told to finish."""
 
@@ -214,7 +227,13 @@ def test_the_command_refuses_before_it_loads_anything(tmp_path):
         studio(public=True, password_file=short)
     with pytest.raises(InputError, match="missing cannot be read"):
         studio(password_file=tmp_path / "missing")
-    for setting in ({"port": 0}, {"max_megabytes": 0}, {"max_seconds": -1.0}, {"max_waiting": 0}):
+    for setting in (
+        {"port": 0},
+        {"max_megabytes": 0},
+        {"max_seconds": -1.0},
+        {"max_gigabytes": 0.0},
+        {"max_waiting": 0},
+    ):
         with pytest.raises(InputError, match=f"^{next(iter(setting))}: "):
             studio(**setting)
 
