@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from apa_lightning.adapters.base import AdapterError
-from apa_lightning.utils.pretrained import ADAPTER_FILE, read_weights
+from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, read_weights
 
 #: Where an adapter lies in a folder, the best choice first. A checkpoint is the last resort of a run that was stopped early.
 PLACES = (ADAPTER_FILE, "pytorch_model.bin", "pytorch_model.safetensors", "checkpoints/last.ckpt", "last.ckpt")
 #: Parts of names that wrappers add: DDP, torch.compile, DeepSpeed; and the parts of a model that the adapter was saved with.
 WRAPPERS = ("module", "_orig_mod", "_forward_module")
 OWNERS = ("model", "adapter", "unet")
+#: Names of the adapters that come with the embedded backbone: the one that keeps the tune, and the one that imitates a sound.
+EMBEDDED_ADAPTERS = {EMBEDDED: ADAPTER_FILE, f"{EMBEDDED}:timbre": "timbre.safetensors"}
 
 
 def download(name: str) -> str:
@@ -29,6 +31,8 @@ def download(name: str) -> str:
 
 def short_name(source: str | os.PathLike) -> str:
     """What an adapter is called by: the stem of a file, the whole name of a folder or hub id, which may hold a version."""
+    if str(source) in EMBEDDED_ADAPTERS:
+        return str(source).rpartition(":")[2]
     path = Path(source)
     return path.stem if path.is_file() else path.name
 

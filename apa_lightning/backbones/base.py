@@ -15,13 +15,13 @@ from apa_lightning.adapters import attention
 from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.adapters.base import Adapter, AdapterError, AttentionLayer
 from apa_lightning.adapters.factory import adapter_for
-from apa_lightning.adapters.files import AdapterFile, download, short_name
+from apa_lightning.adapters.files import EMBEDDED_ADAPTERS, AdapterFile, download, short_name
 from apa_lightning.adapters.scale import Scale
 from apa_lightning.backbones.edit_batch import EditBatch, Sampling
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.diffusion.objectives import LossWeighting
 from apa_lightning.errors import InputError
-from apa_lightning.utils.pretrained import ADAPTER_FILE, EMBEDDED, resolve_source
+from apa_lightning.utils.pretrained import EMBEDDED, resolve_source
 
 
 class TextCondition(Protocol):
@@ -210,15 +210,16 @@ class Backbone(nn.Module, ABC):
         """An adapter for this backbone.
 
         Args:
-            source: An adapter file, which names its variant; a folder or hub id with one; ``embedded``, the adapter of the
-                embedded backbone; an adapter object without weights, which may name a file to start from; or ``None`` for an
-                untrained :class:`AudioPromptAdapter`.
+            source: An adapter file, which names its variant; a folder or hub id with one; ``embedded`` or ``embedded:timbre``,
+                adapters of the embedded backbone; an adapter object without weights, which may name a file to start from; or
+                ``None`` for an untrained :class:`AudioPromptAdapter`.
 
         Raises:
             FileNotFoundError, InputError: See :func:`resolve_source` and :meth:`Adapter.load`.
         """
         given = source.start_from if isinstance(source, Adapter) else source
-        file: Any = None if given is None else resolve_source(given, "adapter", download, part=ADAPTER_FILE)
+        part = EMBEDDED_ADAPTERS.get(str(given), "")
+        file: Any = None if given is None else resolve_source(EMBEDDED if part else given, "adapter", download, part)
         adapter: Adapter
         if isinstance(source, Adapter):
             adapter = source
@@ -236,10 +237,10 @@ class Backbone(nn.Module, ABC):
         try:
             return adapter.load(file)
         except AdapterError as error:
-            if self.name == EMBEDDED or str(given) != EMBEDDED:
+            if self.name == EMBEDDED or not part:
                 raise
             raise AdapterError(
-                f"adapter: 'embedded' was trained on the embedded backbone, whose weights differ from those of {self.name}. "
+                f"adapter: '{given}' was trained on the embedded backbone, whose weights differ from those of {self.name}. "
                 "Give the file of an adapter that was trained on it, or null for an untrained one."
             ) from error
 

@@ -5,7 +5,7 @@ import torch
 
 from apa_lightning import AudioEditor
 from apa_lightning.pocket.instrument_judge import NAMES, InstrumentJudge
-from apa_lightning.pocket.measures.unet import ablated, gap_losses, silenced
+from apa_lightning.pocket.measures.unet import ablated, gap_losses, install_adapter
 from apa_lightning.pocket.report.clips import Clips
 from apa_lightning.pocket.report.edit_trials import Trials, recorded_trials
 from apa_lightning.pocket.report.subject import Subject
@@ -47,7 +47,8 @@ def test_the_unet_listens(solos):
     from diffusers import AudioLDM2UNet2DConditionModel
 
     unet = AudioLDM2UNet2DConditionModel.from_pretrained(packaged() / "unet", torch_dtype=torch.float32).eval()
-    losses = gap_losses(Subject(packaged(), solos), [solos.take(range(16))], unet)
+    subject = Subject(packaged(), solos)
+    losses = gap_losses(subject, [solos.take(range(16))], unet, install_adapter(subject, unet))
     assert losses["shuffled_omega_1"].mean() > 1.5 * losses["matched_omega_1"].mean()
     assert losses["shuffled_omega_2"].mean() > 1.25 * losses["matched_omega_2"].mean()
     assert losses["wrong_text"].mean() > 1.02 * losses["right_text"].mean()
@@ -55,14 +56,9 @@ def test_the_unet_listens(solos):
 
 def test_layers_of_the_unet_are_left_out_one_by_one(solos):
     scores = ablated(Subject(packaged(), solos), [solos.take(range(4))])
-    assert [score.name.split()[5].endswith(".attn2") for score in scores] == [True] * 7
+    assert [score.name.split()[-1].endswith(".attn2") for score in scores] == [True] * 7
     assert {score.clips for score in scores} == {4}
     assert max(score.low for score in scores) > 0.05  # one carries the tune
-    layer = torch.nn.Module()
-    layer.to_v = torch.nn.Linear(2, 2)
-    with silenced(layer):
-        assert not layer.to_v(torch.ones(1, 2)).any()
-    assert layer.to_v(torch.ones(1, 2)).any()
 
 
 def test_an_edit_keeps_the_tune_and_text_alone_does_not(trials, editor):

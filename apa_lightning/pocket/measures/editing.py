@@ -96,13 +96,10 @@ def load_editors(subject: Subject, points: Sequence[dict[str, Any]], *further: s
     Raises:
         InputError: If a part or an adapter cannot be loaded, or an operating point does not suit them.
     """
-    own, file = subject.folder / "adapter.safetensors", subject.proof.adapter
-    if file == "auto":
-        file = str(own) if own.is_file() else None
-    editor = AudioEditor.from_pretrained(subject.folder, [file, *further], subject.folder / "audio_encoder")
+    editor = AudioEditor.from_pretrained(subject.folder, [subject.adapter, *further], subject.folder / "audio_encoder")
     for problem in (problem for point in points for problem in editor.problems(EditSettings(**point))):
         raise problem
-    if file is None and not further:
+    if subject.adapter is None and not further:
         return {COPY: editor}
     copies = [editor.backbone.new_adapter(None) for _ in editor.adapters]
     unconditional = cast(DroppedAudio, editor.unconditional_audio)
@@ -112,7 +109,11 @@ def load_editors(subject: Subject, points: Sequence[dict[str, Any]], *further: s
 def timbre(bench: Bench) -> list[Score]:
     """All that is to be proven of timbre transfer."""
     ours, plain, sdedit = bench.front(bench.ours), bench.front(COPY), bench.sdedit()
-    bench.run("no negative prompt", "no negative prompt", {**bench.points[0], "negative_prompt": ""})
+    without = {name: value for name, value in bench.points[0].items() if name != "negative_prompt"}
+    if without != bench.points[0]:
+        bench.run("the task's negative prompt", "the task's negative prompt", without)
+    else:
+        bench.run("no negative prompt", "no negative prompt", {**without, "negative_prompt": ""})
     bench.note("no edit", bench.trials.sources)
     if truth := all(trial.truth is not None for trial in bench.trials.trials):
         bench.note("truth", bench.trials.truths)

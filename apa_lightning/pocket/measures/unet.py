@@ -1,12 +1,12 @@
 """Gaps of the U-Net's loss between own and foreign conditions, and instruments recognized in text-to-music."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
+from apa_lightning.adapters.attention import install, set_scale, with_audio_tokens
+from apa_lightning.adapters.audio_prompt import AudioPromptAdapter
 from apa_lightning.backbones.architectures import POCKET, new_scheduler
 from apa_lightning.backbones.audioldm2 import adapted_layers
 from apa_lightning.conditioning.pooling import pool_tokens
@@ -49,7 +49,8 @@ def measure(subject: Subject) -> list[Score]:
         untrained = frozen(POCKET.build_unet())
     chosen = subject.clips.draw(MOST_CLIPS, subject.seed)  # neighbors share melodies
     batches = [chosen.take(range(i, min(i + BATCH, len(chosen)))) for i in range(0, len(chosen), BATCH)]
-    losses = gap_losses(subject, batches, load_frozen(subject.folder, "unet"))
+    unet = load_frozen(subject.folder, "unet")
+    losses = gap_losses(subject, batches, unet, install_adapter(subject, unet))
     random = gap_losses(subject, batches[:1], untrained)
     scores = []
     for name, more, less in QUOTIENTS:
@@ -63,9 +64,18 @@ def measure(subject: Subject) -> list[Score]:
     return [*scores, *ablated(subject, batches[:FEW_BATCHES]), recognized(subject, GENERATIONS)]
 
 
+def install_adapter(subject: Subject, unet: Any) -> bool:
+    """Install the adapter that the proof is about, if there is one; returns whether there is."""
+    if subject.adapter is None:
+        return False
+    layers = adapted_layers(unet, WindowEncoder(subject.folder).audio_encoder.embed_dim)
+    install(layers, [AudioPromptAdapter(layers).load(subject.adapter)])
+    return True
+
+
 @torch.no_grad()
 def ablated(subject: Subject, batches: list[Clips]) -> list[Score]:
-    """How much the loss grows, at omega 1, where a single layer does not attend to the clips' audio tokens.
+    """How much the loss grows, at omega 1, where a single layer of the adapter, or of its untrained copy, has alpha 0.
 
     A layer for which it does not grow gives an adapter nothing to work with.
     """
@@ -75,44 +85,35 @@ def ablated(subject: Subject, batches: list[Clips]) -> list[Score]:
         PromptStreams(subject.folder),
     )
     layers = adapted_layers(unet, encoder.audio_encoder.embed_dim)
+    adapter = AudioPromptAdapter(layers)
+    install(layers, [adapter.load(subject.adapter) if subject.adapter else adapter])
     losses: dict[str, list[torch.Tensor]] = {name: [] for name in ("", *layers)}
     for number, clips in enumerate(batches):
         encoded, text = encoder.columns(clips.waveform), streams(clips.prompts)
         latents = sample(encoded, generator_for(subject.seed, "latents", number))
         timesteps = spread(GATE, len(latents), generator_for(subject.seed, "timesteps", number))
-        tokens = pool_tokens(encoded["grid"].float())
-        for name, found in losses.items():
-            with silenced(layers.get(name)):
-                draw = generator_for(subject.seed, "noise", number)
-                found.append(denoising_loss(unet, new_scheduler(), latents, timesteps, text, tokens, draw))
+        loa = with_audio_tokens(text.generated, [pool_tokens(encoded["grid"].float())])
+        for left_out, found in losses.items():
+            set_scale(layers, {name: float(name != left_out) for name in layers})
+            draw = generator_for(subject.seed, "noise", number)
+            found.append(denoising_loss(unet, new_scheduler(), latents, timesteps, text, loa, draw))
     whole, *parts = (torch.cat(found).numpy() for found in losses.values())
-    words = "excess of the loss where {} does not attend to the audio tokens"
+    words = "excess of the loss without the adapter in {}"
     return [
         Score("unet", words.format(name), *bootstrap_excess(one, whole, subject.seed), len(one))
         for name, one in zip(layers, parts, strict=True)
     ]
 
 
-@contextmanager
-def silenced(layer: Any) -> Iterator[None]:
-    """The attention layer adds nothing inside the block; None silences none."""
-    handle = layer and layer.to_v.register_forward_hook(lambda module, inputs, values: torch.zeros_like(values))
-    try:
-        yield
-    finally:
-        if handle:
-            handle.remove()
-
-
 @torch.no_grad()
-def gap_losses(subject: Subject, batches: list, unet: Any) -> dict[str, torch.Tensor]:
+def gap_losses(subject: Subject, batches: list, unet: Any, adapted: bool = False) -> dict[str, torch.Tensor]:
     """The losses of :func:`conditioning_losses` of all clips of the batches."""
     encoder, streams, scheduler = WindowEncoder(subject.folder), PromptStreams(subject.folder), new_scheduler()
     found: dict[str, list[torch.Tensor]] = {}
     for number, clips in enumerate(batches):
         batch = {**encoder.columns(clips.waveform), "prompt": clips.prompts, "labels": clips.labels}
         key = (subject.seed, "measure", number)
-        for name, values in conditioning_losses(unet, scheduler, streams, batch, key).items():
+        for name, values in conditioning_losses(unet, scheduler, streams, batch, key, adapted).items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
 

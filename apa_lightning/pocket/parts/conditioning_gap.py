@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apa_lightning.adapters.attention import with_audio_tokens
 from apa_lightning.backbones.prompt_encoder import TextStreams
 from apa_lightning.conditioning.pooling import POOLING_RATES, pool_tokens
 from apa_lightning.diffusion.losses import mean_squared_error
@@ -34,19 +35,20 @@ LOSSES = ("loss", *(loss for _, *pair in QUOTIENTS for loss in pair))
 
 
 def conditioning_losses(
-    unet: Any, scheduler: Any, streams: PromptStreams, batch: dict[str, Any], key: Sequence[Any]
+    unet: Any, scheduler: Any, streams: PromptStreams, batch: dict[str, Any], key: Sequence[Any], adapted: bool = False
 ) -> dict[str, Tensor]:
     """Losses of a batch of different clips, one per item, by the names of :data:`LOSSES`.
 
     Losses that this batch cannot give are absent. The batch is one of ``datamodules.EncodedDataModule``, on the device of
-    ``unet``; ``key`` seeds every draw, so that the losses of two U-Nets can be compared.
+    ``unet``; ``key`` seeds every draw, so that the losses of two U-Nets can be compared. Where the U-Net is ``adapted``, its
+    adapter reads the audio tokens beside the generated stream; else they replace it.
     """
     latents = sample(batch, generator_for(*key, "latents"))
     size, grid, device = len(latents), batch["grid"].float(), latents.device
     text, nothing = (streams(prompts, device) for prompts in (batch["prompt"], [""] * size))
     timesteps = spread(GATE, size, generator_for(*key, "timesteps"))
 
-    def loss(at: Tensor, texts: TextStreams, loa: Tensor) -> Tensor:
+    def loss(at: Tensor, texts: TextStreams, loa: Any) -> Tensor:
         return denoising_loss(unet, scheduler, latents, at, texts, loa, generator_for(*key, "noise"))
 
     everywhere = spread((0, TIMESTEPS - 1), size, generator_for(*key, "all timesteps"))
@@ -60,15 +62,17 @@ def conditioning_losses(
     low = (timesteps < MIDDLE).to(device)
     for name, texts, omega in GAPS:
         pooled = pool_tokens(grid, omega)
-        for kind, loa in (("matched", pooled), ("shuffled", pooled.roll(1, dims=0))):
-            values = losses[f"{kind}_{name}"] = loss(timesteps, text if texts == "text" else nothing, loa)
+        prompts = text if texts == "text" else nothing
+        for kind, tokens in (("matched", pooled), ("shuffled", pooled.roll(1, dims=0))):
+            loa = with_audio_tokens(prompts.generated, [tokens]) if adapted else tokens
+            values = losses[f"{kind}_{name}"] = loss(timesteps, prompts, loa)
             if name == "omega_1":
                 losses[f"{kind}_{name}_low"], losses[f"{kind}_{name}_high"] = values[low], values[~low]
     return losses
 
 
 def denoising_loss(
-    unet: Any, scheduler: Any, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Tensor, draw: torch.Generator
+    unet: Any, scheduler: Any, latents: Tensor, timesteps: Tensor, text: TextStreams, loa: Any, draw: torch.Generator
 ) -> Tensor:
     """Mean squared error of the predicted noise of each item (B,), Eq. 10."""
     noise, timesteps = randn(tuple(latents.shape), draw, latents), timesteps.to(latents.device)

@@ -20,6 +20,12 @@ class Subject:
     windows: Clips | None = None  # Windows of real recordings that the proof edits; they may overlap
     proof: Proof = field(default_factory=Proof)  # Settings of the proof
 
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that the proof is about: a file, or None for an untrained copy."""
+        own = self.folder / "adapter.safetensors"
+        return self.proof.adapter if self.proof.adapter != "auto" else str(own) if own.is_file() else None
+
     def score(
         self,
         part: str,
