@@ -47,7 +47,7 @@ PARTS = {
     "unet": Part("audioldm2", "AudioLDM2UNet2DConditionModel", _DIFFUSERS, "unet"),
     "audio_encoder": Part("timm", "", _TRANSFORMERS, "audio_mae"),
 }
-MAX_FOLDER_BYTES, MAX_FILE_BYTES = 32_000_000, 15 * 2**20
+MAX_FOLDER_BYTES, MAX_FILE_BYTES = 40_000_000, 15 * 2**20
 
 
 def missing(folder: Path, parts: Sequence[str] = tuple(PARTS)) -> list[str]:
@@ -132,7 +132,7 @@ def sizes(folder: Path) -> dict[str, int]:
     """Bytes of each part, and of the files outside all parts (``.``), as they are shipped.
 
     Raises:
-        InputError: If the folder is larger than 32 MB (10^6 bytes), or one file larger than 15 MiB.
+        InputError: If the folder is larger than 40 MB (10^6 bytes), or one file larger than 15 MiB.
     """
     total: dict[str, int] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -60,14 +60,15 @@ def parsed(monkeypatch, *arguments: str) -> Namespace:
 @pytest.mark.parametrize("config", POCKET)
 def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
     name = Path(config).stem
-    commands = {"report": "test", "proof": "test", "music": "render", "held_out": "render", "evaluation": "render"}
-    under = {"proof": "configs/pocket/report.yaml", "adapter": "configs/base.yaml"}
+    commands = dict.fromkeys(("music", "pairs", "held_out", "evaluation"), "render") | {"report": "test", "proof": "test"}
+    adapters = dict.fromkeys(("adapter", "timbre"), "configs/base.yaml")
+    under = adapters | {"proof": "configs/pocket/report.yaml", "unet_adapted": "configs/pocket/unet.yaml"}
     base = ["--config", under[name]] if name in under else []
     command = commands.get(name, "fit")
     settings = parsed(monkeypatch, command, *base, "--config", config)
     if command == "fit":
         assert settings.trainer.max_steps % settings.trainer.val_check_interval == 0  # the last weights are measured
-    if command == "fit" and name != "adapter":
+    if command == "fit" and name not in adapters:
         assert str(settings.model.init_args.folder) == "runs/pocket/model"
 
 
@@ -119,8 +120,10 @@ def test_print_config_has_the_backbones_defaults(monkeypatch):
     shown = with_edit_defaults(parsed(monkeypatch, *evaluate, "--data.num_inference_steps=20")).data.init_args
     for task in shown.tasks:
         known = stored.of(task["name"])
-        names = ("ap_scale", "time_pooling", "guidance_scale", "scheduler")
-        assert task["point"] == {name: known[name] for name in names}
+        others = ("negative_prompt", "num_inference_steps")  # the task's, and the one that was set
+        assert task["point"] == {
+            name: value for name, value in known.items() if value is not None and name not in others
+        }
     assert (shown.ap_scale, shown.num_inference_steps) == (None, 20)
     fit = parsed(monkeypatch, "fit", "--config", "configs/base.yaml")
     assert with_edit_defaults(fit) is fit

@@ -43,15 +43,15 @@ def test_the_judge_names_instruments(solos):
 
 
 def test_the_unet_listens(solos):
-    """The gates of its training, far within."""
+    """The gates of its training."""
     from diffusers import AudioLDM2UNet2DConditionModel
 
     unet = AudioLDM2UNet2DConditionModel.from_pretrained(packaged() / "unet", torch_dtype=torch.float32).eval()
     subject = Subject(packaged(), solos)
     losses = gap_losses(subject, [solos.take(range(16))], unet, install_adapter(subject, unet))
-    assert losses["shuffled_omega_1"].mean() > 1.5 * losses["matched_omega_1"].mean()
-    assert losses["shuffled_omega_2"].mean() > 1.25 * losses["matched_omega_2"].mean()
-    assert losses["wrong_text"].mean() > 1.02 * losses["right_text"].mean()
+    assert losses["shuffled_omega_1"].mean() > 1.2 * losses["matched_omega_1"].mean()
+    assert losses["shuffled_omega_2"].mean() > 1.1 * losses["matched_omega_2"].mean()
+    assert losses["wrong_text"].mean() > 1.01 * losses["right_text"].mean()
 
 
 def test_layers_of_the_unet_are_left_out_one_by_one(solos):
@@ -62,9 +62,9 @@ def test_layers_of_the_unet_are_left_out_one_by_one(solos):
 
 
 def test_an_edit_keeps_the_tune_and_text_alone_does_not(trials, editor):
-    knobs = {"num_inference_steps": 15, "time_pooling": 1, "guidance_scale": 7.5}
+    knobs = {"negative_prompt": ""}
     edited = trials.outcome(trials.edit(editor, **knobs))
     alone = trials.outcome(trials.edit(editor, **knobs, ap_scale=0.0))
-    assert edited.pitch.mean() > 0.4 > 0.25 > alone.pitch.mean()
-    assert edited.margin.mean() > 0.15 > alone.margin.mean()
-    assert torch.tensor(edited.recognized).sum() >= 2  # of six; the instrument that it was is none of them
+    assert edited.pitch.mean() > 0.6 > 0.25 > alone.pitch.mean()
+    assert edited.margin.mean() > 0.3 > 0.15 > alone.margin.mean()
+    assert torch.tensor(edited.recognized).sum() >= 4  # of six; the instrument that it was is none of them

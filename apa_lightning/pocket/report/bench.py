@@ -23,7 +23,7 @@ from apa_lightning.utils.bootstrap import Interval, bootstrap_by_source
 HELD_OUT, REAL, GENRES = "held-out melodies", "real recordings", "genre transfer"
 SHOWN = 8  # edits that are kept as sound
 COPY = "untrained copy"
-SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "num_inference_steps": "steps"}
+SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "num_inference_steps": "steps", "negative_prompt": "negative prompt"}
 
 
 class Bench:
@@ -67,7 +67,8 @@ class Bench:
 
     def run(self, system: str, name: str, knobs: dict[str, Any]) -> Outcome:
         """The outcome of one point of a system's front."""
-        knobs = {"num_inference_steps": self.settings.num_inference_steps, **knobs}
+        if self.settings.num_inference_steps is not None:
+            knobs = {"num_inference_steps": self.settings.num_inference_steps, **knobs}
         if name not in self.fronts.setdefault(system, []):
             self.fronts[system].append(name)
         editor = self.editors.get(system, self.editors[self.ours])
@@ -156,7 +157,8 @@ class Bench:
 
 def words(point: dict[str, Any]) -> str:
     """An operating point by the symbols of its knobs: "omega 2, alpha 0.5"."""
-    texts = [f"{SYMBOLS.get(name, name)} {value}" for name, value in point.items() if name != "audio_prompts"]
+    shown = {name: value or "none" if name == "negative_prompt" else value for name, value in point.items()}
+    texts = [f"{SYMBOLS.get(name, name)} {value}" for name, value in shown.items() if name != "audio_prompts"]
     for entry in point.get("audio_prompts") or ():
         own = {name: value for name, value in entry.items() if name not in ("audio", "adapter")}
         texts.append(f"{entry.get('audio', 'recording')}: {words(own)}")

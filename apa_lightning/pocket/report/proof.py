@@ -28,8 +28,8 @@ class Proof:
     """Edits of windows of real recordings per operating point."""
     windows: int = 3
     """Windows of one recording. They overlap, by three quarters at most, if it is too short for so many."""
-    num_inference_steps: int = 50
-    """Denoising steps of all edits."""
+    num_inference_steps: int | None = None
+    """Denoising steps of all edits; null: the backbone's default."""
     points: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     """Operating points of the adapter and of its untrained copy: knobs of an edit, the others at their defaults. The first is the
     one of the table, and the recognition at which systems are compared."""
