@@ -60,7 +60,10 @@ def parsed(monkeypatch, *arguments: str) -> Namespace:
 @pytest.mark.parametrize("config", POCKET)
 def test_every_pocket_recipe_is_accepted_as_it_is(monkeypatch, config):
     name = Path(config).stem
-    commands = dict.fromkeys(("music", "pairs", "held_out", "evaluation"), "render") | {"report": "test", "proof": "test"}
+    commands = dict.fromkeys(("music", "pairs", "held_out", "evaluation"), "render") | {
+        "report": "test",
+        "proof": "test",
+    }
     adapters = dict.fromkeys(("adapter", "timbre"), "configs/base.yaml")
     under = adapters | {"proof": "configs/pocket/report.yaml", "unet_adapted": "configs/pocket/unet.yaml"}
     base = ["--config", under[name]] if name in under else []

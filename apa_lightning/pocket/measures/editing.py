@@ -119,7 +119,8 @@ def timbre(bench: Bench) -> list[Score]:
         bench.note("truth", bench.trials.truths)
     compared = {other: found for other, found in bench.outcomes.items() if not other.startswith(tuple(bench.editors))}
     scores = bench.rows([(words, field, targets[0 if truth else 1]) for words, field, *targets in PROVEN], compared)
-    return scores + bench.above("its untrained copy", ours, plain, ">= 0.1") + bench.above("SDEdit", ours, sdedit)
+    scores += bench.above("its untrained copy", ours, plain, ">= 0.1") + bench.above("SDEdit", ours, sdedit)
+    return scores + (bench.beside(COPY) if bench.ours != COPY else [])
 
 
 def genre(bench: Bench) -> list[Score]:

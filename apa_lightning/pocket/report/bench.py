@@ -23,7 +23,13 @@ from apa_lightning.utils.bootstrap import Interval, bootstrap_by_source
 HELD_OUT, REAL, GENRES = "held-out melodies", "real recordings", "genre transfer"
 SHOWN = 8  # edits that are kept as sound
 COPY = "untrained copy"
-SYMBOLS = {"time_pooling": "omega", "ap_scale": "alpha", "guidance_scale": "lambda", "num_inference_steps": "steps", "negative_prompt": "negative prompt"}
+SYMBOLS = {
+    "time_pooling": "omega",
+    "ap_scale": "alpha",
+    "guidance_scale": "lambda",
+    "num_inference_steps": "steps",
+    "negative_prompt": "negative prompt",
+}
 
 
 class Bench:
@@ -131,6 +137,15 @@ class Bench:
             )
             for words_, field in (("pitch accuracy", "pitch"), ("chroma above the floor", "margin"))
         ]
+
+    def beside(self, other: str) -> list[Score]:
+        """The adapter above another system in pitch accuracy, trial by trial at each of the same points."""
+        scores = []
+        for point, ours, theirs in zip(self.points, self.front(self.ours), self.front(other), strict=True):
+            compared = {"recognized": mean(ours.recognized), f"recognized, {other}": mean(theirs.recognized)}
+            name = f"pitch accuracy above its {other} at {words(point) or 'the defaults'}"
+            scores.append(self.score(name, self.interval(ours.pitch - theirs.pitch), compared=compared))
+        return scores
 
     def keep(self, folder: Path) -> None:
         """Write some edits as sound, and a picture of three of them."""

@@ -55,34 +55,47 @@ def draw_masked(path: Path, banks: Tensor, predicted: Tensor, masked: Tensor, ti
 def draw_fronts(path: Path, fronts: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Interval]]]]) -> None:
     """Transfer against fidelity, as Fig. 2 of the paper, with 95 % intervals; a column per kind of trials.
 
+    Points have numbers, which the legend below tells; a line joins those of a system that no other of its points excels in both scores.
+
     Args:
         path: The file.
         fronts: By trials, system and operating point the intervals of the scores.
     """
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(5.5 * len(fronts), 8), layout="constrained")
+    canvas = Figure(figsize=(5.5 * len(fronts), 9), layout="constrained")
     fields = {"pitch": "pitch accuracy to the source", "margin": "chroma similarity above the shuffled floor"}
     grid = canvas.subplots(len(fields), len(fronts), squeeze=False)
+    numbers: dict[str, int] = {}
     for column, (trials, systems) in zip(grid.T, fronts.items(), strict=True):
         for axis, (field, title) in zip(column, fields.items(), strict=True):
-            named: set[str] = set()
             for system, points in systems.items():
-                ordered = sorted(points.items(), key=lambda point: point[1]["recognized"].mean)
-                across, up = (np.array([scores[name] for _, scores in ordered]) for name in ("recognized", field))
+                across, up = (np.array([scores[name] for scores in points.values()]) for name in ("recognized", field))
                 spread = [np.abs(side[:, 1:] - side[:, :1]).T for side in (up, across)]
-                axis.errorbar(
-                    across[:, 0], up[:, 0], *spread, marker="o", capsize=2, lw=1, elinewidth=0.5, label=system
+                bars = axis.errorbar(
+                    across[:, 0], up[:, 0], *spread, ls="", marker="o", capsize=2, elinewidth=0.5, label=system
                 )
-                for (name, _), x, y in zip(ordered, across[:, 0], up[:, 0], strict=True):
-                    words = name.removeprefix(system).strip()
-                    if words and words not in named:  # points of the copy are those of the adapter
-                        axis.annotate(words, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=6)
-                    named.add(words)
+                best = _undominated(across[:, 0], up[:, 0])
+                axis.plot(across[best, 0], up[best, 0], lw=1, color=bars[0].get_color())
+                for name, x, y in zip(points, across[:, 0], up[:, 0], strict=True):
+                    words = name.removeprefix(system).strip(" ,") or "the defaults"  # the copy's points are the adapter's
+                    number = numbers.setdefault(words, len(numbers) + 1)
+                    axis.annotate(str(number), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
             axis.set_title(trials)
             axis.set_xlabel("target recognized by the judge (transfer)")
             axis.set_ylabel(f"{title} (fidelity)")
-            axis.set_xlim(-0.05, 1.05)
+            axis.set_xlim(-0.05, 1.08)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="lower left")
+    told = [f"{number}: {words}" for words, number in numbers.items()]
+    canvas.supxlabel("\n".join("    ".join(told[i : i + 4]) for i in range(0, len(told), 4)), fontsize=8)
     save_picture(canvas, path, dpi=110)
+
+
+def _undominated(across: np.ndarray, up: np.ndarray) -> list[int]:
+    """The points that no other excels in both coordinates, from left to right."""
+    best: list[int] = []
+    for i in sorted(range(len(across)), key=lambda i: (across[i], up[i]), reverse=True):
+        if not best or up[i] > up[best[-1]]:
+            best.append(i)
+    return best[::-1]

@@ -99,6 +99,7 @@ class PocketReport(L.LightningModule):
             if part not in MEASURES:
                 raise InputError(f"model.parts: {part!r} is unknown; choose from {', '.join(MEASURES)}.")
         require(self.folder, list(dict.fromkeys(name for part in self.parts for name in MEASURES[part].reads)))
+        self.megabytes = {part: round(size / 1e6, 3) for part, size in sizes(self.folder).items()}
         if recordings is not None:
             names = [path.stem for path in find_recordings(recordings)]
             if EDITING & set(self.parts) and not any(map(known_instrument, names)):
@@ -160,10 +161,10 @@ class PocketReport(L.LightningModule):
         text = table(self.scores)
         sources = f"{clips} held-out clips" + (f", {recordings} windows of recordings" if recordings else "")
         about = f"Weights: {self.folder}; {sources}; seed {self.seed}."
-        megabytes = {part: round(size / 1e6, 3) for part, size in sizes(self.folder).items()}
-        size = f"Size: {sum(megabytes.values()):.1f} MB: {', '.join(f'{k} {v:g}' for k, v in megabytes.items())}."
+        parts = ", ".join(f"{part} {size:g}" for part, size in self.megabytes.items())
+        size = f"Size: {sum(self.megabytes.values()):.1f} MB: {parts}."
         data = {"folder": str(self.folder), "clips": clips, "recordings": recordings, "seed": self.seed}
-        data |= {"megabytes": megabytes, "scores": [as_json(score) for score in self.scores]}
+        data |= {"megabytes": self.megabytes, "scores": [as_json(score) for score in self.scores]}
         write_file(self.out / "report.md", f"# The pocket backbone, measured\n\n{about} {size}\n\n{text}\n")
         write_file(self.out / "report.json", json.dumps(data, indent=1) + "\n")
         print(f"\n{text}\n\n{about} Report and pictures: {self.out}")
