@@ -12,7 +12,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m apa_lightning fit --config configs/base.yaml
+	$(BIN)/python -m apa_lightning fit --config configs/base.yaml --config configs/training/demo.yaml
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
