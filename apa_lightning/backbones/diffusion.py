@@ -109,13 +109,17 @@ class DiffusionBackbone(Backbone):
         scheduler = self.make_scheduler(settings.scheduler, settings.num_inference_steps)
         return timesteps_run(scheduler, settings.strength)
 
-    def sampler(self, batch: EditBatch) -> Callable[[], Tensor]:
-        """The denoising loop (Sec. 3.4, Eq. 12) over overlapping windows."""
-        settings, recorded, keep = batch.settings, None, None
+    def denoiser(self, batch: EditBatch) -> Model:
+        """The model of the whole length, over overlapping windows, with the conditions and the guidance of a batch."""
         together = max(1, WINDOWS // len(batch.prompts))
         models = [self._model(batch, first, together) for first in range(0, len(batch.starts), together)]
         shared = None if batch.kept is None else batch.kept.float().amin(dim=0)
-        model = Windows(batch.frames, self.window_frames, shared).wrap(models, together)
+        return Windows(batch.frames, self.window_frames, shared).wrap(models, together)
+
+    def sampler(self, batch: EditBatch) -> Callable[[], Tensor]:
+        """The denoising loop (Sec. 3.4, Eq. 12) over overlapping windows."""
+        settings, recorded, keep = batch.settings, None, None
+        model = self.denoiser(batch)
         if batch.kept is not None or settings.strength < 1:
             recorded = self.encode_audio(batch.waveform, lengths=batch.lengths).to(self.dtype)
         if batch.kept is not None:

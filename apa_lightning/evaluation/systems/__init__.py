@@ -5,15 +5,29 @@ from collections.abc import Callable, Sequence
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.systems.adapter import Adapter, NoNegative, SDEdit, TextOnly, Untrained
 from apa_lightning.evaluation.systems.codec import Codec
+from apa_lightning.evaluation.systems.ddpm_inversion import DDPMInversion
+from apa_lightning.evaluation.systems.direct_audio_edit import DirectAudioEdit
 from apa_lightning.evaluation.systems.musicgen_melody import MusicGenMelody
 from apa_lightning.evaluation.systems.no_op import NoOp
 from apa_lightning.evaluation.systems.system import System, SystemRequest
 
-__all__ = ["Adapter", "SDEdit", "System", "SystemRequest", "make_systems"]
+__all__ = [
+    "DEFAULT",
+    "Adapter",
+    "DDPMInversion",
+    "DirectAudioEdit",
+    "SDEdit",
+    "System",
+    "SystemRequest",
+    "make_systems",
+]
 
 _SYSTEMS: dict[str, Callable[[], System]] = {
-    one.name: one for one in (Adapter, NoNegative, TextOnly, SDEdit, Untrained, NoOp, Codec)
+    one.name: one
+    for one in (Adapter, NoNegative, TextOnly, SDEdit, DDPMInversion, DirectAudioEdit, Untrained, NoOp, Codec)
 }
+#: Those of an evaluation that names none: the paper's tables and ablation, training-free editors, and the bounds.
+DEFAULT = tuple(name for name in _SYSTEMS if name != Untrained.name)
 
 
 def make_systems(wanted: Sequence[str | System], musicgen: str | None = None) -> list[System]:
@@ -21,7 +35,7 @@ def make_systems(wanted: Sequence[str | System], musicgen: str | None = None) ->
 
     Args:
         wanted: Systems, or names of those that come with the package: ``adapter``, ``no_negative``, ``text_only``, ``sdedit``,
-            ``untrained``, ``no_op``, ``codec`` and ``musicgen_melody``.
+            ``ddpm_inversion``, ``direct_audio_edit``, ``untrained``, ``no_op``, ``codec`` and ``musicgen_melody``.
         musicgen: Folder or hub id of ``musicgen_melody``; if it is given, that system takes part without being named.
 
     Raises:

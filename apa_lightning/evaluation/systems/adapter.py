@@ -88,6 +88,7 @@ class SDEdit(TextOnly):
 
     name = "sdedit"
     description = "AudioLDM2-SDEdit: text alone, started from the recording under noise at 0.75 of the schedule"
+    sampling = "diffusion"
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {**super().settings(values), "strength": 0.75, **self.fixed}

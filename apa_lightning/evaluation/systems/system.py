@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.knobs import TEXT_CHOICE, differs, is_text, knob
 from apa_lightning.editing.request import EditRequest, EditResult
 
 
@@ -15,9 +16,11 @@ class SystemRequest(EditRequest):
 
     Attributes:
         system: its name.
+        source_text: Text that describes the recording, for a system that reads it.
     """
 
     system: str = ""
+    source_text: str = knob(is_text, TEXT_CHOICE, "", batch=differs, late=True)
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -31,18 +34,22 @@ class System(ABC):
     Attributes:
         name: of its folder and rows.
         description: one line for the report.
-        reads: which of a request's settings decide the result; the others keep their defaults, so that changing them
-            makes nothing anew.
+        reads: which of a request's settings, and of the task's ``source_text``, decide the result; the others keep their
+            defaults, so that changing them makes nothing anew.
         parts: which parts decide it too, among ``adapter``, ``backbone`` (with its vocoder), ``audio_encoder``.
+        sampling: the only way of generating that a backbone may have, see :data:`apa_lightning.backbones.edit_batch.Sampling`;
+            empty: any.
     """
 
     name: str = ""
     description: str = ""
     reads: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    sampling: ClassVar[str] = ""
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, knobs, ``seed``).
+        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, ``source_text``, knobs,
+        ``seed``).
 
         A knob that is None takes the backbone's default afterwards.
         """
