@@ -7,13 +7,10 @@ from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.grid import FIG_2, grid_systems
 from apa_lightning.evaluation.plan import EvaluationPlan
-from apa_lightning.evaluation.systems import System, make_systems
+from apa_lightning.evaluation.systems import DEFAULT, System, make_systems
 from apa_lightning.evaluation.tasks import Task
 from apa_lightning.metrics import EditMetric, SetMetric
 from datamodules.evaluation_sets import chosen, read_set
-
-#: The systems of the paper's tables and ablation, and what they are compared with.
-SYSTEMS = ("adapter", "no_negative", "text_only", "sdedit", "no_op", "codec")
 
 
 class EvaluationSet:
@@ -28,8 +25,9 @@ class EvaluationSet:
         instruments: CSV with the columns `file` and `instrument`, for a folder whose files are named otherwise.
         num_sources: Number of recordings to use, the instruments in turn; null: all.
         targets_per_source: Most targets for each recording and task.
-        systems: Names among adapter, no_negative, text_only, sdedit, untrained, no_op, codec and musicgen_melody, or any
-            :class:`apa_lightning.evaluation.systems.System` by `class_path`.
+        systems: Names among adapter, no_negative, text_only, sdedit, ddpm_inversion, direct_audio_edit, untrained, no_op, codec
+            and musicgen_melody, or any :class:`apa_lightning.evaluation.systems.System` by `class_path`; null: those that the
+            backbone can run of all but untrained and musicgen_melody.
         musicgen: Folder or hub id of MusicGen-Melody (facebook/musicgen-melody); if it is given, MusicGen takes part.
         grid: Values of knobs to try in addition to the operating point: {ap_scale: [0.2, 0.8], strength: [0.5]}, or `fig2`,
             the paper's. `strength` is SDEdit's, the others are the adapter's.
@@ -58,7 +56,7 @@ class EvaluationSet:
         instruments: Path | None = None,
         num_sources: int | None = None,
         targets_per_source: int = 1,
-        systems: list[str | System] = list(SYSTEMS),  # noqa: B006
+        systems: list[str | System] | None = None,
         musicgen: str | None = None,
         grid: Literal["fig2"] | dict[str, list[Any]] | None = None,
         product: bool = False,
@@ -77,18 +75,20 @@ class EvaluationSet:
         self.metrics, self.batch_size, self.overwrite = metrics or [], batch_size, overwrite
         self.clap, self.embedding, self.vggish = clap, embedding, vggish
         folder = Path(output).expanduser()
-        chosen_systems = make_systems(systems, musicgen)
+        chosen_systems = make_systems(DEFAULT if systems is None else systems, musicgen)
         self.grid = grid
-        chosen_systems += grid_systems(FIG_2 if grid == "fig2" else grid or {}, product)
+        points = grid_systems(FIG_2 if grid == "fig2" else grid or {}, product)
+        optional = [*(DEFAULT if systems is None else ()), *(one.name for one in points if grid == "fig2")]
         set_name, every = read_set(sources, instruments, folder)
         self.plan = EvaluationPlan(
             tasks or [],
             chosen(every, num_sources, tasks or []),
-            chosen_systems,
+            chosen_systems + points,
             EditSettings(**settings),
             folder,
             set_name,
             targets_per_source,
+            optional=optional,
         )
         self.reference_name = reference
         self.reference = None if reference is None else [one.path for one in read_set(reference, None, folder)[1]]

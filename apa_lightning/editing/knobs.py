@@ -142,12 +142,11 @@ def check_sampling(settings: object, sampling: str, backbone: str) -> None:
     """
     for name, (knob, default) in knobs_of(type(settings)).items():
         if not knob.belongs_to(sampling) and (value := getattr(settings, name)) != default:
-            raise InputError(
-                f"{name}: {value!r}; {backbone} has no such knob: {_MISSING_KNOBS[sampling]}. Leave it out."
-            )
+            raise InputError(f"{name}: {value!r}; {backbone} has no such knob: {WHY_MISSING[sampling]}. Leave it out.")
 
 
-_MISSING_KNOBS = {
+#: Why a backbone that generates in a certain way lacks what belongs to another.
+WHY_MISSING = {
     "tokens": "it draws codes one after the other and does not denoise",
     "diffusion": "it denoises and draws no codes",
 }

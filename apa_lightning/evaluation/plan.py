@@ -1,7 +1,7 @@
 """The plan of an evaluation: every source of a set, towards every target of its tasks, by every system."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from apa_lightning.edit_jobs.manifest import ManifestRow, Problems
 from apa_lightning.edit_jobs.plan import Edit, plan_edits
 from apa_lightning.editing.defaults import EditDefaults
-from apa_lightning.editing.knobs import knobs_of
+from apa_lightning.editing.knobs import WHY_MISSING, knobs_of
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.errors import InputError
 from apa_lightning.evaluation.rows import KNOBS
@@ -68,9 +68,11 @@ class EvaluationPlan:
         set_name: Name of the set of recordings.
         targets_per_source: Most targets of each source and task.
         defaults: Values of the knobs that nobody sets; None: they are not known yet.
+        optional: Names of systems that nobody asked for: one that the backbone cannot run is left out.
 
     Attributes:
         edits: The planned edits by id, ordered by task, system and source.
+        left_out: Names of the systems that are left out.
 
     Raises:
         InputError: If a setting is out of range, or if recordings cannot be used; the message lists all of them.
@@ -86,29 +88,48 @@ class EvaluationPlan:
         set_name: str = "",
         targets_per_source: int = 1,
         defaults: EditDefaults | None = None,
+        optional: Collection[str] = (),
     ):
         check_names(tasks)
         if targets_per_source < 1:
             raise InputError(f"targets_per_source: {targets_per_source}; give 1 or more.")
         self.tasks, self.sources, self.settings, self.defaults = list(tasks), list(sources), settings, defaults
+        self.optional = optional
+        self.left_out = [system.name for system in systems if not self._can_run(system)]
+        systems = [system for system in systems if system.name not in self.left_out]
         self.systems = {system.name: system for system in systems}
         self.output, self.set_name, self.targets_per_source = output, set_name, targets_per_source
         self.edits: dict[str, PlannedEdit] = {}
         rows = [entry for task in tasks for system in systems for entry in self._rows(task, system)]
         problems = Problems()
         values = {"prompt": "", **vars(settings)}
-        made = {edit.id: edit for edit in plan_edits([row for row, _ in rows], values, Path(), output, problems)}
+        made = {edit.id: edit for edit in plan_edits([row for row, *_ in rows], values, Path(), output, problems)}
         problems.raise_any("sources")
-        for row, facts in rows:
+        for row, more, facts in rows:
             edit = made[row.values["id"]]
-            request = SystemRequest(**{**vars(edit.request), "system": facts["about"]["system"]})
+            request = SystemRequest(**{**vars(edit.request), **more})
             self.edits[edit.id] = PlannedEdit(dataclasses.replace(edit, request=request), **facts)
 
     def with_defaults(self, defaults: EditDefaults) -> "EvaluationPlan":
         """The same plan with the values of the knobs that nobody sets, which the backbone stores for each task."""
         systems = [*self.systems.values()]
-        more = self.output, self.set_name, self.targets_per_source, defaults
+        more = self.output, self.set_name, self.targets_per_source, defaults, self.optional
         return EvaluationPlan(self.tasks, self.sources, systems, self.settings, *more)
+
+    def _can_run(self, system: System) -> bool:
+        """Whether the backbone, where it is known, can run a system.
+
+        Raises:
+            InputError: If it cannot, and the system is not optional.
+        """
+        if self.defaults is None or system.sampling in ("", self.defaults.sampling):
+            return True
+        if system.name not in self.optional:
+            raise InputError(
+                f"systems: {system.name} cannot be run with this backbone: {WHY_MISSING[self.defaults.sampling]}. Leave it "
+                "out, or systems as a whole for all that the backbone can run."
+            )
+        return False
 
     def _settings(self, task: Task, system: System, values: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a system reads, with the task's defaults where they are known."""
@@ -126,8 +147,8 @@ class EvaluationPlan:
             if name in (*KNOBS, "negative_prompt", "extend")
         }
 
-    def _rows(self, task: Task, system: System) -> list[tuple[ManifestRow, dict[str, Any]]]:
-        """For each edit of one system and task the row of a manifest, and the other fields of its :class:`PlannedEdit`."""
+    def _rows(self, task: Task, system: System) -> list[tuple[ManifestRow, dict[str, str], dict[str, Any]]]:
+        """For each edit of one system and task the row of a manifest, and more fields of its request and of its plan."""
         rows = []
         number = 0
         for place, source in enumerate(self.sources):
@@ -155,8 +176,9 @@ class EvaluationPlan:
         source: Source,
         target: str,
         texts: dict[str, str],
-        settings: Mapping[str, Any],
-    ) -> tuple[ManifestRow, dict[str, Any]]:
+        settings: dict[str, Any],
+    ) -> tuple[ManifestRow, dict[str, str], dict[str, Any]]:
+        request = {"system": system.name, "source_text": settings.pop("source_text", "")}
         name = f"{source.name}-to-{target.replace(' ', '_')}"
         output = f"audio/{task.name}/{system.name.replace(' ', '_')}/{name}.wav"
         values = {
@@ -172,7 +194,7 @@ class EvaluationPlan:
         }  # fmt: skip
         knobs = {knob: settings.get(knob) for knob in KNOBS}
         facts = {"about": about, "knobs": knobs, "task": task, "source": source, "source_text": texts["source_text"]}
-        return ManifestRow(f"{task.name}, {system.name}, {source.name}", values), facts
+        return ManifestRow(f"{task.name}, {system.name}, {source.name}", values), request, facts
 
 
 def _with_names(entry: Mapping[str, Any], **names: str) -> dict[str, Any]:

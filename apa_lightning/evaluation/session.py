@@ -20,6 +20,7 @@ from apa_lightning.edit_jobs.editor_checks import check_against_editor, identity
 from apa_lightning.edit_jobs.queue import EditQueue
 from apa_lightning.edit_jobs.results import EditResults
 from apa_lightning.editing.editor import AudioEditor
+from apa_lightning.editing.knobs import WHY_MISSING
 from apa_lightning.editing.regions import joints_of
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.evaluation.measure import EditFiles, Measured, Measurer
@@ -70,6 +71,9 @@ def evaluate(
         InputError: If a system, metric or setting cannot be used, before any edit; at the end if edits failed.
     """
     plan, encoders = plan.with_defaults(editor.edit_defaults), encoders or Encoders(editor.backbone)
+    if first and plan.left_out:
+        why = WHY_MISSING[editor.backbone.sampling]
+        print(f"evaluate: without {', '.join(plan.left_out)}, which the backbone cannot run: {why}.", flush=True)
     for system in plan.systems.values():
         system.check()
     for metric in metrics:

@@ -48,8 +48,7 @@ class System(ABC):
     sampling: ClassVar[str] = ""
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the system makes of a task's settings of one edit (``prompt``, ``negative_prompt``, ``source_text``, knobs,
-        ``seed``).
+        """What the system makes of a task's settings of one edit: its texts, knobs and ``seed``.
 
         A knob that is None takes the backbone's default afterwards.
         """
