@@ -27,7 +27,7 @@ class EvaluationSet:
         targets_per_source: Most targets for each recording and task.
         systems: Names among adapter, no_negative, text_only, sdedit, ddpm_inversion, direct_audio_edit, untrained, no_op, codec
             and musicgen_melody, or any :class:`apa_lightning.evaluation.systems.System` by `class_path`; null: those that the
-            backbone can run of all but untrained and musicgen_melody.
+            backbone can run of adapter, no_negative, text_only, sdedit, no_op and codec.
         musicgen: Folder or hub id of MusicGen-Melody (facebook/musicgen-melody); if it is given, MusicGen takes part.
         grid: Values of knobs to try in addition to the operating point: {ap_scale: [0.2, 0.8], strength: [0.5]}, or `fig2`,
             the paper's. `strength` is SDEdit's, the others are the adapter's.
