@@ -65,10 +65,10 @@ def test_sizes(tmp_path):
         file.truncate(15 * 2**20 + 1)
     with pytest.raises(InputError, match=r"large: 15,728,641 bytes"):
         sizes(tmp_path)
-    for i in range(3):
+    for i in range(4):
         with (tmp_path / f"large{i or ''}").open("wb") as file:
             file.truncate(11_000_000)
-    with pytest.raises(InputError, match=r"33,000,\d+ bytes; the pocket has at most 32,000,000"):
+    with pytest.raises(InputError, match=r"44,000,\d+ bytes; the pocket has at most 40,000,000"):
         sizes(tmp_path)
 
 
