@@ -78,7 +78,9 @@ def draw_fronts(path: Path, fronts: Mapping[str, Mapping[str, Mapping[str, Mappi
                 best = _undominated(across[:, 0], up[:, 0])
                 axis.plot(across[best, 0], up[best, 0], lw=1, color=bars[0].get_color())
                 for name, x, y in zip(points, across[:, 0], up[:, 0], strict=True):
-                    words = name.removeprefix(system).strip(" ,") or "the defaults"  # the copy's points are the adapter's
+                    words = (
+                        name.removeprefix(system).strip(" ,") or "the defaults"
+                    )  # the copy's points are the adapter's
                     number = numbers.setdefault(words, len(numbers) + 1)
                     axis.annotate(str(number), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
             axis.set_title(trials)
