@@ -51,7 +51,7 @@ def griffin_lim(
         else:
             spectrum = _stft(start[i].detach().float().cpu(), spec)
             magnitude = magnitudes(mel[None], spec, start=spectrum.abs().T[None, :-1])[0]
-            phases = _directions(spectrum)
+            phases = torch.sgn(spectrum)
         # log_mel drops the last of the frames that a centred STFT has
         waveforms.append(_iterate(torch.cat([magnitude, magnitude[-1:]]).T, phases, spec, iterations))
     return torch.stack(waveforms)
@@ -62,12 +62,8 @@ def _iterate(magnitude: Tensor, phases: Tensor, spec: MelSpec, iterations: int) 
     length, last = (magnitude.shape[1] - 1) * spec.hop_length, torch.zeros((), dtype=phases.dtype)
     for _ in range(iterations):
         consistent = _stft(_istft(magnitude * phases, spec, length), spec)
-        phases, last = _directions(consistent - MOMENTUM / (1 + MOMENTUM) * last), consistent
+        phases, last = torch.sgn(consistent.sub(last, alpha=MOMENTUM / (1 + MOMENTUM))), consistent
     return _istft(magnitude * phases, spec, length)
-
-
-def _directions(spectrum: Tensor) -> Tensor:
-    return spectrum / spectrum.abs().clamp(min=1e-16)
 
 
 def _uniform(shape: torch.Size, seed: int) -> Tensor:

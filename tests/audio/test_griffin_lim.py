@@ -58,11 +58,11 @@ def test_magnitudes_have_the_mels_they_come_from(mels):
 def test_the_iterations_are_torchaudios(mels):
     spec, magnitude = MelSpec(), magnitudes(mels[:1])[0]
     magnitude = torch.cat([magnitude, magnitude[-1:]]).T
-    ours = _iterate(magnitude, torch.ones_like(magnitude, dtype=torch.complex64), spec, 5)
+    ours = _iterate(magnitude, torch.ones_like(magnitude, dtype=torch.complex64), spec, 3)
     theirs = torchaudio.functional.griffinlim(
         *(magnitude, torch.hann_window(spec.n_fft), spec.n_fft, spec.hop_length, spec.n_fft),
         power=1.0,
-        n_iter=5,
+        n_iter=3,
         momentum=0.99,
         length=len(ours),
         rand_init=False,
