@@ -36,7 +36,7 @@ def adapter(tmp_path_factory) -> Path:
 
 
 def melody(path: Path, notes: list[float], rate: int = 16_000) -> None:
-    times = np.arange(int(rate * 0.6)) / rate
+    times = np.arange(int(rate * 0.3)) / rate
     decay = np.exp(-3 * times)
     soundfile.write(path, 0.4 * np.concatenate([np.sin(2 * np.pi * note * times) * decay for note in notes]), rate)
 
