@@ -15,6 +15,9 @@ from timing import THIS, Result, Side, alternate, compare
 
 #: The settings of an exact edit: the same on both sides, whatever their defaults.
 PAPER = {"scheduler": "DDIMScheduler", "ap_scale": 0.5, "time_pooling": 2, "guidance_scale": 7.5}
+#: Both sides of a comparison of latents have the weights of this tree.
+WEIGHTS = THIS / "apa_lightning" / "pocket" / "weights"
+SAME = {"folder": str(WEIGHTS), "adapter": str(WEIGHTS / "adapter.safetensors")}
 #: Our sides: what computes the U-Net, and whether OpenVINO may.
 OURS = {"torch alone": "0"} | ({"OpenVINO": "1"} if find_spec("openvino") else {})
 
@@ -46,7 +49,7 @@ def against(
 
 def exact(scale: Scale) -> Iterator[Result]:
     """The same solver and steps on both sides: only how they are computed may differ."""
-    settings = {"knobs": PAPER | {"num_inference_steps": scale.steps}, "save": str(scale.work / "exact")}
+    settings = SAME | {"knobs": PAPER | {"num_inference_steps": scale.steps}, "save": str(scale.work / "exact")}
     today = Side("today", "jobs/edit.py", scale.today, settings | {"save": f"{settings['save']}-today.npy"})
     question = f"the same, exact mode, {scale.steps} steps"
     yield from against(question, 2.5, "jobs/edit.py", settings, today, scale.pairs)
@@ -70,8 +73,8 @@ def against_pipeline(scale: Scale, mode: str) -> Iterator[Result]:
     """A text-only edit of one window, both branches, DDIM; ``sdedit`` starts from the recording at strength 0.75."""
     knobs = PAPER | {"num_inference_steps": scale.steps, "ap_scale": 0}
     knobs |= {"strength": 0.75} if mode == "sdedit" else {}
-    ours = {"knobs": knobs, "seconds": 5.12, "save": str(scale.work / mode)}
-    theirs = {"mode": mode, "steps": scale.steps, "seconds": 5.12, "save": f"{ours['save']}-diffusers.npy"}
+    ours = SAME | {"knobs": knobs, "seconds": 5.12, "save": str(scale.work / mode)}
+    theirs = {"folder": SAME["folder"], "mode": mode, "steps": scale.steps, "seconds": 5.12, "save": f"{ours['save']}-diffusers.npy"}
     other = Side("diffusers", "peers/diffusers_pipeline.py", scale.today, theirs)
     name = "exact edit against diffusers' pipeline call" if mode == "pipeline" else "SDEdit against a diffusers loop"
     yield from against(name, 2, "jobs/edit.py", ours, other, scale.pairs)
