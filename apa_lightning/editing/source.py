@@ -61,6 +61,10 @@ class Recording:
         """Largest magnitude of the mono waveform; above 1 in some files of floating-point numbers."""
         return float(self.waveform.abs().max())
 
+    def sound(self, channels: int) -> Tensor:
+        """What a model of ``channels`` channels takes: (2, S) where it and the recording are stereo, else mono (S,)."""
+        return self.waveform if self.stereo is None or channels == 1 else self.stereo
+
     @classmethod
     def load(
         cls, audio: "str | PathLike | tuple[Tensor, int] | Recording", settings: EditSettings | None = None
@@ -112,7 +116,7 @@ class Recording:
             It is stereo (2, S) if the recording and the model are, with the balance that the model gave it, else mono (S,).
         """
         rate = settings.sample_rate or self.sample_rate
-        own = self.waveform if self.stereo is None or edited.ndim == 1 else self.stereo
+        own = self.sound(len(edited) if edited.ndim == 2 else 1)
         if own.ndim < edited.ndim:
             edited = edited.mean(dim=0)
         length = round(len(self.waveform) * rate / self.sample_rate)
@@ -146,11 +150,10 @@ class ModelInput:
 
     def __init__(self, recording: Recording, backbone: Backbone, extend: tuple[float, float] | None = None):
         self.before, after = (round(seconds * backbone.sample_rate) for seconds in extend or (0, 0))
-        stereo = recording.stereo is not None and backbone.audio_channels == 2
-        sounds = [recording.waveform, recording.stereo] if stereo else [recording.waveform]
+        sound = recording.sound(backbone.audio_channels)
         models = [
-            continued(resample(one, recording.sample_rate, backbone.sample_rate), self.before, after)  # type: ignore[arg-type]
-            for one in sounds
+            continued(resample(one, recording.sample_rate, backbone.sample_rate), self.before, after)
+            for one in ([recording.waveform, sound] if sound.ndim == 2 else [sound])
         ]
         self.recording, self.samples = recording, len(models[0])
         self.frames = max(backbone.window_frames, -(-self.samples // backbone.hop_samples))

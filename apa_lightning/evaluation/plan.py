@@ -95,7 +95,7 @@ class EvaluationPlan:
             raise InputError(f"targets_per_source: {targets_per_source}; give 1 or more.")
         self.tasks, self.sources, self.settings, self.defaults = list(tasks), list(sources), settings, defaults
         self.optional = optional
-        self.left_out = [system.name for system in systems if not self._can_run(system)]
+        self.left_out = self._unable(systems)
         systems = [system for system in systems if system.name not in self.left_out]
         self.systems = {system.name: system for system in systems}
         self.output, self.set_name, self.targets_per_source = output, set_name, targets_per_source
@@ -116,20 +116,24 @@ class EvaluationPlan:
         more = self.output, self.set_name, self.targets_per_source, defaults, self.optional
         return EvaluationPlan(self.tasks, self.sources, systems, self.settings, *more)
 
-    def _can_run(self, system: System) -> bool:
-        """Whether the backbone, where it is known, can run a system.
+    def _unable(self, systems: Sequence[System]) -> list[str]:
+        """The names of the systems that the backbone, where it is known, cannot run.
 
         Raises:
-            InputError: If it cannot, and the system is not optional.
+            InputError: If one of them is not optional.
         """
-        if self.defaults is None or system.sampling in ("", self.defaults.sampling):
-            return True
-        if system.name not in self.optional:
-            raise InputError(
-                f"systems: {system.name} cannot be run with this backbone: {WHY_MISSING[self.defaults.sampling]}. Leave it "
-                "out, or systems as a whole for all that the backbone can run."
-            )
-        return False
+        if self.defaults is None:
+            return []
+        unable = [system.name for system in systems if system.sampling not in ("", self.defaults.sampling)]
+        asked = [name for name in unable if name not in self.optional]
+        points = [name for name in asked if family_of(name) != name]
+        for field, names in (("systems", [name for name in asked if name not in points]), ("grid", points)):
+            if names:
+                raise InputError(
+                    f"{field}: {', '.join(names)} cannot be run with this backbone: {WHY_MISSING[self.defaults.sampling]}. "
+                    f"Leave {'it' if len(names) == 1 else 'them'} out."
+                )
+        return unable
 
     def _settings(self, task: Task, system: System, values: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a system reads, with the task's defaults where they are known."""

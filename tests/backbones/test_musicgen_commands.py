@@ -169,52 +169,91 @@ def test_every_knob_works(model, adapter, tmp_path):
     assert plain_result["num_inference_steps"] is None and plain_result["scheduler"] is None
 
 
+def said_by(capsys, arguments: list[str]) -> str:
+    """The message of a command that is refused."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+#: What denoising alone has, each in a line of a manifest.
+DENOISING: dict[str, object] = {
+    "num_inference_steps": 50,
+    "scheduler": "DDIMScheduler",
+    "strength": 0.5,
+    "guidance_interval": [0.0, 0.5],
+    "ap_scale_end": 0.1,
+}
+
+
 def test_knobs_of_denoising_and_other_kinds_parts_are_refused(model, tmp_path, capsys):
+    assert DENOISING.keys() == {n for n, (knob, _) in knobs_of(EditSettings).items() if not knob.belongs_to("tokens")}
     save_audio(tmp_path / "songs" / "a.wav", tone(220, 2), RATE)
-    shared = ["predict", "--config=configs/predict.yaml", model, f"--data.folder={tmp_path / 'songs'}"]
-    shared += ["--data.prompt=a violin", f"--data.output={tmp_path / 'edits'}"]
-    for more, message in (
-        (["--model.adapter=null", "--data.num_inference_steps=50"], "num_inference_steps: 50; "),
-        (["--model.adapter=null", "--data.scheduler=DDIMScheduler"], "scheduler: 'DDIMScheduler'; "),
-        (["--model.adapter=null", "--data.strength=0.5"], "strength: 0.5; "),
-        (["--model.adapter=embedded"], "was trained on the embedded backbone, whose weights differ from those of"),
-    ):
-        with pytest.raises(SystemExit) as end:
-            main([*shared, *more])
-        said = " ".join(capsys.readouterr().err.split())
-        assert end.value.code == 2 and message in said
-        assert "embedded" in more[0] or "has no such knob: it draws codes one after the other" in said
-    with pytest.raises(SystemExit):
-        main(
-            [
-                "predict", "--config=configs/predict.yaml", f"--data.folder={tmp_path / 'songs'}", "--data.prompt=x",
-                "--data.top_k=5", f"--data.output={tmp_path / 'edits'}",
-            ]
-        )  # fmt: skip
-    assert "top_k: 5; embedded has no such knob: it denoises" in " ".join(capsys.readouterr().err.split())
+    lines = [{"audio": "songs/a.wav", "prompt": "a violin", name: value} for name, value in DENOISING.items()]
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    predict = ["predict", "--config=configs/predict.yaml", f"--data.output={tmp_path / 'edits'}"]
+    folder = [f"--data.folder={tmp_path / 'songs'}", "--data.prompt=a violin"]
+    said = said_by(capsys, [*predict, model, "--model.adapter=null", f"--data.manifest={tmp_path / 'edits.jsonl'}"])
+    for line, (name, value) in enumerate(DENOISING.items(), 1):
+        shown = tuple(value) if isinstance(value, list) else value
+        assert f"line {line}: {name}: {shown!r}; " in said, name
+    assert said.count("has no such knob: it draws codes one after the other") == len(DENOISING)
+    said = said_by(capsys, [*predict, model, *folder, "--model.adapter=null", "--data.num_inference_steps=50"])
+    assert "num_inference_steps: 50; " in said and "has no such knob: it draws codes" in said
+    said = said_by(capsys, [*predict, model, *folder, "--model.adapter=embedded"])
+    assert "was trained on the embedded backbone, whose weights differ from those of" in said
+    said = said_by(capsys, [*predict, *folder, "--data.top_k=5"])
+    assert "top_k: 5; embedded has no such knob: it denoises" in said
 
 
-def test_evaluate_and_sweep(model, adapter, tmp_path):
+@pytest.fixture
+def evaluation(model, adapter, tmp_path) -> list[str]:
+    """The command that evaluates two recordings, all but its systems."""
     for name, pitch in (("piano_0", 220), ("violin_0", 330)):
         save_audio(tmp_path / "songs" / f"{name}.wav", tone(pitch, 1.2), RATE)
     metrics = [{"class_path": f"apa_lightning.metrics.{name}"} for name in ("ClapScore", "ChromaSimilarity")]
-    main(
-        [
-            "evaluate", "--config=configs/evaluate.yaml", model, f"--model.adapter={adapter}",
-            f"--data.sources={tmp_path / 'songs'}", f"--data.output={tmp_path / 'evaluation'}",
-            "--data.systems=[adapter, no_negative, untrained, text_only, no_op, codec]",
-            f"--data.metrics={json.dumps(metrics)}", "--data.grid={ap_scale: [0.2, 0.8]}",
-            '--data.tasks=[{"name": "timbre", "prompt": "a {target} solo", "negative_prompt": "a {source}", '
-            '"targets": ["piano", "violin"]}]',
-        ]
-    )  # fmt: skip
-    with open(tmp_path / "evaluation" / "results.csv", encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    systems = {row["system"] for row in rows}
-    assert {"adapter", "untrained", "text_only", "no_op", "codec", "adapter ap_scale=0.2"} <= systems
+    return [
+        "evaluate", "--config=configs/evaluate.yaml", model, f"--model.adapter={adapter}",
+        f"--data.sources={tmp_path / 'songs'}", f"--data.output={tmp_path / 'evaluation'}",
+        f"--data.metrics={json.dumps(metrics)}",
+        '--data.tasks=[{"name": "timbre", "prompt": "a {target} solo", "negative_prompt": "a {source}", '
+        '"targets": ["piano", "violin"]}]',
+    ]  # fmt: skip
+
+
+def rows_in(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "results.csv", encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_runs_what_the_backbone_can_run(evaluation, tmp_path, capsys):
+    """Without names the systems that denoise are left out and named; `sweep` reads the results."""
+    main([*evaluation, "--data.grid={ap_scale: [0.2, 0.8]}"])
+    assert "evaluate: without sdedit, which the backbone cannot run: it draws codes" in capsys.readouterr().out
+    rows = rows_in(tmp_path / "evaluation")
+    assert {row["system"] for row in rows} == {
+        "adapter", "no_negative", "text_only", "no_op", "codec", "adapter ap_scale=0.2", "adapter ap_scale=0.8"
+    }  # fmt: skip
     assert {(row["top_k"], row["num_inference_steps"]) for row in rows if row["system"] == "adapter"} == {("250", "")}
     main(["sweep", f"--results={tmp_path / 'evaluation'}"])
     assert list((tmp_path / "evaluation").rglob("edit_defaults.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "--data.systems=[adapter, sdedit, ddpm_inversion, direct_audio_edit]",
+            "--data.systems: sdedit, ddpm_inversion, direct_audio_edit cannot be run",
+        ),
+        ("--data.grid={strength: [0.5]}", "--data.grid: sdedit strength=0.5 cannot be run"),
+    ],
+)
+def test_systems_that_denoise_are_refused_by_name(given, message, evaluation, tmp_path, capsys):
+    said = said_by(capsys, [*evaluation, given])
+    assert f"{message} with this backbone: it draws codes one after the other" in said
+    assert not (tmp_path / "evaluation" / "results.csv").exists()
 
 
 def test_stored_defaults_and_print_config(tmp_path, capsys):

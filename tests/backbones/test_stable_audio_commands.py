@@ -20,6 +20,9 @@ from apa_lightning.backbones.factory import load_backbone
 from apa_lightning.cli.main import main
 from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.settings import EditSettings
+from apa_lightning.evaluation.systems import SystemRequest
+from apa_lightning.evaluation.systems.codec import Codec
+from apa_lightning.evaluation.systems.no_op import NoOp
 
 ROOT = Path(__file__).parents[2]
 RATE = 44_100
@@ -208,23 +211,28 @@ def test_stereo_stays_stereo_and_mono_mono(tmp_path, adapter):
 
 
 def test_channels_are_not_swapped_and_keep_their_balance(monkeypatch):
-    """With a codec that loses nothing and a model that changes nothing, the recording comes back channel by channel."""
+    """With a codec that loses nothing and a model that changes nothing, the recording comes back channel by channel.
+
+    So it does from the systems that make no edit, also where it is longer than the window, and mono where it is mono.
+    """
     editor = AudioEditor.from_pretrained(tiny_stable_audio(), None, tiny_stable_audio() / "audio_encoder")
-    backbone = editor.backbone
-    seen = {}
+    seen = []
 
     def encode(waveform, lengths=None):
-        seen["waveform"] = waveform
-        return torch.zeros(len(waveform), 8, 64), torch.zeros(len(waveform), 8, 64)
+        seen.append(waveform)
+        return (torch.zeros(len(waveform), 8, waveform.shape[-1] // 2048),) * 2
 
-    monkeypatch.setattr(backbone, "encode_moments", encode)
-    monkeypatch.setattr(backbone, "decode", lambda latents: seen["waveform"])
-    sound = torch.stack([tone(220, 2), tone(330, 2, 0.05)])
-    result = editor.edit((sound, RATE), prompt="a violin", num_inference_steps=1, strength=0.5, progress=False)
-    assert (result.waveform - sound).abs().max() < 1e-4
-    assert result.record()["seconds"] == 2.0
-    mono = editor.edit((sound[0], RATE), prompt="a violin", num_inference_steps=1, strength=0.5, progress=False)
-    assert mono.waveform.shape == (2 * RATE,) and (mono.waveform - sound[0]).abs().max() < 1e-4
+    monkeypatch.setattr(editor.backbone, "encode_moments", encode)
+    monkeypatch.setattr(editor.backbone, "decode", lambda latents: seen.pop())
+    knobs = {"prompt": "a violin", "num_inference_steps": 1, "strength": 0.5}
+    for seconds in (2, 7):
+        stereo = torch.stack([tone(220, seconds), tone(330, seconds, 0.05)])
+        for sound in (stereo, stereo[0]):
+            request = SystemRequest(audio=(sound, RATE), **knobs)
+            edit = editor.edit(request, progress=False)
+            for result in (edit, *Codec().edit(editor, [request]), *NoOp().edit(editor, [request])):
+                assert result.waveform.shape == sound.shape and (result.waveform - sound).abs().max() < 1e-4
+            assert edit.record()["seconds"] == seconds
 
 
 def test_alpha_0_makes_the_bytes_of_the_untouched_backbone_and_defaults_are_the_kinds(adapter):
@@ -255,25 +263,28 @@ def test_neighbours_in_a_batch_do_not_change_an_edit(adapter):
     assert all((one.waveform - other.waveform).abs().max() < 1e-3 for one, other in zip(together, alone, strict=True))
 
 
+SYSTEMS = ("adapter", "untrained", "text_only", "sdedit", "ddpm_inversion", "direct_audio_edit", "no_op", "codec")
+
+
 def test_evaluate_and_sweep(tmp_path, adapter):
-    for name, pitch in (("piano_0", 220), ("violin_0", 330)):
-        save_audio(tmp_path / "songs" / f"{name}.wav", torch.stack([tone(pitch, 2), tone(pitch * 1.5, 2, 0.1)]), RATE)
+    """By all systems; a stereo source is edited in stereo and a mono one in mono."""
+    save_audio(tmp_path / "songs" / "piano_0.wav", torch.stack([tone(220, 2), tone(330, 2, 0.1)]), RATE)
+    save_audio(tmp_path / "songs" / "violin_0.wav", tone(330, 2), RATE)
     metrics = [{"class_path": f"apa_lightning.metrics.{name}"} for name in ("ClapScore", "ChromaSimilarity")]
     command = [
         "evaluate", "--config=configs/evaluate.yaml", *flags(tiny_stable_audio()), f"--model.adapter={adapter}",
         f"--data.sources={tmp_path / 'songs'}", "--data.num_inference_steps=2", f"--data.output={tmp_path / 'evaluation'}",
-        "--data.systems=[adapter, untrained, text_only, sdedit, no_op, codec]", f"--data.metrics={json.dumps(metrics)}",
-        "--data.grid={ap_scale: [0.2, 0.8]}",
+        f"--data.systems=[{', '.join(SYSTEMS)}]", f"--data.metrics={json.dumps(metrics)}", "--data.grid={ap_scale: [0.2]}",
         '--data.tasks=[{"name": "timbre", "prompt": "a recording of a {target} solo", "targets": ["piano", "violin"]}]',
     ]  # fmt: skip
     main(command)
     with open(tmp_path / "evaluation" / "results.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    systems = {row["system"] for row in rows}
-    assert {"adapter", "untrained", "text_only", "sdedit", "no_op", "codec", "adapter ap_scale=0.2"} <= systems
+    assert {row["system"] for row in rows} == {*SYSTEMS, "adapter ap_scale=0.2"} and len(rows) == 2 * (len(SYSTEMS) + 1)
     assert all(float(row["chroma"]) > 0.95 for row in rows if row["system"] == "no_op")
-    edits = [path for path in (tmp_path / "evaluation").rglob("*.wav") if "adapter" in str(path)]
-    assert edits and all(load_audio(path)[0].shape[0] == 2 for path in edits)
+    for row in rows:
+        channels = 2 if row["instrument"] == "piano" else 1
+        assert load_audio(tmp_path / "evaluation" / row["output"])[0].shape == (channels, 2 * RATE), row["system"]
     main(["sweep", f"--results={tmp_path / 'evaluation'}"])
     assert list((tmp_path / "evaluation").rglob("edit_defaults.yaml"))
 

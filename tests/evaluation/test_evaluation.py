@@ -20,7 +20,8 @@ from apa_lightning.evaluation.tasks import Task
 
 ROOT = Path(__file__).parents[2]
 WINDOW = 64
-SYSTEMS = ("adapter", "no_negative", "text_only", "sdedit", "untrained", "no_op", "codec")
+EDITORS = ("sdedit", "ddpm_inversion", "direct_audio_edit")
+SYSTEMS = ("adapter", "no_negative", "text_only", *EDITORS, "untrained", "no_op", "codec")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,9 @@ def test_every_system_on_the_same_sources_prompts_and_seeds(songs, adapter, caps
             for field in ("id", "prompt", "seed", "guidance_scale", "num_inference_steps"):
                 assert ours[field] == other[field], (name, field)
     assert [row["negative_prompt"] for row in by_system["no_negative"]] == ["", "", ""]
-    assert {row["strength"] for row in by_system["sdedit"]} == {"0.75"}
+    assert [{row["strength"] for row in by_system[name]} for name in EDITORS] == [{"0.75"}, {"0.5"}, {"1.0"}]
+    for row in (*by_system["ddpm_inversion"], *by_system["direct_audio_edit"]):
+        assert (row["num_inference_steps"], row["scheduler"], row["guidance_scale"]) == ("2", "DDIMScheduler", "")
     assert all(row["seed"] == row["prompt"] == "" for row in by_system["no_op"])
     assert {row["negative_prompt"] for row in by_system["adapter"]} == {
         f"a recording of the {name} solo" for name in ("piano", "erhu", "acoustic guitar")
