@@ -16,7 +16,6 @@ from apa_lightning import AudioEditor, MusicgenBackbone
 from apa_lightning.adapters.files import AdapterFile
 from apa_lightning.audio import load_audio, save_audio
 from apa_lightning.cli.main import main
-from apa_lightning.commands.sizes import sizes
 from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.settings import EditSettings
 
@@ -268,13 +267,3 @@ def test_stored_defaults_and_print_config(tmp_path, capsys):
     editor = AudioEditor.from_pretrained(backbone, None, folder / "audio_encoder")
     filled = editor.filled(EditSettings())
     assert (filled.guidance_scale, filled.top_k, filled.temperature, filled.scheduler) == (2.0, 40, 1.0, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "layers", "trained"),
-    [("small", 24, "37,748,736"), ("medium", 48, "113,246,208"), ("large", 48, "150,994,944")],
-)
-def test_sizes_of_the_published_models(name, layers, trained, capsys):
-    sizes(f"musicgen-{name}")
-    said = capsys.readouterr().out.split()
-    assert said[0] == f"musicgen-{name}" and said[-1] == trained and str(layers) in said

@@ -42,6 +42,23 @@ def test_the_stream_is_as_wide_as_the_language_model(folder, capsys):
             sizes(folder=folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "layers", "trained"),
+    [
+        ("audioldm2-large", "718,012,296", 32, "21,626,880"),
+        ("stable-audio-open", "1,056,939,136", 24, "28,311,552"),
+        ("musicgen-small", "419,584,000", 24, "37,748,736"),
+        ("musicgen-medium", "1,837,556,736", 48, "113,246,208"),
+        ("musicgen-large", "3,255,382,016", 48, "150,994,944"),
+    ],
+)
+def test_sizes_of_the_published_models(name, parameters, layers, trained, capsys):
+    sizes(name)
+    title, *lines = capsys.readouterr().out.strip().splitlines()
+    said = [line.split()[-1] for line in lines]
+    assert title == name and said == [parameters, f"{layers}", f"{2 * layers}", trained]
+
+
 def test_an_adapter_file_is_replaced_only_when_asked(tmp_path):
     source, to = tmp_path / "a.safetensors", tmp_path / "b.bin"
     backbone = tiny_backbone()

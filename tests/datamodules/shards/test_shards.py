@@ -1,6 +1,7 @@
 """Reading shards: what is whole arrives, what is broken is named, nothing runs."""
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_formats(tmp_path: Path, read, kind: str, rate: int, channels: int, subt
     assert not faults and example["waveform"].shape == (16_000,)
     assert 0.4 < example["waveform"].abs().max() < 0.6
     assert torch.fft.rfft(example["waveform"]).abs().argmax() == 440
+
+
+def test_a_stereo_model_gets_both_channels_in_their_order() -> None:
+    left, right = tone(1.5, 44_100), tone(1.5, 44_100, 660.0)
+    decode = replace(decoder(), channels=2)
+    for wave, pitches in ((np.stack([left, right], axis=1), [440, 660]), (right, [660, 660])):
+        (example,) = decode.windows("a", 1, encode(wave, 44_100))
+        assert example["waveform"].shape == (2, 16_000) and example["num_samples"] == 16_000
+        assert torch.fft.rfft(example["waveform"]).abs().argmax(dim=1).tolist() == pitches
 
 
 @both
