@@ -73,6 +73,8 @@ def test_alpha_0_is_the_untouched_model(backbone, plain):
         assert torch.equal(backbone.logits(steps, text), untouched)
     assert torch.equal(untouched, backbone.logits(steps, text))
     torch.testing.assert_close(untouched, plain_logits(plain, backbone, steps, PROMPTS), atol=1e-5, rtol=0)
+    one = steps[:1], PROMPTS[1:]
+    assert torch.equal(backbone.logits(one[0], backbone.encode_text(one[1])), plain_logits(plain, backbone, *one))
     assert not torch.allclose(audible, untouched, atol=1e-4) and not torch.allclose(audible, one_layer, atol=1e-4)
 
 

@@ -213,13 +213,16 @@ def test_prompts_are_padded_to_128_tokens_and_independent_of_their_neighbours(st
 
 
 def test_long_recordings_are_encoded_and_decoded_in_windows(stable):
-    short, long = noise(1, 64 * 2048), noise(1, 100 * 2048)
+    short, long = noise(1, 2, 64 * 2048), noise(1, 2, 100 * 2048)
     assert stable.encode_audio(short).shape == (1, 8, 64)
     latents = stable.encode_audio(long)
     assert latents.shape == (1, 8, 100)
-    own = stable.encode_audio(long[:, : 64 * 2048])
+    own = stable.encode_audio(long[..., : 64 * 2048])
     assert torch.allclose(latents[..., :36], own[..., :36], atol=1e-5)  # before the first cross-fade
     assert stable.decode(latents).shape == (1, 2, 100 * 2048)
+    assert not torch.allclose(stable.encode_audio(long.flip(1)), latents, atol=1e-3)
+    mono = long[:, 0]
+    assert torch.equal(stable.encode_audio(mono), stable.encode_audio(torch.stack([mono, mono], dim=1)))
 
 
 def test_the_audio_encoder_is_run_over_the_window(stable, encoder):
