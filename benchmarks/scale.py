@@ -38,7 +38,7 @@ def tiny(work: Path, today: Path) -> Scale:
 
 def quick(work: Path, today: Path) -> Scale:
     """Ten minutes of two quiet cores."""
-    return Scale(3, 10, 4, 6, 256, work, today)
+    return Scale(3, 10, 4, 16, 256, work, today)
 
 
 def full(work: Path, today: Path) -> Scale:

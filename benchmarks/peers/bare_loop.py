@@ -44,7 +44,7 @@ def unit() -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(clock() - start)
-    middle = median(seconds[min(2, len(seconds) - 1) :])
+    middle = median(seconds[len(seconds) // 2 :])
     return {"step": middle, "clips_per_second": given["batch_size"] / middle}
 
 
