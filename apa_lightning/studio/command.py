@@ -7,7 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
+from apa_lightning.backbones.base import Backbone
 from apa_lightning.backbones.vocoding import Vocoder
+from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.errors import InputError
 from apa_lightning.utils.pretrained import first_line
@@ -17,9 +21,9 @@ THIS_MACHINE, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 
 
 def studio(
-    backbone: str = "embedded",
+    backbone: str | Backbone = "embedded",
     adapter: str | None = "auto",
-    audio_encoder: str = "embedded",
+    audio_encoder: str | AudioConditioner = "embedded",
     vocoder: Vocoder | None = None,
     edit_defaults: str | None = None,
     device: str = "cpu",
@@ -36,9 +40,9 @@ def studio(
     """Edit recordings in the browser: a page on this machine that needs no network.
 
     Args:
-        backbone: `embedded`, a folder, or a hub id.
+        backbone: `embedded`, a folder, or a hub id; or a class_path with init_args.
         adapter: Adapter file; `embedded`; null for an untrained one; `auto`: the embedded one with the embedded backbone.
-        audio_encoder: `embedded`, an AudioMAE folder, weights file, or hub id.
+        audio_encoder: `embedded`, an AudioMAE folder, weights file, or hub id; or a class_path with init_args.
         vocoder: `backbone`, `refined` or `griffin_lim`; null: what suits the backbone.
         edit_defaults: YAML file of defaults of the knobs, or `paper`; null: those of the backbone.
         device: Where the model runs: cpu, cuda, cuda:1.
@@ -88,15 +92,19 @@ def studio(
         "vocoder": (vocoder, None),
         "edit_defaults": (edit_defaults, None),
     }
-    parts = {name: value for name, (value, default) in given.items() if value != default}
+    parts = {
+        name: f"<the studio's {type(value).__name__}>" if isinstance(value, Module) else value
+        for name, (value, default) in given.items()
+        if value != default
+    }
     jobs, folder = Jobs(editor, max_waiting), output.expanduser().resolve()
-    sessions = Sessions(folder, max_seconds, max_gigabytes)
+    sessions = Sessions(folder, max_seconds, max_gigabytes, max_megabytes)
     uploads = tempfile.TemporaryDirectory(prefix="uploads-", dir=folder)
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
     page = Page(Studio(editor, sessions, jobs, parts)).blocks
     auth = None if password is None else checked(password)
     try:
-        serve(page, folder, EVERYWHERE if public else THIS_MACHINE, port, auth, max_megabytes, open_browser)
+        serve(page, sessions, EVERYWHERE if public else THIS_MACHINE, port, auth, open_browser)
         print(
             f"The studio is at http://{THIS_MACHINE}:{port}; Ctrl+C ends it. Recordings and edits: {folder}", flush=True
         )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from apa_lightning.editing.defaults import EditDefaults
+from apa_lightning.editing.knobs import knobs_of
 from apa_lightning.editing.request import EditRequest
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import Recording
@@ -28,19 +29,25 @@ EXPERT = (
     "guidance_scale",
     "text_guidance_scale",
     "audio_guidance_scale",
+    "guidance_interval",
     "num_inference_steps",
     "scheduler",
     "strength",
+    "temperature",
+    "top_k",
     "extend",
     "crossfade",
     "sample_rate",
     "match_level",
 )
-WHOLE = ("time_pooling", "freq_pooling", "num_inference_steps", "sample_rate", "seed")
+WHOLE = ("time_pooling", "freq_pooling", "num_inference_steps", "top_k", "sample_rate", "seed")
 #: Knobs whose fields are texts that hold a number: gradio's field for numbers shows an empty one as 0.
 WRITTEN = tuple(name for name in EXPERT if name not in ("scheduler", "match_level"))
-#: The knobs that the two sliders move.
-MOVED = ("ap_scale", "time_pooling", "guidance_scale")
+#: The knobs that the two sliders move, and those that follow them.
+MOVED = (
+    *("ap_scale", "ap_scale_end", "time_pooling", "freq_pooling"),
+    *("guidance_scale", "text_guidance_scale", "audio_guidance_scale", "guidance_interval"),
+)
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -49,10 +56,21 @@ def presets() -> dict[str, dict[str, Any]]:
     return {task["name"]: task for task in content["data"]["init_args"]["tasks"]}
 
 
-def texts_of(task: str, target: str, source: str) -> tuple[str, str]:
+def target_label(task: str) -> str:
+    """What the field is called that says what the recording shall become."""
+    return "Add" if task == "accompaniment" else "Make it"
+
+
+def expert_knobs(sampling: str) -> list[str]:
+    """The knobs of the expert panel that backbones have which generate in this way."""
+    return [name for name in EXPERT if knobs_of(EditSettings)[name][0].belongs_to(sampling)]
+
+
+def texts_of(defaults: EditDefaults, task: str, target: str, source: str) -> tuple[str, str]:
     """Prompt and negative prompt of a task preset.
 
     Args:
+        defaults: Of the backbone, whose negative prompt counts where the preset's does not name the source.
         task: Its name.
         target: What the recording shall become.
         source: What it is, where that is known.
@@ -60,8 +78,12 @@ def texts_of(task: str, target: str, source: str) -> tuple[str, str]:
     preset = presets().get(task)
     if preset is None:
         return target, ""
-    prompt, negative = (preset[name].replace("{target}", target) for name in ("prompt", "negative_prompt"))
-    return prompt, "" if "{source}" in negative and not source else negative.replace("{source}", source)
+    negative = preset["negative_prompt"]
+    if "{source}" not in negative:
+        negative = defaults.of(task)["negative_prompt"]
+    elif not source:
+        negative = ""
+    return preset["prompt"].replace("{target}", target), negative.replace("{source}", source)
 
 
 def moved(defaults: EditDefaults, task: str | None, keep: float, text: float) -> dict[str, Any]:
@@ -71,22 +93,33 @@ def moved(defaults: EditDefaults, task: str | None, keep: float, text: float) ->
         defaults: Of the backbone.
         task: Of the edit.
         keep: "Keep melody", 0 to 100: alpha, in proportion; omega is halved from 75 and doubled up to 25.
-        text: "Text strength", 0 to 100: lambda, which goes from 1 over the default to its square.
+        text: "Text strength", 0 to 100: lambda of the text, which goes from 1 over the default to its square.
 
     Returns:
-        Values by knob; None, the backbone's own, where a slider does not move a knob.
+        Values by knob; None, the backbone's own, where a slider does not move a knob. Knobs that follow a moved one, and
+        would lose the backbone's value with it, have that value.
     """
     values, found = defaults.of(task), dict.fromkeys(MOVED)
-    alpha, omega, scale = (values[name] for name in MOVED)
-    if keep != MIDDLE and isinstance(alpha, int | float):
-        found["ap_scale"] = round(alpha * keep / MIDDLE, 3)
-    if keep >= 75:
-        found["time_pooling"] = max(1, omega // 2)
-    elif keep <= 25:
-        found["time_pooling"] = 2 * omega
+    if keep != MIDDLE:
+        found |= {name: _times(values[name], keep / MIDDLE) for name in ("ap_scale", "ap_scale_end")}
+    if not 25 < keep < 75:
+        omega = values["time_pooling"]
+        found["time_pooling"] = max(1, omega // 2) if keep >= 75 else 2 * omega
+        found["freq_pooling"] = values["freq_pooling"]
     if text != MIDDLE:
-        found["guidance_scale"] = round(scale ** (text / MIDDLE), 2)
+        found |= {name: values[name] for name in ("audio_guidance_scale", "guidance_interval")}
+        for name in ("guidance_scale", "text_guidance_scale"):
+            found[name] = None if values[name] is None else round(values[name] ** (text / MIDDLE), 2)
     return found
+
+
+def _times(value: Any, factor: float) -> Any:
+    """A number, or all numbers in nested mappings and lists, times a factor."""
+    if isinstance(value, Mapping):
+        return {name: _times(one, factor) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_times(one, factor) for one in value]
+    return None if value is None else round(value * factor, 3)
 
 
 def requests(

@@ -1,6 +1,7 @@
 """The page: gradio's components, and what happens when they are used."""
 
 import asyncio
+import html
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from apa_lightning.studio.sessions import Upload
 
 STATIC = Path(__file__).parent / "static"
 GREEK = {"alpha": "α", "omega": "ω", "lambda": "λ", "lambda_text": "λ text", "lambda_audio": "λ audio"}
+#: What is shown in an empty field of a knob without a default.
+HINTS = {"extend": "[before, after] in seconds", "guidance_interval": "[start, end], 0 to 1"}
+START = "Drop a recording, say what it shall become, and press Edit."
 #: Seconds between two looks at the progress.
 PAUSE = 0.4
 NO_RESULT: tuple[Any, ...] = ([], *[None] * 5)
@@ -34,7 +38,7 @@ class Page:
         with gr.Blocks(
             title="apa_lightning studio", analytics_enabled=False, delete_cache=(3600, 86400)
         ) as self.blocks:
-            gr.HTML("<h1>apa_lightning studio</h1>")
+            gr.HTML(f"<h1>apa_lightning studio</h1><p>{html.escape(studio.about)}</p>")
             self.token = gr.BrowserState("", storage_key="apa_studio_token", secret="apa_lightning")
             self.draft = gr.BrowserState({}, storage_key="apa_studio_draft", secret="apa_lightning")
             with gr.Row(equal_height=False):
@@ -45,9 +49,9 @@ class Page:
             self._add_events()
 
     def _add_form(self) -> None:
-        add = self.fields.__setitem__
+        add, limits = self.fields.__setitem__, self.studio.sessions
         self.audio = gr.Audio(
-            label="Recording",
+            label=f"Recording: up to {limits.max_seconds:g} s and {limits.max_megabytes} MB",
             sources=["upload", "microphone"],
             type="filepath",
             editable=False,
@@ -57,19 +61,27 @@ class Page:
         )
         add("recording", gr.Textbox(visible=False))
         add("region", _own("region", value=None, image="", seconds=0, elem_id="region"))
-        add("task", gr.Radio([(name.capitalize(), name) for name in self.defaults.tasks], value="timbre", label="Task"))
+        tasks = dict.fromkeys((*self.presets, *self.defaults.tasks))
+        add("task", gr.Radio([(name.capitalize(), name) for name in tasks], value="timbre", label="Task"))
         with gr.Row():
             targets = self.presets["timbre"]["targets"]
             add("source", gr.Textbox(label="The recording is", placeholder="piano", min_width=120))
-            self.target = gr.Dropdown(targets, value=None, label="Make it", allow_custom_value=True, min_width=120)
+            self.target = gr.Dropdown(
+                targets, value=None, label=form.target_label("timbre"), allow_custom_value=True, min_width=120
+            )
             add("target", self.target)
-        add("prompt", gr.Textbox(label="Prompt", placeholder="a recording of a violin solo", max_length=2000))
+        add(
+            "prompt",
+            gr.Textbox(label="Prompt: what it shall be", placeholder="a recording of a violin solo", max_length=2000),
+        )
         add("negative_prompt", gr.Textbox(label="Negative prompt: what it shall not be", max_length=2000))
         slider = {"minimum": 0, "maximum": 100, "step": 1, "value": form.MIDDLE, "buttons": []}
-        add("keep", gr.Slider(label="Keep melody", **slider))
-        add("text", gr.Slider(label="Text strength", **slider))
+        about = "50 suits the model. More keeps more of the recording; 0 is the text alone."
+        add("keep", gr.Slider(label="Keep melody", info=about, **slider))
+        about = "50 suits the model. More follows the prompts more closely."
+        add("text", gr.Slider(label="Text strength", info=about, **slider))
         with gr.Row():
-            add("seed", gr.Number(0, label="Seed", precision=0, min_width=100))
+            add("seed", gr.Number(0, label="Seed: another one, another result", precision=0, min_width=100))
             add(
                 "variations",
                 gr.Slider(1, form.MOST_VARIATIONS, 1, step=1, label="Variations", min_width=140, buttons=[]),
@@ -78,7 +90,7 @@ class Page:
         with gr.Accordion("Expert: the paper's knobs", open=False):
             gr.Markdown("Empty fields have the backbone's own values. The sliders fill in α, ω and λ.")
             with gr.Row():
-                for name in form.EXPERT:
+                for name in form.expert_knobs(self.defaults.sampling):
                     add(name, self._knob(name))
 
     def _knob(self, name: str) -> Any:
@@ -87,14 +99,14 @@ class Page:
         if name == "match_level":
             return gr.Checkbox(True, label="match_level", min_width=180)
         default = self.defaults.of("timbre").get(name, getattr(EditSettings(), name))
-        hint = "[before, after] in seconds" if name == "extend" else "" if default is None else str(default)
+        hint = HINTS.get(name, "") if default is None else str(default)
         return gr.Textbox(label=label, placeholder=hint, max_lines=1, max_length=500, min_width=180)
 
     def _add_result(self) -> None:
         with gr.Row():
             self.run = gr.Button("Edit", variant="primary", elem_id="edit", min_width=120)
             self.cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", min_width=120)
-        self.status = gr.HTML(results.note(""), elem_id="status")
+        self.status = gr.HTML(results.note(START), elem_id="status")
         self.compare = _own("compare", value=[], elem_id="compare")
         with gr.Row():
             self.downloads = [
@@ -111,6 +123,11 @@ class Page:
             self.command = gr.Textbox(label="Command line", buttons=["copy"], lines=6, interactive=False)
             self.python = gr.Textbox(label="Python", buttons=["copy"], lines=8, interactive=False)
         self.result = [self.compare, *self.downloads, self.settings, self.command, self.python]
+
+    @property
+    def followers(self) -> list[str]:
+        """The fields that the sliders move."""
+        return [name for name in form.MOVED if name in self.fields]
 
     def _add_events(self) -> None:
         fields, inputs = self.fields, list(self.fields.values())
@@ -134,7 +151,9 @@ class Page:
             field.input(self.texts, texts, [fields["prompt"], fields["negative_prompt"], self.target], **QUIET)
         moving = [fields[name] for name in ("task", "keep", "text")]
         for field in moving:
-            field.input(self.moved, moving, [fields[name] for name in form.MOVED], trigger_mode="always_last", **QUIET)
+            field.input(
+                self.moved, moving, [fields[name] for name in self.followers], trigger_mode="always_last", **QUIET
+            )
         names = list(fields)
         gr.on(
             [field.change for field in inputs],
@@ -159,8 +178,9 @@ class Page:
         updates = {name: gr.update(value=value) for name, value in values.items() if name in self.fields}
         updates["recording"] = gr.update(value="" if upload is None else upload.id)
         updates["region"] = self._region(token, upload, values.get("region"))
-        if values.get("task") in self.presets:
-            updates["target"] = gr.update(value=values.get("target"), choices=self.presets[values["task"]]["targets"])
+        if (task := values.get("task")) in self.presets:
+            label, choices = form.target_label(str(task)), self.presets[task]["targets"]
+            updates["target"] = gr.update(value=values.get("target"), choices=choices, label=label)
         audio = None if upload is None else str(session.file_of(upload))
         return [audio, *(updates.get(name, gr.skip()) for name in self.fields)]
 
@@ -175,7 +195,7 @@ class Page:
     def accepted(self, token: str, path: str | None) -> list[Any]:
         """Check an upload and show it."""
         if path is None:
-            return ["", None, self._region(token, None), results.note("")]
+            return ["", None, self._region(token, None), results.note(START)]
         try:
             upload = self.studio.accept(token, path)
         except (InputError, OSError) as error:
@@ -184,18 +204,24 @@ class Page:
         return [upload.id, gr.skip(), self._region(token, upload), results.note(about)]
 
     def texts(self, task: str, target: str | None, source: str | None) -> list[Any]:
-        """Prompts and targets of a task preset."""
+        """Prompts and targets of a task preset. A target of another task is taken back with its prompts."""
         targets = self.presets.get(task, {}).get("targets", [])
+        listed: dict[str, Any] = {"choices": targets, "label": form.target_label(task)}
         if not target:
-            return [gr.skip(), gr.skip(), gr.Dropdown(choices=targets)]
-        return [*form.texts_of(task, target, (source or "").strip()), gr.Dropdown(choices=targets)]
+            return [gr.skip(), gr.skip(), gr.update(**listed)]
+        if target not in targets and any(target in preset["targets"] for preset in self.presets.values()):
+            return ["", "", gr.update(value=None, **listed)]
+        return [*form.texts_of(self.defaults, task, target, (source or "").strip()), gr.update(**listed)]
 
     def moved(self, task: str, keep: float, text: float) -> list[Any]:
         """The knobs where the sliders stand; a field that is left out names the backbone's value."""
         values, stored = form.moved(self.defaults, task, keep, text), self.defaults.of(task)
         return [
-            gr.update(value="" if values[name] is None else str(values[name]), placeholder=str(stored[name]))
-            for name in form.MOVED
+            gr.update(
+                value="" if values[name] is None else json.dumps(values[name]),
+                placeholder=HINTS.get(name, "") if stored[name] is None else str(stored[name]),
+            )
+            for name in self.followers
         ]
 
     async def edit(self, token: str, *values: Any) -> AsyncIterator[list[Any]]:
@@ -212,17 +238,19 @@ class Page:
         """Show the progress of this browser's jobs until they are over, and their edits as they come."""
         jobs, session = self.studio.jobs, self.studio.sessions.open(token)
         seen: tuple[int, int] | None = None
+        chosen = None  # the job whose edit is shown
         yield [gr.skip()] * (3 + len(self.result))  # gradio empties the outputs of a generator without a result
         while (job := jobs.of(session.token)) is not None:
+            is_open = job.is_open  # before the rest: what is over does not change any more
             now, choices, result = (job.number, job.finished), gr.skip(), [gr.skip()] * len(self.result)
             if now != seen and job.finished:
                 found = await asyncio.to_thread(results.history, session)
                 choices = gr.Radio(choices=found)
-                if job.finished == 1 and found:
+                if job.number != chosen and found:
+                    chosen = job.number
                     choices = gr.Radio(choices=found, value=found[0][1])
                     result = list(await asyncio.to_thread(self.shown, token, found[0][1]))
             seen = now
-            is_open = job.is_open
             yield [results.status(job, jobs.ahead(job)), gr.update(interactive=is_open), choices, *result]
             if not is_open:
                 return

@@ -6,23 +6,23 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from apa_lightning.studio.offline import Offline
+from apa_lightning.studio.gate import Gate
+from apa_lightning.studio.sessions import Sessions
 
 STATIC = Path(__file__).parent / "static"
 
 
 def serve(
-    page: gr.Blocks, folder: Path, host: str, port: int, auth: Any, max_megabytes: int, open_browser: bool = False
+    page: gr.Blocks, sessions: Sessions, host: str, port: int, auth: Any = None, open_browser: bool = False
 ) -> None:
     """Start the server of the page in a thread.
 
     Args:
         page: The page.
-        folder: Of the sessions, whose files browsers may get.
+        sessions: Their files are what browsers may get, and their limits those of uploads.
         host: Address to listen at.
         port: Port to listen at.
         auth: Check of user and password; None lets everybody in.
-        max_megabytes: Largest upload.
         open_browser: Open the page in the browser of this machine.
 
     Raises:
@@ -37,12 +37,12 @@ def serve(
         server_name=host,
         server_port=port,
         auth=auth,
-        allowed_paths=[str(folder)],
-        max_file_size=f"{max_megabytes}mb",
+        allowed_paths=[str(sessions.folder)],
+        max_file_size=f"{sessions.max_megabytes}mb",
         inbrowser=open_browser,
         theme=theme,
         css=(STATIC / "style.css").read_text(encoding="utf-8"),
-        app_kwargs={"middleware": [Middleware(Offline)]},
+        app_kwargs={"middleware": [Middleware(Gate, sessions)]},
         footer_links=[],
         run_history=False,
         share=False,

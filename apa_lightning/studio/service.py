@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from apa_lightning.adapters.files import short_name
 from apa_lightning.editing.editor import AudioEditor
 from apa_lightning.editing.source import Recording
 from apa_lightning.errors import InputError
@@ -29,6 +30,14 @@ class Studio:
     sessions: Sessions
     jobs: Jobs
     parts: Mapping[str, Any]
+
+    @property
+    def about(self) -> str:
+        """One line about the model, for the page."""
+        adapter = self.editor.adapters[0]
+        if adapter.is_untrained:
+            return f"Model: {short_name(self.editor.backbone.name)}, without a trained adapter: edits keep little of a recording."
+        return f"Model: {short_name(self.editor.backbone.name)}, adapter: {adapter.name}."
 
     def accept(self, token: object, path: str) -> Upload:
         """Check an upload and keep a copy.

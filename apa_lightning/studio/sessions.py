@@ -142,10 +142,12 @@ class Sessions:
         folder: Where they are kept.
         max_seconds: Longest recording that is taken.
         max_gigabytes: Size of the folder from which on nothing more is taken.
+        max_megabytes: Largest file that is taken.
     """
 
-    def __init__(self, folder: Path, max_seconds: float = 300.0, max_gigabytes: float = 20.0):
-        self.folder, self.max_seconds, self.max_gigabytes = folder, max_seconds, max_gigabytes
+    def __init__(self, folder: Path, max_seconds: float = 300.0, max_gigabytes: float = 20.0, max_megabytes: int = 100):
+        self.folder, self.max_seconds = folder, max_seconds
+        self.max_gigabytes, self.max_megabytes = max_gigabytes, max_megabytes
         folder.mkdir(parents=True, exist_ok=True)
 
     def check_room(self) -> None:

@@ -3,7 +3,6 @@
 import gc
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from random_folders import tiny_parts
@@ -27,7 +26,7 @@ def jobs(editor) -> Iterator[Jobs]:
 
 @pytest.fixture
 def sessions(tmp_path) -> Sessions:
-    return Sessions(tmp_path / "studio", max_seconds=10)
+    return Sessions(tmp_path.resolve() / "studio", max_seconds=10, max_megabytes=1)
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def address(page, sessions) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    serve(page.blocks, Path(sessions.folder).resolve(), "127.0.0.1", port, None, max_megabytes=1)
+    serve(page.blocks, sessions, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     page.blocks.close()
     gc.collect()  # gradio leaves event loops and sockets open: their warnings shall belong to this test, which ignores them

@@ -170,20 +170,42 @@ def test_a_function_gets_the_steps_of_an_edit_and_can_stop_it(editor, tmp_path):
 def test_the_sliders_move_the_knobs_around_the_backbones_values():
     defaults = EditDefaults({"guidance_scale": 4, "tasks": {"genre": {"ap_scale": 0.4}}})
     assert form.moved(defaults, None, 50, 50) == dict.fromkeys(form.MOVED)
-    assert form.moved(defaults, "genre", 100, 100) == {"ap_scale": 0.8, "time_pooling": 1, "guidance_scale": 16}
-    assert form.moved(defaults, None, 0, 0) == {"ap_scale": 0, "time_pooling": 4, "guidance_scale": 1}
+    rest = dict.fromkeys(form.MOVED)
+    moved = {"ap_scale": 0.8, "time_pooling": 1, "guidance_scale": 16}
+    assert form.moved(defaults, "genre", 100, 100) == rest | moved
+    assert form.moved(defaults, None, 0, 0) == rest | {"ap_scale": 0, "time_pooling": 4, "guidance_scale": 1}
     scales = [form.moved(defaults, None, keep, 50)["ap_scale"] for keep in range(0, 50, 5)]
     assert scales == sorted(scales)
 
 
+def test_what_follows_a_moved_knob_keeps_the_backbones_value():
+    stored = {"ap_scale": {"up": 2.0}, "ap_scale_end": [1.0], "freq_pooling": 8, "guidance_scale": 4}
+    stored |= {"text_guidance_scale": 9, "audio_guidance_scale": 1.5, "guidance_interval": [0.1, 0.9]}
+    defaults = EditDefaults(stored)
+    kept = {name: value for name, value in form.moved(defaults, None, 100, 25).items() if value is not None}
+    assert kept == {
+        "ap_scale": {"up": 4.0},
+        "ap_scale_end": [2.0],
+        "time_pooling": 1,
+        "freq_pooling": 8,
+        "guidance_scale": 2,
+        "text_guidance_scale": 3,
+        "audio_guidance_scale": 1.5,
+        "guidance_interval": [0.1, 0.9],
+    }
+
+
 def test_presets_are_those_of_the_task_files():
     assert set(form.presets()) == {"timbre", "genre", "accompaniment"}
-    assert form.texts_of("timbre", "violin", "piano") == (
+    papers = EditDefaults()
+    assert form.texts_of(papers, "timbre", "violin", "piano") == (
         "a recording of a violin solo",
         "a recording of the piano solo",
     )
-    assert form.texts_of("timbre", "violin", "") == ("a recording of a violin solo", "")
-    assert form.texts_of("genre", "{source}", "{target}") == ("{source} style music", "low quality music")
+    assert form.texts_of(papers, "timbre", "violin", "") == ("a recording of a violin solo", "")
+    assert form.texts_of(papers, "genre", "{source}", "{target}") == ("{source} style music", "low quality music")
+    own = EditDefaults({"tasks": {"genre": {"negative_prompt": ""}}})
+    assert form.texts_of(own, "genre", "jazz", "piano") == ("jazz style music", "")
 
 
 def test_copied_code_makes_the_same_edit(editor, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
-"""The studio's server fetches nothing for its visitors."""
+"""The studio's server fetches nothing for its visitors, and takes uploads only while there is room."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,3 +63,45 @@ def test_an_address_in_the_place_of_a_file_is_refused(address, elsewhere):
             assert answer(f"{address}/gradio_api/queue/join", call) == status
     assert answer(f"{address}/gradio_api/queue/join", {"data": ["x" * 2**21]}) == 413
     assert not asked
+
+
+def upload(address: str, *sizes: int) -> tuple[int, str]:
+    """Status and text of an upload of files with so many bytes."""
+    part = b'--end\r\nContent-Disposition: form-data; name="files"; filename="song.wav"\r\n\r\n%b\r\n'
+    body = b"".join(part % os.urandom(size) for size in sizes) + b"--end--\r\n"
+    request = Request(f"{address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=end"})
+    try:
+        with urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_uploads_have_a_limit_of_size_and_of_room(address, sessions, tmp_path, monkeypatch):
+    def kept() -> list[int]:
+        return [path.stat().st_size for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+
+    assert upload(address, 1000)[0] == 200
+    assert kept() == [1000]
+    for sizes in ((2**20 + 1,), (2**19,) * 6):
+        status, message = upload(address, *sizes)
+        assert status == 413 and "maximum allowed size" in message
+    (sessions.folder / "edit.wav").write_bytes(bytes(20_000))
+    sessions.max_gigabytes = 1e-5  # 10 kB
+    status, message = upload(address, 1000)
+    assert status == 400 and message.startswith("The studio is full")
+    # It becomes full while an upload arrives.
+    sessions.max_gigabytes = 2e-5 + 1e-9
+    monkeypatch.setattr("apa_lightning.studio.gate.PIECE", 1000)
+    looked = []
+
+    def fill() -> None:
+        looked.append(None)
+        (sessions.folder / "edit.wav").write_bytes(bytes(20_000 + len(looked) - 1))
+        check()
+
+    check = sessions.check_room
+    monkeypatch.setattr(sessions, "check_room", fill)
+    status, message = upload(address, 2**19)
+    assert status == 400 and message.startswith("The studio is full") and len(looked) > 1
+    assert kept() == [1000]
