@@ -21,6 +21,8 @@ def chromium(
         options: More options of selenium.
     """
     webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.common import exceptions
+
     if not Path(CHROMIUM).exists() or not Path(DRIVER).exists():
         pytest.skip("needs Debian's chromium and chromium-driver")
     settings = webdriver.ChromeOptions()
@@ -42,4 +44,9 @@ def chromium(
     settings.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
     for name, value in options.items():
         setattr(settings, name, value)
-    return webdriver.Chrome(options=settings, service=webdriver.ChromeService(DRIVER))
+    for tries_left in (2, 1, 0):
+        try:
+            return webdriver.Chrome(options=settings, service=webdriver.ChromeService(DRIVER))
+        except exceptions.SessionNotCreatedException:  # the driver waits a minute for Chromium, too short on a busy machine
+            if not tries_left:
+                raise
