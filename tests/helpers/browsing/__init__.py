@@ -44,9 +44,10 @@ def chromium(
     settings.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
     for name, value in options.items():
         setattr(settings, name, value)
+    # The driver waits a minute for Chromium to start, which is too short on a busy machine.
     for tries_left in (2, 1, 0):
         try:
             return webdriver.Chrome(options=settings, service=webdriver.ChromeService(DRIVER))
-        except exceptions.SessionNotCreatedException:  # the driver waits a minute for Chromium, too short on a busy machine
+        except exceptions.SessionNotCreatedException:
             if not tries_left:
                 raise
