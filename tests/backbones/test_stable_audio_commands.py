@@ -184,7 +184,7 @@ def test_every_knob_works_on_both_backbones(kind, tmp_path):
 
 
 def test_stereo_stays_stereo_and_mono_mono(tmp_path, adapter):
-    """A folder of recordings: short and long, stereo and mono, quiet and loud, at other rates."""
+    """A folder of recordings, by two adapters: short and long, stereo and mono, quiet and loud, at other rates."""
     songs = {
         "stereo": (torch.stack([tone(220, 2), tone(330, 2, 0.05)]), RATE),
         "long": (torch.stack([tone(220, 7, rate=48_000), tone(440, 7, rate=48_000)]), 48_000),
@@ -197,8 +197,8 @@ def test_stereo_stays_stereo_and_mono_mono(tmp_path, adapter):
     main(
         [
             "predict", "--config=configs/predict.yaml", *flags(tiny_stable_audio()), f"--model.adapter={adapter}",
-            f"--data.folder={tmp_path / 'songs'}", "--data.prompt=a violin", "--data.num_inference_steps=2",
-            f"--data.output={tmp_path / 'edits'}",
+            f"--model.further_adapters=[{adapter}]", "--data.ap_scale=[0.5, 0.2]", f"--data.folder={tmp_path / 'songs'}",
+            "--data.prompt=a violin", "--data.num_inference_steps=2", f"--data.output={tmp_path / 'edits'}",
         ]
     )  # fmt: skip
     for name, (sound, rate) in songs.items():
