@@ -87,7 +87,7 @@ class SDEdit(TextOnly):
     """The paper's baseline AudioLDM2-SDEdit: text alone, from the recording under noise at 0.75 of the schedule."""
 
     name = "sdedit"
-    description = "AudioLDM2-SDEdit: text alone, started from the recording under noise at 0.75 of the schedule"
+    description = "SDEdit, the baseline: text alone, started from the recording under noise at 0.75 of the schedule"
     sampling = "diffusion"
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:

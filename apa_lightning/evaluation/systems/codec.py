@@ -12,7 +12,7 @@ class Codec(System):
     """Round trip through the codec."""
 
     name = "codec"
-    description = "the source through the backbone's VAE and vocoder: the ceiling of fidelity"
+    description = "the source through the backbone's codec: the ceiling of fidelity"
     parts = ("backbone",)
 
     def edit(self, editor: AudioEditor, requests: Sequence[EditRequest]) -> list[EditResult]:
