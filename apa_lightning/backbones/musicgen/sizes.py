@@ -57,8 +57,8 @@ class MusicgenSizes:
 
     def adapted_model(self, folder: Path | None = None) -> tuple[Any, dict[str, AttentionLayer]]:
         """The decoder of these sizes, or of a folder's ``config.json``, and its adapted layers by name."""
-        config = self.config() if folder is None else MusicgenConfig.from_pretrained(folder)
         with only_errors():
+            config = self.config() if folder is None else MusicgenConfig.from_pretrained(folder)
             model = MusicgenForConditionalGeneration(config)
         return model.decoder, adaptable_layers(model)
 
