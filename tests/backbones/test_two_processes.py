@@ -53,7 +53,9 @@ def fit(module: AudioPromptModule, folder: Path, **options) -> dict[str, torch.T
     return {name: weight.detach().clone() for name, weight in module.adapter.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize(
+    "kind", ["stable_audio", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("audioldm2", "musicgen"))]
+)
 def test_two_processes_make_the_step_of_one_with_both_batches(kind, tmp_path, monkeypatch):
     """Each rank has a clip and a draw of its own, as the two batches that one process accumulates."""
     monkeypatch.setattr(
