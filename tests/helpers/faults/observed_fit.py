@@ -35,6 +35,15 @@ class Fit:
     ranks: int = 1
     settings: tuple[str, ...] = ()
 
+    def arguments(self, folder: Path, *more: object) -> list[object]:
+        data = [f"--data.{split}_shards={shards()}/{split}-*.tar" for split in ("train", "validation")]
+        return [
+            "fit", "--config", ROOT / "configs/base.yaml", "--config", ROOT / "tests/reliability/fit.yaml",
+            *tiny_flags(WINDOW), *data, f"--data.num_workers={self.workers}", f"--trainer.default_root_dir={folder}",
+            "--trainer.callbacks+=diary.Diary", f"--trainer.callbacks.init_args.path={folder}/diary.jsonl",
+            *self.settings, *more,
+        ]  # fmt: skip
+
     def start(
         self,
         folder: Path,
@@ -43,14 +52,7 @@ class Fit:
         environment: Mapping[str, str] | None = None,
         log: str = "log.txt",
     ) -> Command:
-        data = [f"--data.{split}_shards={shards()}/{split}-*.tar" for split in ("train", "validation")]
-        arguments = [
-            "fit", "--config", ROOT / "configs/base.yaml", "--config", ROOT / "tests/reliability/fit.yaml",
-            *tiny_flags(WINDOW), *data, f"--data.num_workers={self.workers}", f"--trainer.default_root_dir={folder}",
-            "--trainer.callbacks+=diary.Diary", f"--trainer.callbacks.init_args.path={folder}/diary.jsonl",
-            *self.settings, *more,
-        ]  # fmt: skip
-        return Command(arguments, folder / log, self.ranks, environment, before)
+        return Command(self.arguments(folder, *more), folder / log, self.ranks, environment, before)
 
 
 @cache
@@ -69,6 +71,7 @@ def check_continued(
     saved: bool,
     command: tuple[str, ...] = ("--ckpt_path=last",),
     environment: Mapping[str, str] | None = None,
+    start: Callable[..., Command] = Fit.start,
 ) -> str:
     """Continue a run that was ended: what differs from one that was left alone, "" if nothing does.
 
@@ -78,11 +81,12 @@ def check_continued(
         fit: the run. folder: where it was ended.
         saved: it was asked to end and saved its state: no batch may come twice; else those since the last checkpoint may.
         command: what is said beside the run's settings to continue it. environment: likewise.
+        start: starts it, elsewhere than the run that was left alone.
     """
     whole, _ = undisturbed(fit)
     diaries = ["diary.jsonl", *(f"diary.jsonl-rank{rank}" for rank in range(1, fit.ranks))]
     earlier = [lines(folder / name) for name in diaries]
-    resumed = fit.start(folder, *command, environment=environment, log="log-1.txt")
+    resumed = start(fit, folder, *command, environment=environment, log="log-1.txt")
     if resumed.wait() != 0:
         return f"the continuation fails: {resumed.output[-1500:]}"
     for name, before in zip(diaries, earlier, strict=True):

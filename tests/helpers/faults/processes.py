@@ -31,6 +31,8 @@ class Command:
         ranks: so many processes under DDP, as torchrun starts them; ``--trainer.devices`` and ``strategy`` are set.
         environment: more environment variables.
         before: called in the process before the command.
+        machines: so many machines, on which the ranks are spread evenly; ``NODE_RANK`` numbers them.
+        run: called in the process with the arguments.
     """
 
     def __init__(
@@ -40,19 +42,24 @@ class Command:
         ranks: int = 1,
         environment: Mapping[str, str] | None = None,
         before: Callable[[], object] = lambda: None,
+        machines: int = 1,
+        run: Callable[[list[str]], object] = main,
     ):
         arguments = [str(argument) for argument in arguments]
+        each = ranks // machines
         if ranks > 1 and arguments[0] not in ("evaluate", "sweep"):  # these have no Trainer: processes share the folder
-            arguments += ["--trainer.strategy=ddp", f"--trainer.devices={ranks}", "--trainer.accelerator=cpu"]
+            arguments += ["--trainer.strategy=ddp", f"--trainer.devices={each}", "--trainer.accelerator=cpu"]
+            arguments += [f"--trainer.num_nodes={machines}"]
         port = str(free_port())
         log.parent.mkdir(parents=True, exist_ok=True)
         self.logs = [log.with_name(f"{log.stem}-rank{rank}{log.suffix}" if rank else log.name) for rank in range(ranks)]
         self.processes = []
         for rank, path in enumerate(self.logs):
-            more = dict(environment or {})
+            more = {}
             if ranks > 1:
-                more |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            process = FORK.Process(target=_run, args=(arguments, path, more, before))
+                more = {"LOCAL_RANK": str(rank % each), "NODE_RANK": str(rank // each)}
+                more |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            process = FORK.Process(target=_run, args=(arguments, path, more | dict(environment or {}), before, run))
             process.start()
             self.processes.append(process)
 
@@ -103,7 +110,13 @@ class Command:
         raise AssertionError(f"nothing happened in {timeout} s:\n{self.output[-2000:]}")
 
 
-def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before: Callable[[], object]) -> None:
+def _run(
+    arguments: list[str],
+    log: Path,
+    environment: Mapping[str, str],
+    before: Callable[[], object],
+    run: Callable[[list[str]], object],
+) -> None:
     with open(log, "w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -117,7 +130,7 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], before
     for signum in (signal.SIGINT, signal.SIGTERM):  # pytest's own are not the command's
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     before()
-    main(arguments)
+    run(arguments)
 
 
 def free_port() -> int:
