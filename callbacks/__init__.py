@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoding_cost": ["EncodingCost"],
         "guards.nonfinite_steps": ["SkipNonFiniteSteps"],
         "guards.run_history": ["RunHistory"],
+        "guards.same_run": ["SameRun"],
         "guards.stop_between_batches": ["StopBetweenBatches"],
         "initial_validation": ["InitialValidation"],
         "last_checkpoint": ["LastCheckpoint"],

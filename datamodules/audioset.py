@@ -143,17 +143,25 @@ class AudioSetDataModule(ResumableDataModule):
                 raise NotIndexedError(why)
             table = SampleTable(urls)
         except NotIndexedError as why:
-            if split == "train" and self.samples_per_epoch is None:
-                raise InputError(
-                    f"samples_per_epoch: is needed, because the number of samples in streamed shards is unknown: {why}. Give "
-                    "the number of clips after which an epoch ends."
-                ) from None
-            rank_zero_info(f"{split}: {len(urls)} shards, streamed from front to back: {why}")
-            return urls
+            return self._streamed(split, urls, str(why))
         self.quarantines[split].located(table.faults, len(table))
         pairs = f", {table.audio_prompts} with an audio prompt of their own" if table.audio_prompts else ""
         rank_zero_info(f"{split}: {len(table)} clips in {len(urls)} shards{pairs}")
         return table
+
+    def _streamed(self, split: str, urls: list[str], why: str) -> list[str]:
+        """Shards that cannot be read by index.
+
+        Raises:
+            InputError: If they cannot be used so.
+        """
+        if split == "train" and self.samples_per_epoch is None:
+            raise InputError(
+                f"samples_per_epoch: is needed, because the number of samples in streamed shards is unknown: {why}. Give "
+                "the number of clips after which an epoch ends."
+            )
+        rank_zero_info(f"{split}: {len(urls)} shards, streamed from front to back: {why}")
+        return urls
 
     def _streams(self, urls: list[str]) -> str:
         """Why the shards are streamed without a look at them; empty if it depends on their indexes and servers."""

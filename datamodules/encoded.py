@@ -32,10 +32,10 @@ class EncodedDataModule(AudioSetDataModule):
     Validation batches have both.
 
     Order, captions and self-prompts are drawn as without a cache. The window of a clip is drawn among those that were
-    encoded. Shards must be local.
+    encoded. Shards on a server must have an index next to them; training reads only the encodings, validation also the audio.
 
     Args:
-        cache: Folder of the encodings; null: a folder `encoded` next to the shards.
+        cache: Folder of the encodings; null: a folder `encoded` next to the shards, which are local then.
         windows_per_clip: Most windows of a training clip, at random places spread over it; a clip of one window's length has
             one. Validation reads the start of each clip.
         **data: Settings of `AudioSetDataModule`.
@@ -56,8 +56,8 @@ class EncodedDataModule(AudioSetDataModule):
 
         Raises:
             FileNotFoundError: If local shards are missing.
-            InputError: If shards cannot be used or are remote, encodings were made with something else, the disk is too small
-                for them, or the model has no `window_encoder`.
+            InputError: If shards cannot be used or only be streamed, encodings were made with something else, the disk is too
+                small for them, or the model has no `window_encoder`.
         """
         super().setup(stage)
         encoder = self._encoder = self._model_encoder()
@@ -66,7 +66,7 @@ class EncodedDataModule(AudioSetDataModule):
         clips: dict[str, Clips] = {}
         absent: dict[str, list[Piece]] = {}
         for split, table in self._sources.items():
-            assert isinstance(table, SampleTable)  # as all local shards are
+            assert isinstance(table, SampleTable)  # others are refused
             self._pieces[split] = pieces(table, self.cache and self.cache / split)
             absent[split] = missing(self._pieces[split], origins[split])
             clips[split] = Clips(table, self._decoder(split == "train"), self.windows_per_clip)
@@ -96,9 +96,14 @@ class EncodedDataModule(AudioSetDataModule):
         rank_zero_info(f"cache: all clips are encoded ({self.cache or 'next to the shards'}).")
 
     def _locate(self, split: str, urls: list[str]) -> SampleTable | list[str]:
-        if not all(map(is_local, urls)):
-            raise InputError(f"{split}_shards: remote shards cannot be cached. Download them and give their paths.")
+        if self.cache is None and (remote := next((url for url in urls if not is_local(url)), None)):
+            raise InputError(
+                f"cache: null means next to the shards, and '{remote}' is remote. Give a folder (data.cache)."
+            )
         return super()._locate(split, urls)
+
+    def _streamed(self, split: str, urls: list[str], why: str) -> list[str]:
+        raise InputError(f"{split}_shards: shards that can only be streamed cannot be cached: {why}. Download them.")
 
     def _model_encoder(self) -> WindowEncoder:
         """What encodes for the model in training."""

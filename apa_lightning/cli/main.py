@@ -14,6 +14,7 @@ import callbacks
 import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
+from apa_lightning.cli.machines import refuse_lone_machines, refuse_sharding
 from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
 from apa_lightning.cli.overview import PROGRAM
 from apa_lightning.cli.parser import Parser, refuse_functions
@@ -29,6 +30,7 @@ DATA = {"predict": datamodules.EditsDataModule}
 GUARDS: tuple[type[Callback], ...] = (
     callbacks.StopBetweenBatches,
     callbacks.SkipNonFiniteSteps,
+    callbacks.SameRun,
     callbacks.RunHistory,
     callbacks.EncodingCost,
 )
@@ -128,6 +130,8 @@ class CLI(CommandLine):
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+        refuse_lone_machines(trainer)
+        refuse_sharding(trainer)
         use_checkpoint_io(trainer, AtomicCheckpointIO())
         if self._resumed:
             continue_log_folder(trainer, self._resumed)

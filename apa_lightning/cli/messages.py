@@ -58,10 +58,22 @@ def tell_the_system_fails(error: Exception) -> None:
     """End the program with one line where the disk is full or another process has gone."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         fail(f"{error.filename or 'output'}: {error.strerror}. Free space or choose another folder.")
-    if isinstance(error, RuntimeError) and re.search(
-        "closed by peer|reset by peer|communicator was aborted", str(error)
-    ):
-        fail("another process of this run has ended, and this one cannot go on alone. Its message says why.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+        fail(
+            f"{error.filename or 'output'}: {error.strerror}. Choose a folder on a file system that has locks (flock)."
+        )
+    if not isinstance(error, RuntimeError):
+        return
+    if "clients joined" in str(error) or "trying to connect" in str(error):
+        fail(
+            "not all processes of this run have found each other. Start one on each machine, with an address and a port of the "
+            f"first one that all of them reach (docs/machines.md). torch says: {str(error).splitlines()[0]}"
+        )
+    if re.search("closed by peer|reset by peer|communicator was aborted|Broken pipe|Timed out waiting", str(error)):
+        fail(
+            "another process of this run has ended or cannot be reached, and this one cannot go on alone. The other's message, "
+            "if its machine still runs, says why. Start all processes again; fit resumes with --ckpt_path last."
+        )
 
 
 def fail(message: str) -> NoReturn:

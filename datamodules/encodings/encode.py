@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from apa_lightning.backbones.window_encoder import WindowEncoder
+from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import file_lock
 from apa_lightning.utils.progress import progress
 from datamodules.encodings.pieces import Contents, Origin, Piece, halved, write_piece
@@ -27,11 +28,12 @@ _WAIT = 1.0  # seconds between two looks at what other processes have done
 
 
 class Clip(NamedTuple):
-    """A clip's windows with the columns of `ExampleDecoder.windows`, its metadata, and what is wrong with it."""
+    """A clip's windows with the columns of `ExampleDecoder.windows`, its metadata, what is wrong with it, and why to stop."""
 
     windows: list[dict[str, Any]]
     metadata: dict[str, Any] | None
     faults: list[Fault]
+    stop: str = ""
 
 
 class Clips(Dataset[Clip]):
@@ -55,17 +57,34 @@ class Clips(Dataset[Clip]):
             windows = self.decode.windows(group.key, self.windows_per_clip, audio, *prompt)
         except BadSample as bad:
             return Clip([], None, [Fault(group.shard, group.key, bad.reason, bad.detail)])
+        except OSError as error:  # no clip can be read, and none is broken
+            return Clip([], None, [], _unreachable(group.shard, error))
         noted = [fault for window in windows for fault in remarks(group.shard, {"key": group.key, **window})]
         return Clip(windows, fields, list(dict.fromkeys(noted)))
 
-    def captions(self, index: int) -> list[str]:
-        """Every prompt that training can give to a clip; none if its metadata is broken."""
+    def metadata(self, index: int) -> dict[str, Any] | None:
+        """The metadata of a clip alone; None if they are broken.
+
+        Raises:
+            InputError: If the server of its shard cannot be reached.
+        """
         group = self.table.group(index)
         try:
-            fields = parse_metadata(read_members(group, [group.metadata])[0])
+            return parse_metadata(read_members(group, [group.metadata])[0])
         except BadSample:
-            return []
-        return self.decode.captions.captions(fields["labels"], fields.get("caption"))
+            return None
+        except OSError as error:
+            raise InputError(_unreachable(group.shard, error)) from None
+
+    def captions(self, metadata: dict[str, Any] | None) -> list[str]:
+        """Every prompt that training can give to a clip; none if it is broken."""
+        return self.decode.captions.captions(metadata["labels"], metadata.get("caption")) if metadata else []
+
+
+def _unreachable(shard: str, error: OSError) -> str:
+    return (
+        f"shard '{shard}' cannot be read: {error}. Start again when its server can be reached; what is encoded is kept."
+    )
 
 
 def encode_missing(
@@ -93,7 +112,7 @@ def encode_missing(
         shown: Whether to report the progress.
 
     Raises:
-        InputError: If too many clips are broken.
+        InputError: If too many clips are broken, or the server of a shard cannot be reached.
     """
     # Processes that start together begin at different places.
     shift = os.getpid() % max(1, len(absent))
@@ -129,13 +148,14 @@ def _encoded(
     rows, prompt_rows = itertools.count(), itertools.count()
     parts: dict[str, list[Tensor]] = {}
     options = loader_options(num_workers) | {"collate_fn": list}
-    for number in piece.clips:
-        prompts |= dict.fromkeys(clips.captions(number))
     for read in DataLoader(clips, _BATCH, sampler=piece.clips, **options):
         quarantine.note([fault for clip in read for fault in clip.faults], len(read))
         windows = []
         for clip in read:
+            if clip.stop:
+                raise InputError(clip.stop)
             windows += clip.windows
+            prompts |= dict.fromkeys(clips.captions(clip.metadata))
             places = [
                 [w["start"], w["num_samples"], next(rows), next(prompt_rows) if "prompt_waveform" in w else None]
                 for w in clip.windows

@@ -11,8 +11,9 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from apa_lightning.errors import InputError
 from apa_lightning.utils.atomic_files import write_file
+from datamodules.remote import is_remote
 from datamodules.shards.table import SampleTable
 
 CLIPS = 100
@@ -64,12 +66,18 @@ def pieces(table: SampleTable, folder: Path | None) -> list[Piece]:
 
     Args:
         table: The samples.
-        folder: Folder of the encodings; None: `encoded` next to each shard.
+        folder: Folder of the encodings; None: `encoded` next to each shard, which must be local.
     """
     return [
-        Piece((folder or shard.parent / "encoded") / f"{shard.stem}-{part:04d}-{digest[:12]}.safetensors", clips)
+        Piece(
+            (folder or Path(shard).parent / "encoded") / f"{_stem(shard)}-{part:04d}-{digest[:12]}.safetensors", clips
+        )
         for shard, part, clips, digest in table.parts(CLIPS)
     ]
+
+
+def _stem(shard: str) -> str:
+    return PurePosixPath(urlsplit(shard).path).stem if is_remote(shard) else Path(shard).stem
 
 
 def missing(wanted: Sequence[Piece], origin: Origin) -> list[Piece]:

@@ -55,7 +55,7 @@ def estimate(clips: Clips, absent: Sequence[Piece], encoder: WindowEncoder, devi
     prompted = sum("prompt_waveform" in window for window in windows)
 
     first = absent[0].clips
-    prompts = {caption for number in first for caption in clips.captions(number)}
+    prompts = {caption for number in first for caption in clips.captions(clips.metadata(number))}
     clock = time.perf_counter()
     group, text = next(encoder.text_groups(list(itertools.islice(prompts, 2 * _TIMED))), ([""], {}))
     prompt_seconds = (time.perf_counter() - clock) / len(group)

@@ -78,16 +78,16 @@ class SampleTable:
         """Numbers of the samples of a shard, which is given by its number."""
         return range(int(self._shard_ends[shard - 1]) if shard else 0, int(self._shard_ends[shard]))
 
-    def parts(self, most: int) -> Iterator[tuple[Path, int, range, str]]:
+    def parts(self, most: int) -> Iterator[tuple[str, int, range, str]]:
         """Yield the samples of each shard in parts of at most `most`: shard, number of the part, samples, and a digest.
 
         The digest covers keys, places and checksums. Without an index there are no checksums, and it covers the time of the
-        last change of the shard. Local shards are read again for it.
+        last change of the shard. Indexes, and headers where there are none, are read again for it.
         """
-        for number, shard in enumerate(map(Path, self.shards)):
-            groups = [item for item in locate_samples(shard) if isinstance(item, Group)]  # with their whole digests
-            known = all(group.audio.sha256 and group.metadata.sha256 for group in groups)
-            changed = b"" if known else str(shard.stat().st_mtime_ns).encode()
+        for number, (shard, located) in enumerate(zip(self.shards, _located(self.shards), strict=True)):
+            groups = [item for item in located if isinstance(item, Group)]  # with their whole digests
+            known = is_remote(shard) or all(group.audio.sha256 and group.metadata.sha256 for group in groups)
+            changed = b"" if known else str(Path(shard).stat().st_mtime_ns).encode()
             clips = self.clips(number)
             for part, start in enumerate(range(0, len(clips), most)):
                 own = slice(start, start + most)

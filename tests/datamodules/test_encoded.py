@@ -1,5 +1,6 @@
 """Cached encodings: what training without a cache computes, made once, refused where made with something else."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,10 +13,11 @@ from fit_tools import WINDOW, build
 from processes import Command
 from random_folders import tiny_backbone, tiny_flags, tiny_parts
 from safetensors import safe_open
-from shard_tools import clip, flip, write_shards
+from shard_tools import Ranged, clip, flip, served, write_shards
 
 from apa_lightning.errors import InputError
 from apa_lightning.module import AudioPromptModule
+from datamodules import remote as remote_files
 from datamodules.audioset import AudioSetDataModule
 from datamodules.encoded import EncodedDataModule
 from datamodules.encodings import encode, pieces, sizing
@@ -236,11 +238,49 @@ def test_sizes_in_words(size, words):
     assert sizing.in_bytes(size) == words
 
 
+def test_shards_on_a_server_are_encoded_as_local_ones(module, shards, tmp_path, monkeypatch):
+    local = epochs(cached(module, shards, tmp_path / "local"))
+    asked = []
+    with served(shards, functools.partial(Ranged, asked=asked)) as url:
+        names = {"train_shards": f"{url}/train-{{000000..000001}}.tar", "validation_shards": None}
+        data = cached(module, shards, tmp_path / "remote", **names)
+        asked.clear()
+        remote = epochs(data)
+        assert not asked  # training reads the encodings alone
+    assert [path.read_bytes() for path in files(tmp_path / "local/train")] == [
+        path.read_bytes() for path in files(tmp_path / "remote/train")
+    ]
+    for ours, theirs in zip(remote, local, strict=True):
+        assert ours["key"] == theirs["key"] and torch.equal(ours["mean"], theirs["mean"])
+
+    class Breaks(Ranged):
+        """Gives the index and the headers, and no clip."""
+
+        def answer(self, data: bytes) -> None:
+            if len(data) > 512:
+                self.close_connection = True
+            else:
+                super().answer(data)
+
+    monkeypatch.setattr(remote_files, "PAUSE", 0.0)
+    monkeypatch.setattr(remote_files, "TRIES", 2)
+    with (
+        served(shards, Breaks) as url,
+        pytest.raises(InputError, match=r"shard 'http.*000.tar' cannot be read: .*what is encoded is kept"),
+    ):
+        cached(module, shards, tmp_path / "broken", **{**names, "train_shards": f"{url}/train-000000.tar"})
+
+
 def test_mistakes_are_named(module, shards, tmp_path):
     with pytest.raises(InputError, match="windows_per_clip: 0; give a whole number of at least 1"):
         EncodedDataModule(windows_per_clip=0)
-    with pytest.raises(InputError, match="remote shards cannot be cached"):
-        cached(module, shards, tmp_path, train_shards="https://x/a.tar", samples_per_epoch=4)
+    with pytest.raises(InputError, match=r"cache: null means next to the shards, and 'https://x/a.tar' is remote"):
+        cached(module, shards, None, train_shards="https://x/a.tar")
+    with (
+        served(shards) as url,
+        pytest.raises(InputError, match=r"train_shards: shards that can only be streamed cannot"),
+    ):
+        cached(module, shards, tmp_path, train_shards=f"{url}/train-000000.tar")
     with pytest.raises(InputError, match=r"data.class_path: .* SimpleNamespace has no window_encoder"):
         cached(SimpleNamespace(configure_model=lambda: None), shards, tmp_path)
     with pytest.raises(

@@ -40,7 +40,13 @@ def test_a_machine_that_dies_ends_the_other_and_both_resume(machines: Machines, 
     assert "error: another process of this run has ended" in run.output, run.output[-3000:]
     difference = check_continued(FIT, tmp_path, saved=False, start=launch)
     print(f"{seconds:.0f} s, in all {time.monotonic() - start:.0f} s")
-    promise("Two machines", not difference, 1, "runs resume exactly after one has died", f"the other ends in {seconds:.0f} s")
+    promise(
+        "Two machines",
+        not difference,
+        1,
+        "runs resume exactly after one has died",
+        f"the other ends in {seconds:.0f} s",
+    )
     assert not difference
 
 
