@@ -19,7 +19,7 @@ def refuse_lone_machines(trainer: Trainer) -> None:
     told = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and not told:
         raise InputError(
-            f"trainer.num_nodes: {trainer.num_nodes}, but nothing tells this process of the others. Start the command on each "
+            f"num_nodes: {trainer.num_nodes}, but nothing tells this process of the others. Start the command on each "
             f"machine with torchrun --nnodes {trainer.num_nodes} --node_rank 0 (1, ...) --nproc_per_node N --master_addr HOST "
             "--master_port PORT -m apa_lightning ..., or with srun in a SLURM job."
         )
@@ -33,7 +33,7 @@ def refuse_sharding(trainer: Trainer) -> None:
     """
     if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
         raise InputError(
-            f"trainer.strategy: {type(trainer.strategy).__name__} divides the weights among processes, and checkpoints, the "
+            f"strategy: {type(trainer.strategy).__name__} divides the weights among processes, and checkpoints, the "
             "exported adapter and the edits of a validation need them whole. Use ddp: only the adapter is trained, so it sends "
             "and keeps little. For a small GPU add --config configs/hardware/low_memory.yaml."
         )

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apa_lightning.edit_jobs.parts import Part, missing_parts
 from apa_lightning.errors import InputError
-from apa_lightning.utils.atomic_files import write_file
+from apa_lightning.utils.atomic_files import file_lock, write_file
 from apa_lightning.utils.progress import progress
 from datamodules.music.clip import Plan, PromptKind, Recipe, compose, compose_prompt, has_prompt, plan
 from datamodules.music.composition.events import Performance
@@ -58,6 +59,7 @@ def render(
     clips_per_shard: int | None = None,
     max_shard_bytes: int = 500_000_000,
     workers: int = 0,
+    part: str | None = None,
 ) -> None:
     """Compose music and render it into `train-*.tar` and `validation-*.tar` shards with AudioSet labels.
 
@@ -92,9 +94,12 @@ def render(
         clips_per_shard: Clips in a shard, at most; fewer where max_shard_bytes would not hold them.
         max_shard_bytes: No shard grows beyond this.
         workers: Processes that render; 0 for one per core.
+        part: Render only this part of the shards, such as 3/16, as one task of a job array. `slurm` takes the place of the task
+            in SLURM's array.
 
     Raises:
-        InputError: If a setting is out of range, a SoundFont is unusable, or `out` holds another recipe's shards.
+        InputError: If a setting is out of range, a SoundFont is unusable, `out` holds another recipe's shards, or another
+            process is rendering the same part.
         FileNotFoundError: If a SoundFont does not exist.
     """
     if prompts is None:
@@ -105,16 +110,30 @@ def render(
         seed, seconds, (solo, duet, genre), renditions, prompts, prompt_kind, variety, prompt_variety, captions
     )
     _check(recipe, clips, validation, clips_per_shard, workers)
+    one_part = Part.read(part)
     fonts = _soundfonts(soundfonts)
     shards = _shards(out, clips, validation, _capacity(recipe, audio_format, clips_per_shard, max_shard_bytes))
-    _remember(out, recipe, clips, validation, audio_format, fonts, len(shards[0].clips))
-    missing = [shard for shard in shards if not index_path(shard.path).exists()]
-    if len(missing) < len(shards):
-        print(f"{len(shards) - len(missing)} of {len(shards)} shards are finished already and are kept.")
-    plans = (plan(recipe, shard.split, i) for shard in missing for i in shard.clips)
-    work = partial(render_clip, recipe, soundfonts=fonts, audio_format=audio_format)
-    workers = workers or os.cpu_count() or 1
-    _write(missing, in_order(work, plans, 0 if workers == 1 else workers), CODINGS[audio_format].extension)
+    with file_lock(_lock(out, "settings")):
+        _remember(out, recipe, clips, validation, audio_format, fonts, len(shards[0].clips))
+    own = one_part.every(shards) if one_part else shards
+    with file_lock(
+        _lock(out, f"render-{one_part.number}of{one_part.of}" if one_part else "render"), wait=False
+    ) as held:
+        if not held:
+            share = "" if one_part else ", or let several processes share the work: --part 1/4, 2/4, ..."
+            raise InputError(
+                f"out: another process is rendering {'this part ' if one_part else ''}into '{out}'. Wait for it{share}."
+            )
+        missing = _missing(own)
+        if len(missing) < len(own):
+            print(f"{len(own) - len(missing)} of {len(own)} shards are finished already and are kept.")
+        plans = (plan(recipe, shard.split, i) for shard in missing for i in shard.clips)
+        work = partial(render_clip, recipe, soundfonts=fonts, audio_format=audio_format)
+        workers = workers or os.cpu_count() or 1
+        _write(missing, in_order(work, plans, 0 if workers == 1 else workers), CODINGS[audio_format].extension)
+    if one_part and (others := [other for other in one_part.others() if _missing(other.every(shards))]):
+        print(f"{out}: part {one_part}, {len(own)} of {len(shards)} shards, is finished. {missing_parts(others)}")
+        return
     total = sum(shard.path.stat().st_size for shard in shards)
     hours = clips * seconds / 3600
     print(f"{out}: {clips} clips ({hours:.2f} hours) in {len(shards)} shards, {total / 2**20:.2f} MiB.")
@@ -217,6 +236,16 @@ def _shards(out: Path, clips: int, validation: float, capacity: int) -> list[_Sh
             numbers = range(i * count // number, (i + 1) * count // number)
             shards.append(_Shard(Path(out) / f"{split}-{i:06d}.tar", split, numbers))
     return shards
+
+
+def _missing(shards: Sequence[_Shard]) -> list[_Shard]:
+    """Shards that are not finished: they have no index."""
+    return [shard for shard in shards if not index_path(shard.path).exists()]
+
+
+def _lock(out: Path, name: str) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    return out / f"{name}.lock"
 
 
 def _remember(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -11,6 +12,7 @@ from fit_tools import Recorder, build, fit
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from apa_lightning.errors import InputError
+from callbacks.guards import same_run
 from callbacks.guards.nonfinite_steps import SkipNonFiniteSteps
 from callbacks.guards.run_history import RunHistory
 from callbacks.guards.stop_between_batches import StopBetweenBatches
@@ -54,6 +56,39 @@ def test_without_checkpoints_a_signal_saves_none(tmp_path):
     with pytest.raises(SystemExit):
         fit(build(), tmp_path, [StopBetweenBatches(), Send(signal.SIGTERM)], steps=9, limit_val_batches=0)
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("differs", ["", "checkpoint", "data", "batch size", "backbone"])
+def test_processes_that_do_not_have_the_same_are_refused(differs, tmp_path, monkeypatch):
+    """As machines with disks of their own: the facts of both are gathered as torch would."""
+
+    def of(own: str) -> tuple[SimpleNamespace, SimpleNamespace]:
+        checkpoint = tmp_path / f"{own}.ckpt"
+        checkpoint.write_bytes(own.encode() if differs == "checkpoint" else b"same")
+        data = SimpleNamespace(
+            batch_size=4 if own == "second" and differs == "batch size" else 2,
+            describe=lambda: {"train": {"clips": 8, "digest": own if differs == "data" else "same"}},
+        )
+        trainer = SimpleNamespace(world_size=2, ckpt_path=str(checkpoint), datamodule=data, max_steps=3)
+        weights = torch.tensor([float(len(own)) if differs == "backbone" else 1.0])
+        return trainer, SimpleNamespace(adapter=SimpleNamespace(backbone_fingerprint=weights), seed=0)
+
+    second = ("node2", same_run._facts(*of("second")))
+    monkeypatch.setattr(same_run.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        same_run.dist, "all_gather_object", lambda found, own: found.__setitem__(slice(None), [own, second])
+    )
+    named = {
+        "checkpoint": r"^ckpt_path: process 0 on .* has a checkpoint of SHA-256 .*on node2 has a checkpoint",
+        "data": r"^data\.train_shards: .*'first'.*'second'.*must be a folder that all machines share",
+        "batch size": r"^data\.batch_size: process 0 on .* has 2, and process 1 on node2 has 4",
+        "backbone": r"^model\.backbone: .*\['5'\].*\['6'\]",
+    }
+    if not differs:
+        same_run.SameRun().setup(*of("first"), "fit")
+        return
+    with pytest.raises(InputError, match=named[differs]):
+        same_run.SameRun().setup(*of("first"), "fit")
 
 
 def test_last_is_written_in_a_plateau_and_at_the_end(tmp_path):

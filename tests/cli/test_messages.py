@@ -1,5 +1,6 @@
 """The spelling of fields in messages: a bare name in Python, a flag on the command line."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,65 @@ FLAGS = {"prompt": "--data.prompt", "output": "--data.output", "tasks": "--data.
 )
 def test_only_known_fields_become_flags(message, told):
     assert with_flags(message, FLAGS) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("[gloo/tcp/pair.cc:547] Connection closed by peer [10.77.0.2]:1"),
+            "has ended or cannot be reached",
+        ),
+        (
+            RuntimeError("[unbound_buffer.cc:84] Timed out waiting 5000ms for recv operation"),
+            "has ended or cannot be reached",
+        ),
+        (
+            RuntimeError("Timed out after 1801 seconds waiting for clients. 1/2 clients joined."),
+            "have found each other",
+        ),
+        (RuntimeError("The client socket has timed out while trying to connect to (a, 1)."), "have found each other"),
+        (
+            OSError(errno.ENOLCK, "No locks available", "a/b.lock"),
+            "a/b.lock: No locks available. Choose a folder on a file",
+        ),
+    ],
+)
+def test_what_fails_on_other_machines_is_one_line(error, told, capsys):
+    with pytest.raises(SystemExit) as end, mistakes_told():
+        raise error
+    assert end.value.code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ("--trainer.num_nodes=2", "--trainer.strategy=ddp"),
+            "--trainer.num_nodes: 2, but nothing tells this process of",
+        ),
+        (("--trainer.strategy=fsdp",), "requires a GPU accelerator"),
+        (
+            ("--trainer.strategy.class_path=lightning.pytorch.strategies.ModelParallelStrategy",),
+            "--trainer.strategy: ModelParallelStrategy divides the weights among processes",
+        ),
+    ],
+)
+def test_trainers_that_cannot_work_are_refused_before_anything_is_loaded(flags, told, capsys, monkeypatch, tmp_path):
+    for name in ("MASTER_ADDR", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    root = Path(__file__).parents[2]
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                "fit",
+                f"--config={root}/configs/base.yaml",
+                f"--trainer.default_root_dir={tmp_path}",
+                "--trainer.accelerator=cpu",
+                *flags,
+            ]
+        )
+    assert end.value.code == 2 and told in capsys.readouterr().err
 
 
 def test_flags_of_the_running_command(capsys):

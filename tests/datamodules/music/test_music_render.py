@@ -15,6 +15,7 @@ import soundfile
 from soundfont_tools import write_soundfont
 
 from apa_lightning.errors import InputError
+from apa_lightning.utils.atomic_files import file_lock
 from datamodules.music.clip import Recipe, plan
 from datamodules.music.composition.events import Note, Performance, Track
 from datamodules.music.composition.grooves import GENRES
@@ -158,14 +159,25 @@ def test_encoding_repeats_and_decodes(audio_format):
         assert renumbered(data, 7) == data != renumbered(data, 8)
 
 
-def test_shards_do_not_depend_on_workers(tmp_path, soundfont):
+def test_shards_do_not_depend_on_workers_and_parts(tmp_path, soundfont, capsys):
     settings = dict(clips=7, seconds=2.0, seed=5, validation=0.3, soundfonts=[soundfont], clips_per_shard=3)
     render(tmp_path / "one", workers=1, **settings)
     render(tmp_path / "two", workers=2, **settings)
+    (tmp_path / "parts").mkdir()
+    with file_lock(tmp_path / "parts" / "render-2of2.lock") as held:
+        assert held
+        with pytest.raises(InputError, match=r"another process is rendering this part into .*parts'\. Wait for it\."):
+            render(tmp_path / "parts", workers=1, part="2/2", **settings)
+    render(tmp_path / "parts", workers=1, part="2/2", **settings)
+    assert "part 2/2, 1 of 3 shards, is finished. Parts that are not finished yet: 1/2." in capsys.readouterr().out
+    render(tmp_path / "parts", workers=1, part="1/2", **settings)
+    assert "7 clips (0.00 hours) in 3 shards" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert [n for n in names if n.endswith(".tar")] == ["train-000000.tar", "train-000001.tar", "validation-000000.tar"]
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        for other in ("two", "parts"):
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / other / name).read_bytes(), name
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == names
 
 
 def test_render_goes_on_where_it_stopped(tmp_path, soundfont, capsys):

@@ -31,6 +31,7 @@ class Machines:
         log: Path,
         torchrun: bool = False,
         before: Callable[[], object] = lambda: None,
+        strategy: Sequence[str] = (),
     ) -> Command:
         """Start one process of the command on each.
 
@@ -39,15 +40,18 @@ class Machines:
             log: as of `Command`.
             torchrun: start it by torchrun, as a user does; otherwise it is forked, which saves imports.
             before: as of `Command`; not with torchrun.
+            strategy: flags of the Trainer's strategy in place of ``ddp``.
         """
         port = str(free_port())
         environment = {"MASTER_ADDR": ADDRESS.format(1), "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": CABLE}
-        run = self._torchrun if torchrun else self._forked
-        return Command(arguments, log, 2, environment | {"OMP_NUM_THREADS": "1"}, before, machines=2, run=run)
+        environment["OMP_NUM_THREADS"] = "1"
 
-    def _forked(self, arguments: list[str]) -> None:
-        self._enter()
-        main(arguments)
+        def forked(arguments: list[str]) -> None:
+            self._enter()
+            before()
+            main([*arguments, *strategy])
+
+        return Command(arguments, log, 2, environment, machines=2, run=self._torchrun if torchrun else forked)
 
     def _torchrun(self, arguments: list[str]) -> None:
         self._enter()
@@ -73,9 +77,9 @@ class Machines:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
 
-    def cut_cable(self) -> None:
-        """Take the cable out: nothing says so to either."""
-        _ip("-n", self.names[1], "link", "set", CABLE, "down")
+    def cable(self, state: str) -> None:
+        """Take the cable out ("down") or put it back ("up"): nothing says so to the programs."""
+        _ip("-n", self.names[1], "link", "set", CABLE, state)
 
 
 @contextlib.contextmanager
