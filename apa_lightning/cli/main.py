@@ -1,20 +1,22 @@
 """The program ``python -m apa_lightning``: LightningCLI's fit, validate, test and predict, and commands without a Trainer."""
 
+import os
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 import callbacks
 import datamodules
 from apa_lightning import AudioPromptModule
 from apa_lightning.cli.functions import FUNCTIONS, add_functions, run_function
-from apa_lightning.cli.machines import refuse_lone_machines, refuse_sharding
 from apa_lightning.cli.messages import mistakes_told, quiet_libraries, remember_flags
 from apa_lightning.cli.overview import PROGRAM
 from apa_lightning.cli.parser import Parser, refuse_functions
@@ -142,6 +144,36 @@ class CLI(CommandLine):
         if arguments.get("ckpt_path") == "last":
             arguments["ckpt_path"] = last_checkpoint(self.trainer.default_root_dir)
         return arguments | {"weights_only": True}  # nothing in a checkpoint is ever executed
+
+
+def refuse_lone_machines(trainer: Trainer) -> None:
+    """Refuse several machines whose processes nothing tells of each other; they would wait half an hour for the others.
+
+    Raises:
+        InputError: If neither torchrun, SLURM nor the variables of Lightning's own launcher are there.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    told = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and not told:
+        raise InputError(
+            f"num_nodes: {trainer.num_nodes}, but nothing tells this process of the others. Start the command on each "
+            f"machine with torchrun --nnodes {trainer.num_nodes} --node_rank 0 (1, ...) --nproc_per_node N --master_addr HOST "
+            "--master_port PORT -m apa_lightning ..., or with srun in a SLURM job."
+        )
+
+
+def refuse_sharding(trainer: Trainer) -> None:
+    """Refuse strategies that divide the weights of the model among processes.
+
+    Raises:
+        InputError: If the Trainer has one.
+    """
+    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        raise InputError(
+            f"strategy: {type(trainer.strategy).__name__} divides the weights among processes, and checkpoints, the "
+            "exported adapter and the edits of a validation need them whole. Use ddp: only the adapter is trained, so it sends "
+            "and keeps little. For a small GPU add --config configs/hardware/low_memory.yaml."
+        )
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -51,12 +51,12 @@ def test_a_machine_that_dies_ends_the_other_and_both_resume(machines: Machines, 
 def test_a_cut_cable_and_a_disk_that_is_not_shared(machines: Machines, tmp_path: Path, promise) -> None:
     """Silence ends a run after the timeout of the strategy; a machine without the checkpoint ends it at once."""
     waits = ("--trainer.strategy.class_path=lightning.pytorch.strategies.DDPStrategy",)
-    waits += ("--trainer.strategy.init_args.timeout=0:00:05",)
+    waits += ("--trainer.strategy.init_args.timeout=0:00:40",)
     run = machines.start(FIT.arguments(tmp_path), tmp_path / "log.txt", strategy=waits)
-    assert run.wait_until(lambda: len(lines(tmp_path / "diary.jsonl")) > 12), run.output
+    assert run.wait_until(lambda: len(lines(tmp_path / "diary.jsonl")) > 12, LONG), run.output
     machines.cable("down")
     try:
-        run.wait(60)
+        run.wait(LONG)
     finally:
         machines.cable("up")
     cut = [process.exitcode for process in run.processes] == [2, 2] and "Traceback" not in run.output
@@ -70,7 +70,7 @@ def test_a_cut_cable_and_a_disk_that_is_not_shared(machines: Machines, tmp_path:
             run_folder.last_checkpoint = absent
 
     run = machines.start(FIT.arguments(tmp_path, "--ckpt_path=last"), tmp_path / "log-1.txt", before=elsewhere)
-    assert run.wait() == 2 and "Traceback" not in run.output, run.output[-3000:]
+    assert run.wait(LONG) == 2 and "Traceback" not in run.output, run.output[-3000:]
     told = run.output.count("has a checkpoint of SHA-256") == 2 and "and process 1 on" in run.output
     promise(NAME, cut + told, 2, "a cut cable and a disk that is not shared end both with a message")
     assert told, run.output[-3000:]
@@ -80,7 +80,7 @@ def test_a_cut_cable_and_a_disk_that_is_not_shared(machines: Machines, tmp_path:
 def test_edits_of_two_machines_in_one_folder(command: str, machines: Machines, tmp_path: Path, promise) -> None:
     edits = Edits(command)
     run = machines.start(edits.arguments(tmp_path / "out"), tmp_path / "log.txt")
-    assert run.wait() == 0, run.output[-3000:]
+    assert run.wait(LONG) == 0, run.output[-3000:]
     different = difference(edits, tmp_path / "out")
     promise(NAME, not different, 1, "folders of edits are those of one machine, each edit made once")
     assert not different
@@ -105,7 +105,7 @@ def test_both_fill_one_cache(machines: Machines, tmp_path: Path, promise) -> Non
         tmp_path, "--config", ROOT / "configs/data/encoded.yaml", f"--data.cache={tmp_path}/cache"
     )
     run = machines.start([*arguments, "--trainer.max_steps=2"], tmp_path / "log.txt", before=noted)
-    assert run.wait() == 0, run.output[-3000:]
+    assert run.wait(LONG) == 0, run.output[-3000:]
     made = [line.split() for line in diary.read_text().splitlines()]
     once = len({name for _, name in made}) == len(made) == len(list(tmp_path.rglob("*.safetensors"))) - 1  # the adapter
     promise(NAME, once, 1, "caches are filled by both, nothing twice")
