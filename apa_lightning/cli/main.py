@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
@@ -132,8 +132,9 @@ class CLI(CommandLine):
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's words for an unknown accelerator, strategy, ...
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-        refuse_lone_machines(trainer)
-        refuse_sharding(trainer)
+        if fitting:
+            refuse_lone_processes(trainer)
+            refuse_sharding(trainer)
         use_checkpoint_io(trainer, AtomicCheckpointIO())
         if self._resumed:
             continue_log_folder(trainer, self._resumed)
@@ -146,12 +147,24 @@ class CLI(CommandLine):
         return arguments | {"weights_only": True}  # nothing in a checkpoint is ever executed
 
 
-def refuse_lone_machines(trainer: Trainer) -> None:
-    """Refuse several machines whose processes nothing tells of each other; they would wait half an hour for the others.
+def refuse_lone_processes(trainer: Trainer) -> None:
+    """Refuse a training whose processes would not find each other: each would train by itself, or wait half an hour.
 
     Raises:
-        InputError: If neither torchrun, SLURM nor the variables of Lightning's own launcher are there.
+        InputError: If more processes were started than the Trainer counts, or nothing tells several machines of each other.
     """
+    launcher, started, each = "torchrun", "WORLD_SIZE", "LOCAL_WORLD_SIZE"
+    if not TorchElasticEnvironment.detect():
+        launcher, started, each = "srun", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"
+    known = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    processes = int(os.environ.get(started, trainer.world_size)) if known else trainer.world_size
+    if processes != trainer.world_size:
+        devices = int(os.environ.get(each, processes))
+        raise InputError(
+            f"num_nodes: {launcher} started {processes} processes, and {trainer.num_nodes} machines with {trainer.num_devices} "
+            f"devices are set, so that each would train by itself. Give --trainer.num_nodes {processes // devices} "
+            f"--trainer.devices {devices} --trainer.strategy ddp."
+        )
     environment = getattr(trainer.strategy, "cluster_environment", None)
     told = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and not told:

@@ -62,9 +62,17 @@ def test_what_fails_on_other_machines_is_one_line(error, told, capsys):
     assert end.value.code == 2 and told in capsys.readouterr().err
 
 
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (
+            ("torchrun",),
+            "--trainer.num_nodes: torchrun started 4 processes, and 1 machines with 1 devices are set, so that each would train "
+            "by itself. Give --trainer.num_nodes 2 --trainer.devices 2 --trainer.strategy ddp.",
+        ),
         (
             ("--trainer.num_nodes=2", "--trainer.strategy=ddp"),
             "--trainer.num_nodes: 2, but nothing tells this process of",
@@ -79,6 +87,10 @@ def test_what_fails_on_other_machines_is_one_line(error, told, capsys):
 def test_trainers_that_cannot_work_are_refused_before_anything_is_loaded(flags, told, capsys, monkeypatch, tmp_path):
     for name in ("MASTER_ADDR", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
+    if flags == ("torchrun",):
+        flags = ()
+        for name, value in TORCHRUN.items():
+            monkeypatch.setenv(name, value)
     root = Path(__file__).parents[2]
     with pytest.raises(SystemExit) as end:
         main(
