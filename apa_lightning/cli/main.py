@@ -32,7 +32,6 @@ DATA = {"predict": datamodules.EditsDataModule}
 GUARDS: tuple[type[Callback], ...] = (
     callbacks.StopBetweenBatches,
     callbacks.SkipNonFiniteSteps,
-    callbacks.SameRun,
     callbacks.RunHistory,
     callbacks.EncodingCost,
 )
@@ -119,6 +118,8 @@ class CLI(CommandLine):
 
         fitting = self.subcommand == "fit"
         guards = [guard() for guard in GUARDS if fitting and not is_listed(guard)]
+        if fitting and not is_listed(callbacks.SameRun):
+            guards.append(callbacks.SameRun(config.ckpt_path))
         validates = fitting and config.initial_validation and not settings.barebones
         added: list[Callback] = []
         if validates and not is_listed(callbacks.InitialValidation):

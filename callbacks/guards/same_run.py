@@ -23,7 +23,13 @@ class SameRun(L.Callback):
     Each process reads its own checkpoint, shards and frozen weights. DDP compares only shapes, so a machine that trains on other
     data, or from another step, would go unnoticed. Compared are the checkpoint's content, what the datamodule's ``describe``
     says of its data, the fingerprint of the backbone, and settings that decide the steps.
+
+    Args:
+        ckpt_path: What the run resumes from. Lightning tells it only after it has been loaded.
     """
+
+    def __init__(self, ckpt_path: str | None = None) -> None:
+        self.ckpt_path = ckpt_path
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compare before any checkpoint is loaded.
@@ -34,7 +40,7 @@ class SameRun(L.Callback):
         if stage != "fit" or trainer.world_size == 1 or not dist.is_initialized():
             return
         all_facts: list[Any] = [None] * trainer.world_size
-        dist.all_gather_object(all_facts, (socket.gethostname(), _facts(trainer, pl_module)))
+        dist.all_gather_object(all_facts, (socket.gethostname(), _facts(trainer, pl_module, self.ckpt_path)))
         (host, first), *others = all_facts
         for rank, (other_host, facts) in enumerate(others, start=1):
             for name, value in first.items():
@@ -46,19 +52,19 @@ class SameRun(L.Callback):
                     )
 
 
-def _facts(trainer: L.Trainer, module: Any) -> dict[str, Any]:
+def _facts(trainer: L.Trainer, module: Any, ckpt_path: str | None) -> dict[str, Any]:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     fingerprint = getattr(getattr(module, "adapter", None), "backbone_fingerprint", None)
     objects = {"data": data, "model": module, "trainer": trainer}
     return {
-        "ckpt_path": _checkpoint(trainer.ckpt_path),
+        "ckpt_path": _checkpoint(ckpt_path),
         **{f"data.{split}_shards": about for split, about in getattr(data, "describe", dict)().items()},
         "model.backbone": None if fingerprint is None else [f"{value:.5g}" for value in fingerprint.tolist()],
         **{f"{part}.{name}": getattr(objects[part], name, None) for part, names in SETTINGS.items() for name in names},
     }
 
 
-def _checkpoint(path: Any) -> str:
+def _checkpoint(path: str | None) -> str:
     """What is resumed from: the content of a file counts, and not its place."""
     if path is None:
         return "no checkpoint"

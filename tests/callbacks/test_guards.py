@@ -1,5 +1,6 @@
 """Guards that every training run has in addition to its configuration: a safe stop, skipped bad steps, a history."""
 
+import contextlib
 import json
 import os
 import signal
@@ -62,16 +63,16 @@ def test_without_checkpoints_a_signal_saves_none(tmp_path):
 def test_processes_that_do_not_have_the_same_are_refused(differs, tmp_path, monkeypatch):
     """As machines with disks of their own: the facts of both are gathered as torch would."""
 
-    def of(own: str) -> tuple[SimpleNamespace, SimpleNamespace]:
+    def of(own: str) -> tuple[SimpleNamespace, SimpleNamespace, str]:
         checkpoint = tmp_path / f"{own}.ckpt"
         checkpoint.write_bytes(own.encode() if differs == "checkpoint" else b"same")
         data = SimpleNamespace(
             batch_size=4 if own == "second" and differs == "batch size" else 2,
             describe=lambda: {"train": {"clips": 8, "digest": own if differs == "data" else "same"}},
         )
-        trainer = SimpleNamespace(world_size=2, ckpt_path=str(checkpoint), datamodule=data, max_steps=3)
+        trainer = SimpleNamespace(world_size=2, datamodule=data, max_steps=3)
         weights = torch.tensor([float(len(own)) if differs == "backbone" else 1.0])
-        return trainer, SimpleNamespace(adapter=SimpleNamespace(backbone_fingerprint=weights), seed=0)
+        return trainer, SimpleNamespace(adapter=SimpleNamespace(backbone_fingerprint=weights), seed=0), str(checkpoint)
 
     second = ("node2", same_run._facts(*of("second")))
     monkeypatch.setattr(same_run.dist, "is_initialized", lambda: True)
@@ -84,11 +85,9 @@ def test_processes_that_do_not_have_the_same_are_refused(differs, tmp_path, monk
         "batch size": r"^data\.batch_size: process 0 on .* has 2, and process 1 on node2 has 4",
         "backbone": r"^model\.backbone: .*\['5'\].*\['6'\]",
     }
-    if not differs:
-        same_run.SameRun().setup(*of("first"), "fit")
-        return
-    with pytest.raises(InputError, match=named[differs]):
-        same_run.SameRun().setup(*of("first"), "fit")
+    trainer, module, checkpoint = of("first")
+    with pytest.raises(InputError, match=named[differs]) if differs else contextlib.nullcontext():
+        same_run.SameRun(checkpoint).setup(trainer, module, "fit")
 
 
 def test_last_is_written_in_a_plateau_and_at_the_end(tmp_path):
