@@ -74,7 +74,13 @@ def against_pipeline(scale: Scale, mode: str) -> Iterator[Result]:
     knobs = PAPER | {"num_inference_steps": scale.steps, "ap_scale": 0}
     knobs |= {"strength": 0.75} if mode == "sdedit" else {}
     ours = SAME | {"knobs": knobs, "seconds": 5.12, "save": str(scale.work / mode)}
-    theirs = {"folder": SAME["folder"], "mode": mode, "steps": scale.steps, "seconds": 5.12, "save": f"{ours['save']}-diffusers.npy"}
+    theirs = {
+        "folder": SAME["folder"],
+        "mode": mode,
+        "steps": scale.steps,
+        "seconds": 5.12,
+        "save": f"{ours['save']}-diffusers.npy",
+    }
     other = Side("diffusers", "peers/diffusers_pipeline.py", scale.today, theirs)
     name = "exact edit against diffusers' pipeline call" if mode == "pipeline" else "SDEdit against a diffusers loop"
     yield from against(name, 2, "jobs/edit.py", ours, other, scale.pairs)

@@ -12,7 +12,9 @@ given = settings()
 if "threads" in given:
     torch.set_num_threads(given["threads"])
 folder = given.get("folder")  # of another backbone than the tree's own
-parts = {"backbone": folder, "audio_encoder": f"{folder}/audio_encoder", "adapter": given.get("adapter")} if folder else {}
+parts = (
+    {"backbone": folder, "audio_encoder": f"{folder}/audio_encoder", "adapter": given.get("adapter")} if folder else {}
+)
 editor = AudioEditor.from_pretrained(**parts, device=device())
 waveform = torch.from_numpy(tune(given.get("seconds", 10.24))).unsqueeze(0)
 kept: list[torch.Tensor] = []
