@@ -21,7 +21,7 @@ test: $(VENV)/.installed
 reliability: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --quiet --numprocesses 2 --dist loadfile -m "slow or not slow"
 
-# Speed against the state of the tag speed-baseline and against peers, as a table: an hour. BENCH=--quick: docs/performance.md
+# Speed against an earlier state (BASELINE in benchmarks/run.py) and against peers, as a table: an hour. BENCH=--quick: docs/performance.md
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
