@@ -61,8 +61,8 @@ class EditSettings:
         point=True,
         batch=repr,
     )
-    """Strength alpha of the audio prompt: a number (0: text alone), a mapping for single blocks ({"up": 0.5}), or a list with one of them
-    per adapter; null: the backbone's. Paper: 0.5, genre transfer 0.4."""
+    """Strength alpha of the audio prompt: a number (0: text alone; below 0: away from the recording, an experiment), a mapping for
+    single blocks ({"up": 0.5}), or a list with one of them per adapter; null: the backbone's. Paper: 0.5, genre transfer 0.4."""
     ap_scale_end: float | list[Any] | dict[str, Any] | None = knob(
         are_numbers,
         "give what ap_scale may be, or leave it out: ap_scale then holds for all steps",
