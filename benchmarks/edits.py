@@ -70,10 +70,13 @@ def folder(scale: Scale) -> Iterator[Result]:
 
 
 def against_pipeline(scale: Scale, mode: str) -> Iterator[Result]:
-    """A text-only edit of one window, both branches, DDIM; ``sdedit`` starts from the recording at strength 0.75."""
+    """A text-only edit of one window, both branches, DDIM; ``sdedit`` starts from the recording at strength 0.75.
+
+    Both sides make sound with the pipeline's own vocoder: diffusers has no Griffin-Lim behind it.
+    """
     knobs = PAPER | {"num_inference_steps": scale.steps, "ap_scale": 0}
     knobs |= {"strength": 0.75} if mode == "sdedit" else {}
-    ours = SAME | {"knobs": knobs, "seconds": 5.12, "save": str(scale.work / mode)}
+    ours = SAME | {"vocoder": "backbone", "knobs": knobs, "seconds": 5.12, "save": str(scale.work / mode)}
     theirs = {
         "folder": SAME["folder"],
         "mode": mode,

@@ -14,7 +14,6 @@ from apa_lightning.diffusion.guidance import guided, within
 from apa_lightning.diffusion.objectives import DenoisingObjective, LossWeighting, Model
 from apa_lightning.diffusion.sampling import denoise, with_progress
 from apa_lightning.diffusion.schedulers import make_scheduler, timesteps_run
-from apa_lightning.diffusion.windows import Windows
 from apa_lightning.utils.rng import generator_for, randn
 
 #: Windows of one edit, or of several, that are denoised in one batch: more bring little.
@@ -112,9 +111,8 @@ class DiffusionBackbone(Backbone):
     def denoiser(self, batch: EditBatch) -> Model:
         """The model of the whole length, over overlapping windows, with the conditions and the guidance of a batch."""
         together = max(1, WINDOWS // len(batch.prompts))
-        models = [self._model(batch, first, together) for first in range(0, len(batch.starts), together)]
-        shared = None if batch.kept is None else batch.kept.float().amin(dim=0)
-        return Windows(batch.frames, self.window_frames, shared).wrap(models, together)
+        models = [self._model(batch, first, together) for first in range(0, len(batch.windows.starts), together)]
+        return batch.windows.wrap(models, together)
 
     def sampler(self, batch: EditBatch) -> Callable[[], Tensor]:
         """The denoising loop (Sec. 3.4, Eq. 12) over overlapping windows."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apa_lightning.adapters.base import Adapter
 from apa_lightning.adapters.scale import Scale
+from apa_lightning.diffusion.windows import Windows
 
 #: ``diffusion`` denoises latents; ``tokens`` draws codes one after the other.
 Sampling = Literal["diffusion", "tokens"]
@@ -28,7 +29,7 @@ class EditBatch:
         lengths: Samples of each that are not padding.
         frames: Frames of each, at least those of a window.
         kept: Frames (B, T) that stay as they are in the recording; None: none.
-        starts: First frame of each window.
+        windows: The windows that cover the frames.
         adapters: The adapter of each audio prompt.
         tokens: For each window, and in it for each audio prompt, its pooled tokens (B, N, D).
         nothing: For each audio prompt, the tokens (1, N, D) of the unconditional branch.
@@ -45,7 +46,7 @@ class EditBatch:
     lengths: Sequence[int]
     frames: int
     kept: Tensor | None
-    starts: Sequence[int]
+    windows: Windows
     adapters: Sequence[Adapter]
     tokens: Sequence[Sequence[Tensor]]
     nothing: Sequence[Tensor]
@@ -62,7 +63,7 @@ class EditBatch:
             guided: All branches of :func:`apa_lightning.diffusion.guidance.guide`, one after the other, instead of the last alone.
         """
         run, rate = self.tokens[first : first + count], backbone.sample_rate
-        starts = [start * backbone.hop_samples / rate for start in self.starts[first : first + count]]
+        starts = [start * backbone.hop_samples / rate for start in self.windows.starts[first : first + count]]
         places = [(start, length / rate) for start in starts for length in self.lengths]
         tokens = [torch.cat(windows_of_one) for windows_of_one in zip(*run, strict=True)]
         text = wanted = backbone.placed(backbone.encode_text([*self.prompts] * len(run)), places)

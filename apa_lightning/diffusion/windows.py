@@ -12,16 +12,18 @@ from apa_lightning.utils.windows import blend_windows, window_starts, window_wei
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of ``size`` latent frames that cover ``length`` and overlap by at least a quarter.
+    """Windows of ``size`` latent frames that cover ``length``, evenly spread.
 
     Attributes:
         length: Number of frames.
         size: Frames of a window.
+        overlap: Share of a window, below 1, that neighbours have in common at least; None: a quarter.
         kept: Frames (length,) that are kept whatever is predicted: there is no window of nothing else. None: no frame is.
     """
 
     length: int
     size: int
+    overlap: float | None = None
     kept: Tensor | None = None
 
     @property
@@ -31,7 +33,8 @@ class Windows:
 
     def _all(self) -> tuple[list[int], list[bool]]:
         """First frame of each window, and whether it is needed."""
-        starts = window_starts(self.length, self.size, self.size // 4)
+        overlap = 0.25 if self.overlap is None else self.overlap
+        starts = window_starts(self.length, self.size, int(self.size * overlap))
         kept = torch.zeros(self.length) if self.kept is None else self.kept
         return starts, [not bool(kept[start : start + self.size].all()) for start in starts]
 

@@ -267,8 +267,8 @@ class AudioEditor:
         backbone, first, clock = self.backbone, requests[0], [self._now()]
         kept, prompts = self._kept(requests, inputs), self._prompts(first)
         shared = None if kept is None else kept.all(dim=0).float()
-        starts = Windows(inputs[0].frames, backbone.window_frames, shared).starts
-        samples = [frame * backbone.hop_samples for frame in starts]
+        windows = Windows(inputs[0].frames, backbone.window_frames, first.window_overlap, shared)
+        samples = [frame * backbone.hop_samples for frame in windows.starts]
         tokens = encode_prompts(prompts, read, samples, self.audio_encoder, backbone)
         changes = any(one.ap_scale_end != one.ap_scale for one in prompts)
         batch = EditBatch(
@@ -281,7 +281,7 @@ class AudioEditor:
             lengths=[model_input.samples for model_input in inputs],
             frames=inputs[0].frames,
             kept=kept,
-            starts=starts,
+            windows=windows,
             adapters=[self.adapters[one.adapter] for one in prompts],
             tokens=tokens,
             nothing=[self._nothing(one, prompt) for one, prompt in zip(tokens[0], prompts, strict=True)],

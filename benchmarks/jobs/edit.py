@@ -15,6 +15,8 @@ folder = given.get("folder")  # of another backbone than the tree's own
 parts = (
     {"backbone": folder, "audio_encoder": f"{folder}/audio_encoder", "adapter": given.get("adapter")} if folder else {}
 )
+if "vocoder" in given:
+    parts["vocoder"] = given["vocoder"]
 editor = AudioEditor.from_pretrained(**parts, device=device())
 waveform = torch.from_numpy(tune(given.get("seconds", 10.24))).unsqueeze(0)
 kept: list[torch.Tensor] = []

@@ -29,7 +29,7 @@ def unit() -> dict[str, float]:
     for number in range(given["steps"]):
         start = clock()
         batch = data.on_after_batch_transfer(next(batches), 0)
-        draw = generator_for(0, "train", number)
+        draw = generator_for(0, "fit", number)  # the draws of fit, so the same pooling rates
         waveform = batch["waveform"].to(module.device)
         omega = module.pooling_rates.draw(draw)
         _, drop_audio = module.condition_dropout.draw(len(waveform), draw)

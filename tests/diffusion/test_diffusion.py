@@ -57,6 +57,21 @@ def test_windows_are_predicted_together():
     assert sizes == [8, 6] and torch.equal(together, alone)
 
 
+@pytest.mark.parametrize(
+    ("overlap", "starts"),
+    [(0, [0, 256, 512]), (None, [0, 171, 341, 512]), (0.25, [0, 171, 341, 512]), (0.5, [0, 128, 256, 384, 512])],
+)
+def test_windows_overlap_by_at_least_the_share_that_is_asked_for(overlap, starts):
+    windows = Windows(768, 256, overlap)
+    assert windows.starts == starts
+    latents = torch.randn(1, 2, 768, 3)
+    numbered = windows.wrap([lambda latents, time, i=i: torch.full_like(latents, i) for i in range(len(starts))])
+    found = numbered(latents, torch.tensor(0))[0, 0, :, 0]
+    assert found[0] == 0 and found[-1] == len(starts) - 1
+    blended = (found != found.round()).sum()
+    assert (blended == 0) == (overlap == 0)
+
+
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 300, 447, 448, 449, 700, 2049])
 def test_windows_cover_everything_and_weights_sum_to_one(length):
     window, overlap = 256, 64

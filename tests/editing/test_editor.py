@@ -159,6 +159,22 @@ def test_windows_agree_where_they_overlap(editor):
     assert all(change[edge - 2 : edge + 2].max() < change.mean() + 5 * change.std() for edge in edges)
 
 
+@pytest.mark.parametrize(("overlap", "count"), [(None, 3), (0, 2), (0.5, 3), (0.6, 4)])
+def test_the_overlap_of_windows_is_a_knob(editor, monkeypatch, overlap, count):
+    """A recording of two windows: a third one covers the place where they meet, unless they need not overlap."""
+    sizes = []
+    predictor = editor.backbone.predictor
+
+    def counted(text, audio_tokens=()):
+        model = predictor(text, audio_tokens)
+        return lambda latents, time: sizes.append(len(latents)) or model(latents, time)
+
+    monkeypatch.setattr(editor.backbone, "predictor", counted)
+    sound = melody(2 * editor.backbone.window_seconds)
+    edit(editor, (sound, RATE), num_inference_steps=1, guidance_scale=1, window_overlap=overlap)
+    assert sum(sizes) == count
+
+
 def test_only_the_region_changes(editor, clip):
     result = edit(editor, (clip, RATE), region=(3.0, 5.5))
     start, end = round(3.0 * RATE), round(5.5 * RATE)
@@ -266,6 +282,7 @@ def test_progress_bar_counts_all_steps(editor, clip, capsys):
         ({"scheduler": "Magic"}, "scheduler: 'Magic' is not usable"),
         ({"ap_scale": {"up": {"block_9": 1.0}}}, "no adapted layer in 'up_blocks.9'"),
         ({"ap_scale": [1.0, 1.0]}, "2 scales for 1 adapters"),
+        ({"window_overlap": 1.0}, "window_overlap: 1.0; give a share of a window from 0 to 0.75"),
         ({"sample_rate": 0}, "sample_rate: 0"),
         ({"batch_size": 0}, "batch_size: 0"),
     ],

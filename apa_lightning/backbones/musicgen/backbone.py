@@ -303,10 +303,10 @@ class MusicgenBackbone(Backbone):
             codes = torch.where(batch.kept.to(self.device)[:, None], recorded, codes)
         lengths = torch.tensor([-(-length // self.hop_samples) for length in batch.lengths])
         numbers = random_numbers(batch.seeds, self.codebooks, batch.frames)
-        conditions = [batch.conditions(self, number) for number in range(len(batch.starts))]
+        conditions = [batch.conditions(self, number) for number in range(len(batch.windows.starts))]
 
         def run() -> Tensor:
-            for start, (text, audio) in zip(batch.starts, conditions, strict=True):
+            for start, (text, audio) in zip(batch.windows.starts, conditions, strict=True):
                 self.read_audio(audio)
                 cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
                 model: Model = partial(self.logits, text=text, cache=cache)

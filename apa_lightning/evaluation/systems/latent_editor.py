@@ -109,8 +109,10 @@ class LatentEditor(System):
         latents = backbone.encode_audio(waveform, lengths=[one.samples for one in inputs]).float()
         steps = backbone.scheduler.config.num_train_timesteps
 
+        windows = Windows(inputs[0].frames, backbone.window_frames, requests[0].window_overlap)
+
         def under(texts: list[str], scale: Callable[[float], float]) -> Model:
-            branches = _branches(backbone, inputs, ([""] * len(texts), texts) if any(texts) else (texts,))
+            branches = _branches(backbone, inputs, ([""] * len(texts), texts) if any(texts) else (texts,), windows)
             if not any(texts):
                 return branches
 
@@ -137,11 +139,11 @@ class LatentEditor(System):
         ]
 
 
-def _branches(backbone: DiffusionBackbone, inputs: Sequence[ModelInput], texts: Sequence[Sequence[str]]) -> Model:
+def _branches(
+    backbone: DiffusionBackbone, inputs: Sequence[ModelInput], texts: Sequence[Sequence[str]], windows: Windows
+) -> Model:
     """The backbone under K lists of B texts, without an adapter: a model of K * B items."""
-    frames = inputs[0].frames
     prompts = [text for of_branch in texts for text in of_branch]
-    starts = Windows(frames, backbone.window_frames).starts
     return backbone.denoiser(
         EditBatch(
             settings=EditSettings(),
@@ -151,11 +153,11 @@ def _branches(backbone: DiffusionBackbone, inputs: Sequence[ModelInput], texts: 
             seeds=[],
             waveform=torch.empty(0),
             lengths=[one.samples for one in inputs] * len(texts),
-            frames=frames,
+            frames=inputs[0].frames,
             kept=None,
-            starts=starts,
+            windows=windows,
             adapters=[],
-            tokens=[[]] * len(starts),
+            tokens=[[]] * len(windows.starts),
             nothing=[],
         )
     )
