@@ -87,10 +87,23 @@ def as_typed(message: str) -> str:
     return with_flags(message, _flags)
 
 
+def with_whole_flags(message: str) -> str:
+    """Spell the flags of a message as they were typed: the parser of a class knows only the rest, ``--backbone.init_args.folder``."""
+    for rest in re.findall(r"--([\w.]+)", message):
+        for flag in _flags.values():
+            if flag.endswith(f".{rest}"):
+                return re.sub(r"--(?=\w)", flag.removesuffix(rest), message)
+    return message
+
+
 def remember_typed_flags(args: Sequence[str]) -> None:
-    """Keep the flags that were typed, for messages about a command line that cannot be parsed."""
+    """Keep the flags that were typed, for messages about a command line that cannot be parsed.
+
+    The parser of a class comes later, with the rest of a flag: the whole one stays.
+    """
     typed = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
-    _flags.update({flag.rpartition(".")[2].lstrip("-").rstrip("+"): flag for flag in typed})
+    for flag in typed:
+        _flags.setdefault(flag.rpartition(".")[2].lstrip("-").rstrip("+"), flag)
 
 
 def remember_flags(settings: Namespace) -> None:

@@ -11,7 +11,15 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from apa_lightning.cli.messages import as_typed, check_config_files, fail, remember_typed_flags, root_message, shortened
+from apa_lightning.cli.messages import (
+    as_typed,
+    check_config_files,
+    fail,
+    remember_typed_flags,
+    root_message,
+    shortened,
+    with_whole_flags,
+)
 from apa_lightning.cli.packaged_configs import with_packaged_configs
 from apa_lightning.cli.plain_text import read_plain_text
 from apa_lightning.cli.shown_defaults import with_edit_defaults
@@ -49,7 +57,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the user's mistake in one message and exit with 2."""
-        fail(root_message(ex) or with_suggestion(as_typed(shortened(message)), Parser.running or self))
+        told = with_suggestion(as_typed(shortened(message)), Parser.running or self)
+        fail(root_message(ex) or with_whole_flags(told))
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse a command line whose ``--config`` may name packaged files, and check those files first."""

@@ -151,6 +151,14 @@ def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
         ),
         (["fit", *FIT, "--model.xyzzy", "3"], "--model.xyzzy: is not a setting; --help lists them."),
         (["render", "--cilps", "3"], "--cilps: is not a setting; did you mean --clips?"),
+        (
+            ["fit", *FIT, "--model.backbone=apa_lightning.AudioLDM2Backbone", "--model.backbone.init_args.folder", "x"],
+            "--model.backbone.init_args.folder: is not a setting; --help lists them.",
+        ),
+        (
+            ["fit", *FIT, "--trainer.callbacks+=callbacks.AudioSamples", "--trainer.callbacks.plan.sed", "3"],
+            "--trainer.callbacks.plan.sed: is not a setting; did you mean --trainer.callbacks.plan.seed?",
+        ),
         (["fit", *FIT, "--data.batch_size", "two"], "--data.batch_size: two is not a whole number."),
     ],
 )
