@@ -187,6 +187,11 @@ def shortened(message: str) -> str:
         lambda words: f"{words[2]} is not {KINDS.get(words[1], f'of the type {words[1]}')}.",
         short,
     )
+    if given := re.search(r"Given value: (.+)", message):  # of a type or null
+        kinds = "|".join(KINDS)
+        short = re.sub(
+            rf"Expected an? <class '({kinds})'>$", lambda words: f"{given[1]} is not {KINDS[words[1]]}.", short
+        )
     short = re.sub(r"Expected an? <class 'tuple'>", "a list such as [0, 5] is needed", short)
     return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 

@@ -132,6 +132,8 @@ def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
         "Parser key \"trainer.max_steps\":\n  Expected a <class 'int'>": "--trainer.max_steps: Expected a <class 'int'>",
         "Parser key \"match\":\n  Expected a <class 'bool'>. Got value: maybe": "match: maybe is not true or false.",
         "Parser key \"extend\":\n  Expected a <class 'tuple'>": "extend: a list such as [0, 5] is needed",
+        "Parser key \"seed\":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - Expected a <class 'float'>\n"
+        "    - Expected a <class 'NoneType'>\n  Given value type: <class 'str'>\n  Given value: abc": "--data.seed: abc is not a number.",
         "Option 'colour' is not accepted": "--data.colour: is not a setting",
     }.items():
         with pytest.raises(SystemExit), mistakes_told():
@@ -158,6 +160,10 @@ def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
         (
             ["fit", *FIT, "--trainer.callbacks+=callbacks.AudioSamples", "--trainer.callbacks.plan.sed", "3"],
             "--trainer.callbacks.plan.sed: is not a setting; did you mean --trainer.callbacks.plan.seed?",
+        ),
+        (
+            ["predict", *PREDICT, "--data.folder=x", "--data.guidance_scale=abc"],
+            "--data.guidance_scale: abc is not a number.",
         ),
         (["fit", *FIT, "--data.batch_size", "two"], "--data.batch_size: two is not a whole number."),
     ],
