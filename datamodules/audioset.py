@@ -48,7 +48,7 @@ class AudioSetDataModule(ResumableDataModule):
         samples_per_epoch: Clips of all ranks in one epoch; null: all clips. Required for streamed shards.
         validation_samples: Use only so many validation clips, spread evenly over the shards; null: all.
         self_prompts: Share of the training clips with an audio prompt of their own that nevertheless are their own audio
-            prompt, drawn in every epoch.
+            prompt, drawn in every epoch. They teach the adapter to keep how a recording sounds.
         seed: Seed of order, windows, captions and self-prompts.
         caption_templates: Texts with `{}` in place of the labels; null: 15 of the paper's kind.
         lowercase_labels: Write labels without their initial capital.
