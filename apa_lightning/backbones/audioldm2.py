@@ -93,6 +93,7 @@ class AudioLDM2Backbone(DiffusionBackbone):
     vae: Any
     vocoder: Any
     language_model: Any
+    _prompt_encoder: PromptEncoder
 
     def __init__(self, pipeline: Any, name: str = "custom", vocoder_choice: Vocoder | None = None):
         super().__init__()
@@ -229,10 +230,6 @@ class AudioLDM2Backbone(DiffusionBackbone):
         """GPT-2's tokens, T5's states and their mask, of prompts of as many tokens."""
         encoded, mask, generated = self.pipeline.encode_prompt(prompts, device, 1, do_classifier_free_guidance=False)
         return generated, encoded, mask
-
-    def lost_text(self, prompt: str) -> dict[str, str]:
-        """The end of ``prompt`` that CLAP or T5 does not read; their limits differ."""
-        return self._prompt_encoder.lost_text(prompt)
 
     # --- audio ------------------------------------------------------------------------------------------------------
 

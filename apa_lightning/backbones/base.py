@@ -18,6 +18,7 @@ from apa_lightning.adapters.factory import adapter_for
 from apa_lightning.adapters.files import EMBEDDED_ADAPTERS, AdapterFile, download, short_name
 from apa_lightning.adapters.scale import Scale
 from apa_lightning.backbones.edit_batch import EditBatch, Sampling
+from apa_lightning.backbones.prompt_encoder import PromptEncoder
 from apa_lightning.conditioning.base import AudioConditioner
 from apa_lightning.diffusion.objectives import LossWeighting
 from apa_lightning.errors import InputError
@@ -90,6 +91,7 @@ class Backbone(nn.Module, ABC):
     device: torch.device
     dtype: torch.dtype
     edit_defaults: Mapping[str, Any] | Path | None = None
+    _prompt_encoder: PromptEncoder | None = None
 
     # --- to be written for each backbone ------------------------------------------------------------------------------
 
@@ -159,8 +161,8 @@ class Backbone(nn.Module, ABC):
         return None
 
     def lost_text(self, prompt: str) -> dict[str, str]:
-        """The end of ``prompt`` that is behind a text encoder's limit, by the encoder's name; by default nothing is cut."""
-        return {}
+        """The end of ``prompt`` that is behind a text encoder's limit, by the encoder's name; nothing is cut without a :class:`PromptEncoder`."""
+        return self._prompt_encoder.lost_text(prompt) if self._prompt_encoder else {}
 
     def placed(self, text: Any, places: Sequence[tuple[float, float]]) -> Any:
         """Tell a text condition where in its recording each of B windows lies; by default the model does not read that.

@@ -86,10 +86,6 @@ class PromptEncoder:
         self._kept: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
         self._warned: set[str] = set()
 
-    def forget(self) -> None:
-        """Encode every prompt anew."""
-        self._kept.clear()
-
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], device: torch.device) -> list[tuple[Tensor, ...]]:
         """The tensors of each prompt on ``device``, where the text encoders must be.

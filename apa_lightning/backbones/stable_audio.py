@@ -80,6 +80,7 @@ class StableAudioBackbone(DiffusionBackbone):
     transformer: Any
     vae: Any
     projection_model: Any
+    _prompt_encoder: PromptEncoder
 
     def __init__(self, source: str | os.PathLike = "stabilityai/stable-audio-open-1.0", time_code: TimeCode = "rotary"):
         super().__init__()
@@ -197,10 +198,6 @@ class StableAudioBackbone(DiffusionBackbone):
 
     def _encode_prompts(self, prompts: list[str], device: torch.device) -> tuple[Tensor]:
         return (self.pipeline.encode_prompt(prompts, device, do_classifier_free_guidance=False),)
-
-    def lost_text(self, prompt: str) -> dict[str, str]:
-        """The end of ``prompt`` that T5 does not read."""
-        return self._prompt_encoder.lost_text(prompt)
 
     def placed(self, text: TimedText, places: Sequence[tuple[float, float]]) -> TimedText:
         """The condition with each window's start and its recording's length, rounded as in the model's training."""

@@ -216,18 +216,19 @@ def _json(cell: str) -> Any:
     """JSON, or a number as spreadsheets write it."""
     if not cell.lstrip().startswith(("[", "{")):
         return _number(cell)
-    try:
-        return json.loads(cell, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError):
-        raise ValueError('not JSON; write a number, or for example [0.5, 2] or {"up": 0.5}') from None
+    return _parsed(cell, 'a number, or for example [0.5, 2] or {"up": 0.5}')
 
 
 def _entries(cell: str) -> Any:
     """JSON."""
+    return _parsed(cell, 'for example [{"audio": "other.wav", "ap_scale": 0.3}]')
+
+
+def _parsed(cell: str, wanted: str) -> Any:
     try:
         return json.loads(cell, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
-        raise ValueError('not JSON; write for example [{"audio": "other.wav", "ap_scale": 0.3}]') from None
+        raise ValueError(f"not JSON; write {wanted}") from None
 
 
 def _readers() -> dict[str, Callable[[str], Any]]:

@@ -109,7 +109,7 @@ def table(listeners: list[Answers], key: Key, seed: int = 0) -> list[OpinionRow]
     return rows
 
 
-def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws: int = DRAWS) -> Interval:
+def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0) -> Interval:
     """Mean rating with its 95 % interval over both listeners and recordings, which are resampled independently.
 
     Neither the ratings of one listener nor those of one recording are independent of each other.
@@ -117,7 +117,6 @@ def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws:
     Args:
         ratings: Listener, source recording and rating of each.
         seed: Seed of the draws.
-        draws: Number of draws.
     """
     if not ratings:
         return Interval(np.nan, np.nan, np.nan)
@@ -128,7 +127,7 @@ def crossed_bootstrap(ratings: list[tuple[str, str, int]], seed: int = 0, draws:
     np.add.at(sums, (person, recording), values)
     np.add.at(counts, (person, recording), 1)
     generator = np.random.default_rng(seed)
-    drawn = [generator.multinomial(size, np.full(size, 1 / size), size=draws) for size in sums.shape]
+    drawn = [generator.multinomial(size, np.full(size, 1 / size), size=DRAWS) for size in sums.shape]
     total = ((drawn[0] @ sums) * drawn[1]).sum(axis=1)
     number = ((drawn[0] @ counts) * drawn[1]).sum(axis=1)
     means = total[number > 0] / number[number > 0]  # a draw may contain no rating if someone left some out

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import cast
 
 import lightning as L
 
@@ -50,10 +49,6 @@ class AudioSamples(EditsCallback):
         self._folder: Path | None = None
         self._logged: set[str] = set()
 
-    @property
-    def state_key(self) -> str:
-        return f"{type(self).__qualname__}{dict(name=self.name)}"
-
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._folder = run_folder(trainer) / self.name
@@ -62,7 +57,7 @@ class AudioSamples(EditsCallback):
         if is_fast_dev_run(trainer) or not edits:
             return
         assert self._folder is not None  # setup has named it
-        folder = cast(Path, self._folder) / f"step-{trainer.global_step:06d}"
+        folder = self._folder / f"step-{trainer.global_step:06d}"
         remove_leftovers(folder)
         for edit in edits:
             self._write(edit, folder, trainer)

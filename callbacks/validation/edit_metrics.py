@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import lightning as L
 import torch
@@ -58,10 +57,6 @@ class EditMetrics(EditsCallback):
         #: Sources and edits from the text alone, which never change, with their features.
         self._clips: dict[tuple[str, ...], Clip] = {}
 
-    @property
-    def state_key(self) -> str:
-        return f"{type(self).__qualname__}{dict(name=self.name)}"
-
     def setup(self, trainer: L.Trainer, pl_module: AudioPromptModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._clips.clear()
@@ -78,7 +73,7 @@ class EditMetrics(EditsCallback):
 
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:
         assert self._embedder is not None  # setup has loaded it
-        clap, rate = cast(ClapEmbedder, self._embedder).to(module.device), module.backbone.sample_rate
+        clap, rate = self._embedder.to(module.device), module.backbone.sample_rate
 
         def kept(waveform: Tensor, *name: str) -> Clip:
             return self._clips.setdefault(name, Clip(to_mono(waveform), rate))

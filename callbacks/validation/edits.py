@@ -114,6 +114,8 @@ class EditsCallback(L.Callback, ABC):
 
     #: Whether processes other than the first one edit clips of their own.
     every_process = True
+    #: Tells callbacks of the same class apart, in checkpoints too.
+    name: str
 
     def __init__(
         self, plan: ValidationPlan = ValidationPlan(), every_n_validations: int = 1, during_sanity_check: bool = False
@@ -123,6 +125,10 @@ class EditsCallback(L.Callback, ABC):
         self.plan, self.every_n_validations, self.during_sanity_check = plan, every_n_validations, during_sanity_check
         self.validations = 0
         self._edits = ValidationEdits(plan)
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}{dict(name=self.name)}"
 
     @abstractmethod
     def on_edits(self, trainer: L.Trainer, module: AudioPromptModule, edits: list[ValidationEdit]) -> None:

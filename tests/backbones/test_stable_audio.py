@@ -201,7 +201,7 @@ def test_places_are_whole_seconds_as_in_the_models_training(stable):
 
 def test_prompts_are_padded_to_128_tokens_and_independent_of_their_neighbours(stable):
     together = stable.encode_text(["jazz", "a long prompt about a violin", ""])
-    stable._prompt_encoder.forget()
+    stable._prompt_encoder._kept.clear()
     alone = stable.encode_text(["jazz"])
     assert together.states.shape == (3, 128, 16)
     assert torch.equal(together.states[0], alone.states[0])

@@ -67,6 +67,7 @@ class MusicgenBackbone(Backbone):
     encoding_names = ("codes",)
     layer_attention = DecoupledAudio
     model: Any  # MusicgenForConditionalGeneration
+    _prompt_encoder: PromptEncoder
 
     def __init__(self, source: str, window_seconds: float = 10.24):
         super().__init__()
@@ -184,10 +185,6 @@ class MusicgenBackbone(Backbone):
         read = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(device)
         states = self.model.text_encoder(read.input_ids, attention_mask=read.attention_mask).last_hidden_state
         return getattr(self.model, "enc_to_dec_proj", nn.Identity())(states), read.attention_mask
-
-    def lost_text(self, prompt: str) -> dict[str, str]:
-        """The end of ``prompt`` that T5 does not read."""
-        return self._prompt_encoder.lost_text(prompt)
 
     # --- audio --------------------------------------------------------------------------------------------------------
 

@@ -63,9 +63,9 @@ def mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def bootstrap_excess(more: np.ndarray, less: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+def bootstrap_excess(more: np.ndarray, less: np.ndarray, seed: int = 0) -> Interval:
     """Relative excess of the mean of ``more`` over that of ``less``, and its interval over resampled pairs."""
-    rows = np.random.default_rng(seed).integers(len(more), size=(draws, len(more)))
+    rows = np.random.default_rng(seed).integers(len(more), size=(DRAWS, len(more)))
     excesses = more[rows].mean(axis=1) / less[rows].mean(axis=1) - 1
     low, high = (float(np.percentile(excesses, end)) for end in (2.5, 97.5))
     return Interval(float(more.mean() / less.mean() - 1), low, high)
