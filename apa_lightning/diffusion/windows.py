@@ -17,13 +17,13 @@ class Windows:
     Attributes:
         length: Number of frames.
         size: Frames of a window.
-        overlap: Share of a window, below 1, that neighbours have in common at least; None: a quarter.
+        overlap: Share of a window, below 1, that neighbours have in common at least.
         kept: Frames (length,) that are kept whatever is predicted: there is no window of nothing else. None: no frame is.
     """
 
     length: int
     size: int
-    overlap: float | None = None
+    overlap: float = 0.25
     kept: Tensor | None = None
 
     @property
@@ -33,8 +33,7 @@ class Windows:
 
     def _all(self) -> tuple[list[int], list[bool]]:
         """First frame of each window, and whether it is needed."""
-        overlap = 0.25 if self.overlap is None else self.overlap
-        starts = window_starts(self.length, self.size, int(self.size * overlap))
+        starts = window_starts(self.length, self.size, int(self.size * self.overlap))
         kept = torch.zeros(self.length) if self.kept is None else self.kept
         return starts, [not bool(kept[start : start + self.size].all()) for start in starts]
 

@@ -183,16 +183,15 @@ class EditSettings:
         sampling="tokens",
     )
     """Number of likeliest codes that one is drawn from (0: all), for the same backbones; null: the backbone's, 250 with MusicGen."""
-    window_overlap: float | None = knob(
+    window_overlap: float = knob(
         lambda value: is_number(value) and 0 <= value <= 0.75,
         "give a share of a window from 0 to 0.75",
-        None,
-        paper=0.25,
+        0.25,
         sampling="diffusion",
         late=True,
     )
-    """Share of a window (0 to 0.75) that neighbouring windows have in common at least, where a recording is longer than one. Where they overlap,
-    their predictions are cross-faded. Less takes less time; null: the backbone's, a quarter unless it says otherwise."""
+    """Share of a window (0 to 0.75) that neighbouring windows have in common at least, where a recording is longer than one. Where
+    they overlap, their predictions are cross-faded. Less takes less time."""
     seed: int = knob(is_whole, "give a whole number", 0, batch=differs)
     """Seed of the initial noise: any whole number."""
     region: tuple[float, float] | list[tuple[float, float]] | None = knob(

@@ -183,6 +183,7 @@ DENOISING: dict[str, object] = {
     "strength": 0.5,
     "guidance_interval": [0.0, 0.5],
     "ap_scale_end": 0.1,
+    "window_overlap": 0.5,
 }
 
 

@@ -141,6 +141,7 @@ KNOBS: dict[str, dict] = {
     "region": {"region": [1.0, 2.0]},
     "crossfade": {"region": [1.0, 2.0], "crossfade": 0.3},
     "extend": {"extend": [0.0, 1.0]},
+    "window_overlap": {"extend": [0.0, 20.0], "window_overlap": 0.7},
     "audio_prompts": {"audio_prompts": [{"start": 0.5, "end": 1.5, "ap_scale": 0.8}]},
     "sample_rate": {"sample_rate": 22_050},
     "match_level": {"match_level": False},
@@ -156,7 +157,8 @@ def test_every_knob_works_on_both_backbones(kind, tmp_path):
     assert KNOBS.keys() == {n for n, (knob, _) in knobs_of(EditSettings).items() if knob.belongs_to("diffusion")}
     sound = torch.stack([tone(220, 4), tone(330, 4, 0.1)])
     save_audio(tmp_path / "song.wav", sound, RATE)
-    lines = {"plain": {}, **KNOBS, "blocks": {"ap_scale": BLOCKS[kind]}}
+    long = {"extend": KNOBS["window_overlap"]["extend"]}
+    lines = {"plain": {}, **KNOBS, "long": long, "blocks": {"ap_scale": BLOCKS[kind]}}
     manifest = tmp_path / "edits.jsonl"
     manifest.write_text(
         "".join(
@@ -175,9 +177,10 @@ def test_every_knob_works_on_both_backbones(kind, tmp_path):
     plain, rate = made.pop("plain")
     assert rate == RATE and plain.shape == ((2 if kind == "stable_audio" else 1), 4 * RATE)
     for name, (edit, rate) in made.items():
-        seconds = 5 if name == "extend" else 4
+        seconds = {"extend": 5, "long": 24, "window_overlap": 24}.get(name, 4)
         assert edit.shape[1] == round(seconds * rate) and rate == (22_050 if name == "sample_rate" else RATE), name
         assert edit.shape != plain.shape or not torch.equal(edit, plain), name
+    assert not torch.equal(made["window_overlap"][0], made["long"][0])
     mono = sound.mean(dim=0, keepdim=True)
     kept = made["region"][0][:, : RATE - 10] - (sound if kind == "stable_audio" else mono)[:, : RATE - 10]
     assert kept.abs().max() < 1e-4

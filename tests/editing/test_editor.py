@@ -159,7 +159,7 @@ def test_windows_agree_where_they_overlap(editor):
     assert all(change[edge - 2 : edge + 2].max() < change.mean() + 5 * change.std() for edge in edges)
 
 
-@pytest.mark.parametrize(("overlap", "count"), [(None, 3), (0, 2), (0.5, 3), (0.6, 4)])
+@pytest.mark.parametrize(("overlap", "count"), [(0.25, 3), (0, 2), (0.5, 3), (0.6, 4)])
 def test_the_overlap_of_windows_is_a_knob(editor, monkeypatch, overlap, count):
     """A recording of two windows: a third one covers the place where they meet, unless they need not overlap."""
     sizes = []
