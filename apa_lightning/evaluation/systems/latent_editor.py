@@ -108,7 +108,6 @@ class LatentEditor(System):
         waveform = torch.stack([one.sound for one in inputs]).to(backbone.device)
         latents = backbone.encode_audio(waveform, lengths=[one.samples for one in inputs]).float()
         steps = backbone.scheduler.config.num_train_timesteps
-
         windows = Windows(inputs[0].frames, backbone.window_frames, requests[0].window_overlap)
 
         def under(texts: list[str], scale: Callable[[float], float]) -> Model:
