@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from evaluation_rows import STRENGTHS, noise, rows_of, swept
 
+from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.page import write_report
 from apa_lightning.evaluation.rows import EvaluationRow
@@ -49,8 +50,8 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag
 
 
-def written(folder, rows, set_metrics=(), about=None) -> str:
-    path = write_report(folder, list(rows), list(set_metrics), about or {})
+def written(folder, rows, set_metrics=(), about=None, **settings) -> str:
+    path = write_report(folder, list(rows), list(set_metrics), about or {}, **settings)
     text = path.read_text()
     Parsed(text)
     return text
@@ -137,6 +138,12 @@ def test_what_is_missing_is_said_in_words(tmp_path, rows, words):
     text = written(tmp_path, rows)
     assert all(word in text for word in words)
     assert "<svg" not in text and "nan" not in re.sub(r"<(script|style).*?</\1>", "", text, flags=re.S)
+
+
+def test_the_reference_can_be_chosen(tmp_path):
+    assert "Each system less sdedit" in written(tmp_path, example(), reference="sdedit")
+    with pytest.raises(InputError, match=r"'melody'.*adapter, sdedit"):
+        write_report(tmp_path, example(), [], {}, reference="melody")
 
 
 def test_a_sweep_has_its_section(tmp_path):

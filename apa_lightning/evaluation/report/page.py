@@ -10,6 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from apa_lightning.errors import InputError
 from apa_lightning.evaluation.report import plots
 from apa_lightning.evaluation.report.findings import NOT_MEASURED, OPPOSITE, SHOWN, figure, findings
 from apa_lightning.evaluation.report.tables import NOTHING, Table, correlation_table, number, tables
@@ -45,21 +46,29 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def write_report(folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], about: dict) -> Path:
-    """Write ``report.html`` and ``plots/*.png``; the other systems are compared with the adapter, else with the first one.
+def write_report(
+    folder: Path, rows: list[EvaluationRow], set_metrics: list[dict], about: dict, reference: str | None = None
+) -> Path:
+    """Write ``report.html`` and ``plots/*.png``.
 
     Args:
         folder: Output folder of the evaluation, with the audio files that the rows name.
         rows: Content of its ``results.csv``.
         set_metrics: Content of its ``set_metrics.json``.
         about: Content of its ``evaluation.json``; may be empty. Its ``seed`` is the seed of the intervals.
+        reference: System that the others are compared with on the same edits. By default the adapter, else the first system.
 
     Returns:
         The path of the report.
+
+    Raises:
+        InputError: If no row has the system ``reference``.
     """
     seed = int(about.get("seed") or 0)
     systems = systems_of(compared(rows))
-    reference = "adapter" if "adapter" in systems else next(iter(systems), "")
+    if reference is not None and reference not in systems:
+        raise InputError(f"reference: no row has the system {reference!r}. Choose from {', '.join(systems)}.")
+    reference = reference or ("adapter" if "adapter" in systems else next(iter(systems), ""))
     first, *others = tables(rows, set_metrics, about, seed) or [Table("Table 1", (), [], [], (NOTHING,))]
     found = findings(rows, seed)
     measured = any(finding.verdict != NOT_MEASURED for finding in found)
