@@ -8,7 +8,7 @@ import lazy_loader
 # A thread of torch's libgomp that waits for another one spins 300,000 times by default. Where another busy process has taken the
 # other thread's core, both processes slow down many times (docs/performance.md). libgomp reads this when torch is imported.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-    os.environ["GOMP_SPINCOUNT"] = "10000"
+    os.environ["GOMP_SPINCOUNT"] = "3000"
 
 if TYPE_CHECKING:
     from apa_lightning.adapters.audio_prompt import AudioPromptAdapter as AudioPromptAdapter

@@ -202,9 +202,10 @@ class AudioPromptModule(L.LightningModule):
             "" if dropped else prompt for prompt, dropped in zip(batch["prompt"], drop_text.tolist(), strict=True)
         ]
 
-        text = self._text(prompts, batch)
-        loa = audio_tokens(self._grid(batch), drop_audio, omega, self._null())
-        losses, weights = self._losses(self._encoded(batch, draw), text, loa, draw)
+        encoder = self.window_encoder()
+        text = encoder.text_of(batch, prompts)
+        loa = audio_tokens(encoder.grid_of(batch), drop_audio, omega, self._null())
+        losses, weights = self._losses(encoder.target_of(batch, draw), text, loa, draw)
         loss = (losses * weights).mean()
 
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
@@ -220,10 +221,9 @@ class AudioPromptModule(L.LightningModule):
         Draws repeat at every validation, and nothing is dropped. The gap between the two losses says how much the prediction
         depends on the audio prompt.
         """
-        text = self._text(batch["prompt"], batch)
         encoder = self._validation_encoder
-        grid = self._grid(batch, encoder)
-        encoded = self._encoded(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank), encoder)
+        text, grid = encoder.text_of(batch, batch["prompt"]), encoder.grid_of(batch)
+        encoded = encoder.target_of(batch, generator_for(self.seed, "latents", batch_idx, self.global_rank))
         keep = torch.zeros(len(grid), dtype=torch.bool)
         for omega in self.pooling_rates.rates:
             loa = audio_tokens(grid, keep, omega)
@@ -261,30 +261,6 @@ class AudioPromptModule(L.LightningModule):
     def window_encoder(self) -> WindowEncoder:
         """What encodes the windows and prompts of a batch, or of a cache."""
         return WindowEncoder(self.backbone, self.audio_encoder)
-
-    def _text(self, prompts: list[str], batch: dict[str, Any]) -> Any:
-        """The text condition of a batch, with the places of its windows. A clip is taken to end where its window does."""
-        text = self.window_encoder().text(prompts, batch.get("text"))
-        if "num_samples" not in batch:
-            return text
-        starts = batch.get("start", [0.0] * len(prompts))
-        ends = zip(starts, batch["num_samples"], strict=True)
-        totals = [float(start) + length / self.backbone.sample_rate for start, length in ends]
-        return self.backbone.placed(text, list(zip(map(float, starts), totals, strict=True)))
-
-    def _encoded(self, batch: dict[str, Any], draw: torch.Generator, encoder: WindowEncoder | None = None) -> Tensor:
-        """What the backbone is to generate: latents (B, C, T, ...), a sample of the clips' posterior, or codes (B, K, T)."""
-        encoding = {name: batch[name] for name in self.backbone.encoding_names if name in batch}
-        if not encoding:
-            encoding = (encoder or self.window_encoder()).encode(batch["waveform"], batch.get("num_samples"))
-        return self.backbone.sampled(encoding, draw)
-
-    def _grid(self, batch: dict[str, Any], encoder: WindowEncoder | None = None) -> Tensor:
-        """The unpooled tokens (B, T, F, D) of the audio prompts: the clips themselves where there are no others."""
-        of = "prompt_" if {"prompt_grid", "prompt_waveform"} & batch.keys() else ""
-        if f"{of}grid" in batch:
-            return batch[f"{of}grid"].float()
-        return (encoder or self.window_encoder()).grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
 
     def _null(self) -> Tensor | None:
         return self.audio_encoder.null() if self.dropped_audio == "zero_fbank" else None

@@ -43,6 +43,15 @@ def test_both_loaders_read_every_clip(benchmarks, tmp_path):
     }
 
 
+@pytest.mark.slow
+def test_the_bare_loop_goes_on_in_the_next_epoch(benchmarks):
+    from timing import Side
+
+    settings = {"steps": 3, "batch_size": 80, "workers": 0}  # of 160 clips
+    with Side("bare", "peers/bare_loop.py", settings=settings).start() as running:
+        assert running.run()["step"] > 0
+
+
 def test_ratios_are_taken_pair_by_pair(benchmarks):
     import report
     import timing

@@ -96,7 +96,7 @@ def test_the_loss_of_a_fixed_batch_falls():
     from apa_lightning.utils.rng import generator_for
 
     loa = audio_tokens(grid, torch.zeros(1, dtype=torch.bool), 2)
-    latents = module._encoded(batch, generator_for("latents"))
+    latents = module.window_encoder().target_of(batch, generator_for("latents"))
     losses = []
     for _ in range(40):
         loss = module._losses(latents, text, loa, generator_for("noise"))[0].mean()
@@ -276,10 +276,12 @@ def test_padding_is_not_heard(tmp_path):
     padded = torch.nn.functional.pad(clip, (0, 3_840))
     batch = {"waveform": padded, "prompt": ["x"], "num_samples": [160_000]}
     expected = module.audio_encoder._grid(fbank(clip))
-    assert torch.equal(module._grid(batch), expected)
-    assert not torch.allclose(module._grid({"waveform": padded, "prompt": ["x"]}), expected, atol=1e-3)
-    quiet = module._encoded(batch, torch.Generator().manual_seed(0))
-    shifted = module._encoded(
+    assert torch.equal(module.window_encoder().grid_of(batch), expected)
+    assert not torch.allclose(
+        module.window_encoder().grid_of({"waveform": padded, "prompt": ["x"]}), expected, atol=1e-3
+    )
+    quiet = module.window_encoder().target_of(batch, torch.Generator().manual_seed(0))
+    shifted = module.window_encoder().target_of(
         {**batch, "waveform": torch.nn.functional.pad(clip - 0.1, (0, 3_840))}, torch.Generator().manual_seed(0)
     )
     assert torch.allclose(quiet, shifted, atol=1e-3)

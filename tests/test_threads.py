@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "70"}, "70"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "70"}, "70"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
 )
 def test_the_library_that_torch_loads_reads_the_spin_count(given, spins):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}

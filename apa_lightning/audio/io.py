@@ -5,19 +5,21 @@ allocated.
 """
 
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
 from apa_lightning.audio.ogg import before_last_page
 from apa_lightning.audio.recordings import find_recordings
-from apa_lightning.audio.waveform import resample, to_mono
+from apa_lightning.audio.waveform import extremes, resample, to_mono
 from apa_lightning.errors import AudioError
 from apa_lightning.utils.atomic_files import atomic_path
 
@@ -128,56 +130,78 @@ def _frames_at(info: AudioInfo, sample_rate: int) -> int:
     return -(-info.frames * sample_rate // info.sample_rate)
 
 
-def probe_audio(source: AudioSource) -> AudioInfo:
-    """Read the header of ``source`` (a path, or the bytes of a file); more only where the header does not tell the length.
+class AudioFile:
+    """A recording whose headers are checked, to be decoded in parts.
+
+    Args:
+        source: A path, or the bytes of a file; more than the header is read only where it does not tell the length.
+
+    Attributes:
+        info: Length and form. Several recordings in one file follow one another, at the sample rate and with the channels of
+            the first.
 
     Raises:
         FileNotFoundError: If there is no such file.
         AudioError: If it is empty, not audio, ends before the length that its header tells, has no frames, or has channels
             or a sample rate outside the supported range.
     """
-    return _joined([_probe(one, _name(source)) for one in _recordings(source)])
+
+    def __init__(self, source: AudioSource):
+        self._name, self._parts = _name(source), _recordings(source)
+        self._infos = [_probe(one, self._name) for one in self._parts]
+        self.info = _joined(self._infos)
+
+    def read(
+        self, *, start: float = 0.0, seconds: float | None = None, max_seconds: float = 1_800.0
+    ) -> tuple[Tensor, int]:
+        """Decode the recording, whole or from ``start`` for ``seconds``.
+
+        Returns:
+            waveform (C, S) float32, and its sample rate in Hz.
+
+        Raises:
+            AudioError: If it is cut in the middle, has NaN or Inf samples, or what is wanted is longer than ``max_seconds``.
+        """
+        name, info = self._name, self.info
+        first = round(start * info.sample_rate)
+        count = info.frames - first if seconds is None else min(info.frames - first, round(seconds * info.sample_rate))
+        if count <= 0:
+            raise AudioError(f"{name}: lasts {info.seconds:.2f} s; nothing is left after start={start:g} s.")
+        if (wanted := count / info.sample_rate) > max_seconds:
+            raise AudioError(
+                f"{name}: lasts {wanted:.0f} s; the limit is {max_seconds:g} s. Cut it, or raise max_seconds."
+            )
+        pieces, offset = [], 0
+        for one, about in zip(self._parts, self._infos, strict=True):
+            length = _frames_at(about, info.sample_rate)
+            low, high = max(0, first - offset), min(length, first + count - offset)
+            offset += length
+            if low < high and about.sample_rate == info.sample_rate:
+                pieces.append(_decode(one, name, low, high - low))
+            elif low < high:
+                whole = _decode(one, name, 0, about.frames)
+                pieces.append(resample(whole, about.sample_rate, info.sample_rate)[:, low:high])
+        pieces = [one if len(one) == info.channels else to_mono(one).expand(info.channels, -1) for one in pieces]
+        waveform = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+        if not all(map(math.isfinite, extremes(waveform))):
+            raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")
+        return waveform, info.sample_rate
+
+
+def probe_audio(source: AudioSource) -> AudioInfo:
+    """Length and form of a recording; the arguments and errors are those of :class:`AudioFile`."""
+    return AudioFile(source).info
 
 
 def load_audio(
     source: AudioSource, *, start: float = 0.0, seconds: float | None = None, max_seconds: float = 1_800.0
 ) -> tuple[Tensor, int]:
-    """Decode ``source``, whole or from ``start`` for ``seconds``.
-
-    Several recordings in one file follow one another, at the sample rate and with the channels of the first.
-
-    Returns:
-        waveform (C, S) float32, and its sample rate in Hz.
+    """Decode ``source``, whole or from ``start`` for ``seconds``: waveform (C, S) float32, and its sample rate in Hz.
 
     Raises:
-        FileNotFoundError, AudioError: As :func:`probe_audio`; also if it is cut in the middle, has NaN or Inf samples, or is
-            longer than ``max_seconds``.
+        FileNotFoundError, AudioError: As :class:`AudioFile` and :meth:`AudioFile.read`.
     """
-    name = _name(source)
-    recordings = _recordings(source)
-    infos = [_probe(one, name) for one in recordings]
-    info = _joined(infos)
-    first = round(start * info.sample_rate)
-    count = info.frames - first if seconds is None else min(info.frames - first, round(seconds * info.sample_rate))
-    if count <= 0:
-        raise AudioError(f"{name}: lasts {info.seconds:.2f} s; nothing is left after start={start:g} s.")
-    if (wanted := count / info.sample_rate) > max_seconds:
-        raise AudioError(f"{name}: lasts {wanted:.0f} s; the limit is {max_seconds:g} s. Cut it, or raise max_seconds.")
-    pieces, offset = [], 0
-    for one, about in zip(recordings, infos, strict=True):
-        length = _frames_at(about, info.sample_rate)
-        low, high = max(0, first - offset), min(length, first + count - offset)
-        offset += length
-        if low < high and about.sample_rate == info.sample_rate:
-            pieces.append(_decode(one, name, low, high - low))
-        elif low < high:
-            whole = _decode(one, name, 0, about.frames)
-            pieces.append(resample(whole, about.sample_rate, info.sample_rate)[:, low:high])
-    pieces = [one if len(one) == info.channels else to_mono(one).expand(info.channels, -1) for one in pieces]
-    waveform = torch.cat(pieces, dim=1)
-    if not torch.isfinite(waveform).all():
-        raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")
-    return waveform, info.sample_rate
+    return AudioFile(source).read(start=start, seconds=seconds, max_seconds=max_seconds)
 
 
 def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
@@ -197,7 +221,7 @@ def _decode(source: AudioSource, name: str, first: int, count: int) -> Tensor:
         raise AudioError(
             f"{name}: truncated: {len(samples)} of {count} frames could be read. Copy or export the file again."
         )
-    return torch.from_numpy(samples.T.copy())
+    return torch.from_numpy(np.ascontiguousarray(samples.T))
 
 
 def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> None:
@@ -211,7 +235,7 @@ def save_audio(path: str | os.PathLike, waveform: Tensor, sample_rate: int) -> N
     suffix = Path(path).suffix[1:].upper()
     if suffix not in soundfile.available_formats():
         raise AudioError(f"{path}: cannot write this format. Use .wav, .flac, .ogg or .mp3.")
-    if not torch.isfinite(waveform).all():
+    if not all(map(math.isfinite, extremes(waveform))):
         raise AudioError(f"{path}: the waveform to write contains NaN or infinite samples.")
     samples = waveform.detach().float().cpu()
     exceeds = bool((samples.abs() > 1).any())

@@ -18,10 +18,18 @@ def channels_cancel(waveform: Tensor) -> bool:
     return bool(waveform.mean(dim=0).square().mean() < CANCELLED**2 * waveform.square().mean())
 
 
+def extremes(waveform: Tensor) -> tuple[float, float]:
+    """The smallest and the largest sample, 0 where there are none; NaN where a sample is. Much faster than a look at each sample."""
+    low, high = waveform.aminmax() if waveform.numel() else (0.0, 0.0)
+    return float(low), float(high)
+
+
 def to_mono(waveform: Tensor) -> Tensor:
     """Mean over channels, or the loudest one where they cancel: (C, S) or (S,) -> (S,)."""
     if waveform.ndim == 1:
         return waveform
+    if len(waveform) == 1:
+        return waveform[0]
     if channels_cancel(waveform):
         return waveform[waveform.square().mean(dim=1).argmax()]
     return waveform.mean(dim=0)

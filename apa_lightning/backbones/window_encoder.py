@@ -16,6 +16,7 @@ from apa_lightning.errors import InputError
 
 #: One encoded prompt: the tensors of a text condition, without the batch axis.
 TextRow = Mapping[str, Tensor]
+Batch = Mapping[str, Any]
 _GROUP = 16  # prompts encoded at once
 KEPT_BYTES = 2**28
 
@@ -88,6 +89,39 @@ class WindowEncoder:
             if columns is None:
                 return
             yield group, columns
+
+    # --- batches of the data modules: sound, or what was encoded before -------------------------------------------------
+
+    def text_of(self, batch: Batch, prompts: Sequence[str]) -> Any:
+        """The text condition of a batch, with the places of its windows. A clip is taken to end where its window does.
+
+        Args:
+            batch: Of a data module.
+            prompts: Its prompts, the dropped ones empty.
+        """
+        text = self.text(prompts, batch.get("text"))
+        if "num_samples" not in batch:
+            return text
+        starts = batch.get("start", [0.0] * len(prompts))
+        ends = zip(starts, batch["num_samples"], strict=True)
+        totals = [float(start) + length / self.sample_rate for start, length in ends]
+        return self.backbone.placed(text, list(zip(map(float, starts), totals, strict=True)))
+
+    def grid_of(self, batch: Batch) -> Tensor:
+        """The unpooled tokens (B, T, F, D) of the audio prompts of a batch: the clips themselves where there are no others."""
+        of = "prompt_" if {"prompt_grid", "prompt_waveform"} & batch.keys() else ""
+        if f"{of}grid" in batch:
+            return batch[f"{of}grid"].float()
+        return self.grid(batch[f"{of}waveform"], batch.get(f"{of}num_samples"))
+
+    def target_of(self, batch: Batch, draw: torch.Generator) -> Tensor:
+        """What the backbone is to generate: latents (B, C, T, ...), a sample of the clips' posterior, or codes (B, K, T)."""
+        encoding = {name: batch[name] for name in self.backbone.encoding_names if name in batch}
+        if not encoding:
+            encoding = self.encode(batch["waveform"], batch.get("num_samples"))
+        return self.backbone.sampled(encoding, draw)
+
+    # --- what it depends on -----------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules that encode, by name."""

@@ -4,6 +4,7 @@ import glob
 import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def check_checkpoint(path: str | os.PathLike) -> None:
             f"ckpt_path: {path} holds objects other than tensors and plain values, or is damaged. It was not executed."
         ) from None
     except Exception as error:  # bytes of another format are read as commands of a pickle, whose errors are of any kind
-        raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({first_line(error)}).") from None
+        why = first_line(error) if zipfile.is_zipfile(path) else "it is not a whole zip archive, which torch saves"
+        raise InputError(f"ckpt_path: {path} is damaged or no checkpoint ({why}).") from None
     if not isinstance(content, dict) or not {"state_dict", "loops"} <= content.keys():
         raise InputError(f"ckpt_path: {path} is not a Trainer checkpoint. For an adapter file use --model.adapter.")

@@ -1,6 +1,8 @@
 """Peer: the training step in a bare PyTorch loop, for the overhead of the Trainer: same module, data, optimizer and clipping."""
 
+from collections.abc import Iterable, Iterator
 from statistics import median
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -23,9 +25,15 @@ data.trainer.strategy.connect(module)
 data.setup("fit")
 
 
+def epochs(loader: Iterable[Any]) -> Iterator[Any]:
+    """Batches of one epoch after another."""
+    while True:
+        yield from loader
+
+
 def unit() -> dict[str, float]:
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=1e-4)
-    batches, seconds = iter(data.train_dataloader()), []
+    batches, seconds = epochs(data.train_dataloader()), []
     for number in range(given["steps"]):
         start = clock()
         batch = data.on_after_batch_transfer(next(batches), 0)

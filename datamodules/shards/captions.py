@@ -41,15 +41,21 @@ class CaptionTemplates:
             generator: Draws the template; one number is always drawn.
         """
         choice = int(torch.randint(len(self.templates), (), generator=generator))
-        captions = self.captions(labels, stored)
-        return captions[choice % len(captions)]
+        return self._stored(stored) or self.templates[choice].replace("{}", self._names(labels))
 
     def captions(self, labels: Sequence[str], stored: str | None) -> list[str]:
         """Return every prompt that `caption` can give to one sample."""
-        if self.prefer_stored and stored and stored.strip():
-            return [stored.strip()]
-        names = [lower_first(label.strip()) if self.lowercase else label.strip() for label in labels]
-        return [template.replace("{}", ", ".join(names)) for template in self.templates]
+        if caption := self._stored(stored):
+            return [caption]
+        names = self._names(labels)
+        return [template.replace("{}", names) for template in self.templates]
+
+    def _stored(self, stored: str | None) -> str:
+        return stored.strip() if self.prefer_stored and stored else ""
+
+    def _names(self, labels: Sequence[str]) -> str:
+        names = map(str.strip, labels)
+        return ", ".join(map(lower_first, names) if self.lowercase else names)
 
 
 def lower_first(label: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from apa_lightning.audio import AudioError, fit_length, load_audio, probe_audio, resample, to_mono
+from apa_lightning.audio import AudioError, AudioFile, fit_length, resample, to_mono
 from apa_lightning.utils.rng import generator_for
 from datamodules.shards.captions import CaptionTemplates
 from datamodules.shards.metadata import parse_metadata
@@ -61,7 +61,7 @@ class ExampleDecoder:
         """
         fields = parse_metadata(metadata)
         draws = self.draw(key, fields, epoch)
-        recordings = _recordings(audio, None if draws.self_prompt else audio_prompt)
+        recordings = self._opened(audio, None if draws.self_prompt else audio_prompt)
         start = draws.place * self._room(recordings)
         columns = self._cut(recordings, start)
         labels = fields["labels"]
@@ -87,7 +87,7 @@ class ExampleDecoder:
         Raises:
             BadSample: If the audio or its audio prompt cannot be used.
         """
-        recordings = _recordings(audio, audio_prompt)
+        recordings = self._opened(audio, audio_prompt)
         room = self._room(recordings)
         # A clip that is at most 5 % longer than a window has one.
         count = min(most, 1 + max(0, math.ceil(2 * room / self.audio_length_in_s - 0.1))) if self.random_crop else 1
@@ -95,47 +95,50 @@ class ExampleDecoder:
         starts = (room * places / count).tolist() if self.random_crop else [0.0]
         return [{**self._cut(recordings, start), "start": start} for start in starts]
 
-    def _room(self, recordings: Mapping[str, bytes]) -> float:
-        """The last start, in seconds, of a window that lies within the shortest of the recordings."""
-        shortest = min(self._seconds(data, name) for name, data in recordings.items())
-        return max(0.0, shortest - self.audio_length_in_s)
+    def _opened(self, audio: bytes, audio_prompt: bytes | None) -> dict[str, AudioFile]:
+        """The target, and the audio prompt if it is another recording, by the start of their columns' names."""
+        given = {"": audio} if audio_prompt is None else {"": audio, "prompt_": audio_prompt}
+        return {name: self._open(data, "audio prompt: " if name else "") for name, data in given.items()}
 
-    def _cut(self, recordings: Mapping[str, bytes], start: float) -> dict[str, Any]:
-        """The columns of the window that starts at `start` seconds."""
-        columns: dict[str, Any] = {}
-        for name, data in recordings.items():
-            window = self._window(data, start, name)
-            columns[f"{name}waveform"] = fit_length(window, self.samples)
-            columns[f"{name}num_samples"] = min(window.shape[-1], self.samples)
-        return columns
-
-    def _seconds(self, audio: bytes, name: str) -> float:
-        """The length that a recording's header tells."""
-        of = "audio prompt: " if name else ""
+    def _open(self, audio: bytes, of: str) -> AudioFile:
         if len(audio) > MAX_AUDIO_BYTES:
             raise BadSample(f"{of}audio too large", f"{len(audio)} bytes; at most {MAX_AUDIO_BYTES} are read")
         try:
-            seconds = probe_audio(audio).seconds
+            recording = AudioFile(audio)
         except AudioError as error:
             raise BadSample(f"{of}unusable audio", str(error)) from None
-        if seconds < self.min_seconds:
+        if (seconds := recording.info.seconds) < self.min_seconds:
             raise BadSample(f"{of}too short", f"{seconds:.3f} s; at least {self.min_seconds:g} s are needed")
-        return seconds
+        return recording
 
-    def _window(self, audio: bytes, start: float, name: str) -> Tensor:
+    def _room(self, recordings: Mapping[str, AudioFile]) -> float:
+        """The last start, in seconds, of a window that lies within the shortest of the recordings."""
+        shortest = min(recording.info.seconds for recording in recordings.values())
+        return max(0.0, shortest - self.audio_length_in_s)
+
+    def _cut(self, recordings: Mapping[str, AudioFile], start: float) -> dict[str, Any]:
+        """The columns of the window that starts at `start` seconds."""
+        columns: dict[str, Any] = {}
+        for name, recording in recordings.items():
+            window = self._window(recording, start, name)
+            length = window.shape[-1]
+            columns[f"{name}waveform"] = window if length == self.samples else fit_length(window, self.samples)
+            columns[f"{name}num_samples"] = min(length, self.samples)
+        return columns
+
+    def _window(self, recording: AudioFile, start: float, name: str) -> Tensor:
         """The recording from `start` on, at most as long as the window: (S,) or (2, S)."""
         try:
-            waveform, rate = load_audio(audio, start=start, seconds=self.audio_length_in_s)
+            waveform, rate = recording.read(start=start, seconds=self.audio_length_in_s)
         except AudioError as error:
             raise BadSample(f"{'audio prompt: ' if name else ''}unusable audio", str(error)) from None
-        if self.channels == 1:
+        if self.channels != len(waveform) or self.channels == 1:
             waveform = to_mono(waveform)
-        elif len(waveform) != 2:
-            waveform = to_mono(waveform).expand(2, -1)
         if rate != self.sample_rate:
             waveform = resample(waveform, rate, self.sample_rate)
         # Full-scale 8-bit and lossy files, and resampling, slightly exceed 1.
-        return waveform.clamp(-1.0, 1.0)
+        waveform = waveform.clamp_(-1.0, 1.0)
+        return waveform if waveform.ndim == self.channels else waveform.expand(2, -1)
 
 
 class Draws(NamedTuple):
@@ -150,8 +153,3 @@ class Draws(NamedTuple):
     place: float
     prompt: str
     self_prompt: bool
-
-
-def _recordings(audio: bytes, audio_prompt: bytes | None) -> dict[str, bytes]:
-    """The target, and the audio prompt if it is another recording, by the start of their columns' names."""
-    return {"": audio} if audio_prompt is None else {"": audio, "prompt_": audio_prompt}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from apa_lightning.audio import extremes
 from apa_lightning.utils.rng import generator_for
 from datamodules.remote import RefusedError, WholeOnlyError, is_remote, read_range
 from datamodules.shards.decoding import MAX_AUDIO_BYTES, ExampleDecoder
@@ -107,7 +108,7 @@ def remarks(shard: str, example: dict[str, Any]) -> list[Fault]:
     return [
         Fault(shard, example["key"], "digital silence", f"the window{of} holds only zeros", kept=True)
         for name, of in (("waveform", ""), ("prompt_waveform", " of its audio prompt"))
-        if name in example and not example[name].any()
+        if name in example and extremes(example[name]) == (0.0, 0.0)
     ]
 
 

@@ -81,12 +81,12 @@ def test_all_weights_get_gradients(dropout, gradient_checkpointing):
     projector, items = module.adapter.projector, clips(1, module.backbone.window_samples)[0]
     batch = {"waveform": items["waveform"][None], "prompt": ["jazz"]}
     text, draw = module.backbone.encode_text(["jazz"]), torch.Generator()
-    grid, learns = module._grid(batch), dropout == 0
+    grid, learns = module.window_encoder().grid_of(batch), dropout == 0
 
     def gradients() -> list[bool]:
         module.adapter.zero_grad()
         loa = audio_tokens(grid, module.condition_dropout.draw(1, draw)[1], 2)
-        module._losses(module._encoded(batch, draw), text, loa, draw)[0].mean().backward()
+        module._losses(module.window_encoder().target_of(batch, draw), text, loa, draw)[0].mean().backward()
         assert all(weight.grad is not None for weight in module.adapter.parameters())
         return [bool(layer.weight.grad.any()) for layer in (projector.norm, projector.hidden, projector.output)]
 

@@ -89,8 +89,8 @@ def test_batches_hold_what_training_computes_by_the_same_draws(module, shards, t
         assert ("prompt_waveform" in raw) == ("prompt_grid" in batch)
         for name in ("key", "prompt", "labels", "metadata", "start", "num_samples"):
             assert raw[name] == batch[name]
-        close(module._encoded(batch, draws[0]), module._encoded(raw, draws[1]))
-        close(module._grid(batch), module._grid(raw))
+        close(module.window_encoder().target_of(batch, draws[0]), module.window_encoder().target_of(raw, draws[1]))
+        close(module.window_encoder().grid_of(batch), module.window_encoder().grid_of(raw))
         prompts = ["", raw["prompt"][1]]  # the first one dropped
         text, expected = module.window_encoder().text(prompts, batch["text"]), module.backbone.encode_text(prompts)
         assert text.mask.dtype == expected.mask.dtype and text.generated.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_validation_has_encodings_and_audio_for_edits(module, shards, tmp_path):
     (batch,) = cached(module, shards, tmp_path).val_dataloader()
     assert torch.equal(batch["waveform"], plain["waveform"]) and batch["key"] == plain["key"]
     assert batch["prompt"] == plain["prompt"]
-    close(module._grid(batch), module._grid(plain))
+    close(module.window_encoder().grid_of(batch), module.window_encoder().grid_of(plain))
 
 
 def test_windows_spread_over_a_clip_and_one_is_drawn_in_each_epoch(module, long_shards, tmp_path):

@@ -145,6 +145,6 @@ def _loss(module: AudioPromptModule, batch: dict, number: int) -> torch.Tensor:
     from apa_lightning.utils.rng import generator_for
 
     draw = generator_for(0, "precision", number)
-    loa = audio_tokens(module._grid(batch), torch.zeros(len(batch["prompt"]), dtype=torch.bool), 2)
+    loa = audio_tokens(module.window_encoder().grid_of(batch), torch.zeros(len(batch["prompt"]), dtype=torch.bool), 2)
     text = module.backbone.encode_text(batch["prompt"])
-    return module._losses(module._encoded(batch, draw), text, loa, draw)[0].mean()
+    return module._losses(module.window_encoder().target_of(batch, draw), text, loa, draw)[0].mean()
