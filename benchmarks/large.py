@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from scale import Scale
+from sound import write_shards
 from timing import THIS, Result, Side, alternate, compare
 from training import UNVALIDATED, fit
 
@@ -18,9 +19,10 @@ def ask(scale: Scale) -> Iterator[Result]:
         command = [sys.executable, "-m", "apa_lightning", "sizes", "--write", str(folder)]
         subprocess.run(command, check=True, cwd=scale.today, env=None)
     parts = ["--model.backbone", str(folder), "--model.audio_encoder", str(folder / "audio_encoder")]
-    settings = [*parts, "--data.batch_size", "1", *UNVALIDATED]
-    cached = ["--config", "configs/data/encoded.yaml", "--data.cache", str(scale.work / "encoded-large")]
     steps = max(2, scale.train_steps // 6)
+    shards = write_shards(scale.work / f"shards-large-{steps}", steps, 10.24)  # a cache of more clips would take hours
+    settings = [*parts, "--data.train_shards", str(shards[0]), "--data.batch_size", "1", *UNVALIDATED]
+    cached = ["--config", "configs/data/encoded.yaml", "--data.cache", str(scale.work / "encoded-large")]
     sides = [fit("cached", THIS, steps, *cached, *settings), fit("today", scale.today, steps, *settings)]
     # The process that fills the cache has held the encoders: a second process shows the memory of a cached run.
     alternate(sides[:1], 0)

@@ -75,7 +75,7 @@ class Page:
             gr.Textbox(label="Prompt: what it shall be", placeholder="a recording of a violin solo", max_length=2000),
         )
         add("negative_prompt", gr.Textbox(label="Negative prompt: what it shall not be", max_length=2000))
-        slider = {"minimum": 0, "maximum": 100, "step": 1, "value": form.MIDDLE, "buttons": []}
+        slider: dict[str, Any] = {"minimum": 0, "maximum": 100, "step": 1, "value": form.MIDDLE, "buttons": []}
         about = "50 suits the model. More keeps more of the recording; 0 is the text alone."
         add("keep", gr.Slider(label="Keep melody", info=about, **slider))
         about = "50 suits the model. More follows the prompts more closely."

@@ -1,5 +1,8 @@
 """One edit of a made-up recording through ``AudioEditor``; ``save`` keeps the final latents of each run."""
 
+import apa_lightning  # noqa: F401  before torch, as on the command line: it sets the spins of torch's threads
+
+# isort: split
 import numpy as np
 import torch
 from serve import device, serve, settings

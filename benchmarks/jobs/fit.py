@@ -3,6 +3,9 @@
 ``arguments`` are those of ``fit``; the answer holds the seconds of a training step and of a validation.
 """
 
+import apa_lightning  # noqa: F401  before torch, as on the command line: it sets the spins of torch's threads
+
+# isort: split
 import sys
 import tempfile
 from functools import wraps

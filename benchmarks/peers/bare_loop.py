@@ -1,5 +1,8 @@
 """Peer: the training step in a bare PyTorch loop, for the overhead of the Trainer: same module, data, optimizer and clipping."""
 
+import apa_lightning  # noqa: F401  before torch, as on the command line: it sets the spins of torch's threads
+
+# isort: split
 from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import Any
@@ -15,15 +18,6 @@ from apa_lightning.utils.rng import generator_for
 
 given = settings()
 
-seed_everything(0, verbose=False)
-module = AudioPromptModule()
-module.configure_model()
-module.to(device())
-data = datamodules.AudioSetDataModule(batch_size=given["batch_size"], num_workers=given["workers"])
-data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-data.trainer.strategy.connect(module)
-data.setup("fit")
-
 
 def epochs(loader: Iterable[Any]) -> Iterator[Any]:
     """Batches of one epoch after another."""
@@ -31,7 +25,20 @@ def epochs(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
+def parts() -> tuple[AudioPromptModule, datamodules.AudioSetDataModule]:
+    """Module and data, new for each run as in ``fit``: a module keeps the prompts that it has encoded."""
+    seed_everything(0, verbose=False)
+    module = AudioPromptModule()
+    module.configure_model()
+    data = datamodules.AudioSetDataModule(batch_size=given["batch_size"], num_workers=given["workers"])
+    data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    data.trainer.strategy.connect(module)
+    data.setup("fit")
+    return module.to(device()), data
+
+
 def unit() -> dict[str, float]:
+    module, data = parts()
     optimizer = torch.optim.AdamW(module.adapter.parameters(), lr=1e-4)
     batches, seconds = epochs(data.train_dataloader()), []
     for number in range(given["steps"]):

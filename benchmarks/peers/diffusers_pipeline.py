@@ -4,6 +4,9 @@
 final latents, so that both can be compared.
 """
 
+import apa_lightning  # noqa: F401  before torch, as on the command line: it sets the spins of torch's threads
+
+# isort: split
 import numpy as np
 import torch
 from serve import device, serve, settings

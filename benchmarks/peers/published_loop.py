@@ -5,6 +5,9 @@ computes mel and filter bank; collating runs the audio encoder clip by clip; the
 calls the same U-Net with the same adapter. Parts, batch, optimizer and precision are those of our own loop.
 """
 
+import apa_lightning  # noqa: F401  before torch, as on the command line: it sets the spins of torch's threads
+
+# isort: split
 from pathlib import Path
 
 import librosa
