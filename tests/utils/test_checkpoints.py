@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from apa_lightning.errors import InputError
-from apa_lightning.utils.checkpoints import last_checkpoint, run_of
+from apa_lightning.utils.checkpoints import check_checkpoint, last_checkpoint, run_of
 
 
 def checkpoint(path: Path, age: int) -> Path:
@@ -48,6 +48,12 @@ def test_a_damaged_one_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"last.ckpt is damaged"):
         last_checkpoint(tmp_path)
+
+
+def test_a_file_of_another_kind_is_said_to_be_one(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + bytes(200))
+    with pytest.raises(InputError, match=r"a.wav is damaged or no checkpoint \(it is not a whole zip archive"):
+        check_checkpoint(tmp_path / "a.wav")
 
 
 def test_a_damaged_newest_one_is_passed_over(tmp_path, caplog):
