@@ -183,7 +183,7 @@ DAMAGES = {
         lambda shard: (shard.write_bytes(gzip.compress(shard.read_bytes())), index_path(shard).unlink()),
         refused="is not an uncompressed tar",
     ),
-    "a folder": Damage(lambda shard: (shard.unlink(), shard.mkdir()), refused="is not a file"),
+    "a folder": Damage(lambda shard: (shard.unlink(), shard.mkdir()), refused="is a folder, not a file"),
     "empty shard": Damage(lambda shard: shard.write_bytes(b""), refused="is empty (0 bytes)"),
     "missing shard": Damage(lambda shard: shard.unlink(), refused="no such shard"),
 }

@@ -83,7 +83,7 @@ def test_all_shards_go(workers: int, whole: Path, tmp_path: Path, promise) -> No
     run = command("fit", tmp_path, local(data), *meanwhile(tmp_path, f"mv {data} {data}-old", workers), share=1)
     code = run.wait()
     report = [line for path in tmp_path.rglob("quarantine-*.jsonl") for line in lines(path)]
-    ok = code == 2 and "the training data cannot be used" in run.output and "quarantine-train.jsonl" in run.output
+    ok = code == 2 and "The training data cannot be used" in run.output and "quarantine-train.jsonl" in run.output
     ok = ok and {line["reason"] for line in report} == {"shard cannot be read"} and "Traceback" not in run.output
     promise(NAME, ok, 1, "changes to a shard that is being read")
     assert ok, (code, report, run.output[-1500:])
