@@ -29,7 +29,7 @@ USER_ERRORS = (
     NotADirectoryError,
 )
 #: Types in a user's words.
-KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "list": "a list"}
+KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "list": "a list", "dict": "a mapping"}
 #: Flags of the running command by the bare names of its settings.
 _flags: dict[str, str] = {}
 
@@ -188,10 +188,13 @@ def shortened(message: str) -> str:
         short,
     )
     if given := re.search(r"Given value: (.+)", message):  # of a type or null
-        kinds = "|".join(KINDS)
-        short = re.sub(
-            rf"Expected an? <class '({kinds})'>$", lambda words: f"{given[1]} is not {KINDS[words[1]]}.", short
-        )
+        one = rf"Expected an? <class '({'|'.join(KINDS)})'>"
+
+        def said(wanted: re.Match[str]) -> str:
+            *others, last = (KINDS[kind] for kind in re.findall(one, wanted[0]))
+            return f"{given[1]} is " + (f"neither {', '.join(others)} nor {last}." if others else f"not {last}.")
+
+        short = re.sub(rf"(?:{one} ?)+$", said, short)
     short = re.sub(r"Expected an? <class 'tuple'>", "a list such as [0, 5] is needed", short)
     return re.sub(r"^Option '(\w+)' is not accepted", r"\1: is not a setting", short)
 

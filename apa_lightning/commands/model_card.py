@@ -66,7 +66,8 @@ class Evaluated:
         if about.get("adapter") != digest:
             raise InputError(
                 f"evaluation: {folder} evaluated the adapter {about.get('adapter') or 'not stated'}, the one to publish is "
-                f"{digest}. Evaluate it: python -m apa_lightning evaluate --config configs/evaluate.yaml --model.adapter FILE"
+                f"{digest}. Evaluate it: python -m apa_lightning evaluate --config configs/evaluate.yaml "
+                "--config configs/tasks/timbre.yaml --data.output NEW --model.adapter FILE"
             )
         rows = read_rows(folder)
         if not any(row.system == SYSTEM for row in rows):

@@ -134,6 +134,10 @@ def test_a_command_line_that_cannot_be_parsed_names_the_typed_flag(capsys):
         "Parser key \"extend\":\n  Expected a <class 'tuple'>": "extend: a list such as [0, 5] is needed",
         "Parser key \"seed\":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - Expected a <class 'float'>\n"
         "    - Expected a <class 'NoneType'>\n  Given value type: <class 'str'>\n  Given value: abc": "--data.seed: abc is not a number.",
+        'Parser key "data.ap_scale":\n  Does not validate against any of the Union subtypes\n  Errors:\n'
+        "    - Expected a <class 'float'>\n    - Expected a <class 'list'>\n    - Expected a <class 'dict'>\n"
+        "    - Expected a <class 'NoneType'>\n  Given value type: <class 'str'>\n"
+        "  Given value: much": "--data.ap_scale: much is neither a number, a list nor a mapping.",
         "Option 'colour' is not accepted": "--data.colour: is not a setting",
     }.items():
         with pytest.raises(SystemExit), mistakes_told():
