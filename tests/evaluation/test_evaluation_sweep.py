@@ -230,6 +230,12 @@ def test_half_a_finding_is_not_shown_and_a_half_measured_one_not_measured():
     assert verdicts([]) == dict.fromkeys("abcdef", NOT_MEASURED)
 
 
+def test_one_source_shows_nothing():
+    rows = swept(TRANSFER, FIDELITY) + systems()
+    only = rows[0].source
+    assert verdicts([row for row in rows if row.source == only]) == dict.fromkeys("abcdef", NOT_MEASURED)
+
+
 def test_equivalence_needs_narrow_intervals():
     rows = swept({"guidance_scale": 0.003}, {})  # 0.012 at 7.5 is within the margin of 0.015, 0.0195 at 10 is not
     assert verdicts(rows)["c"] == OPPOSITE

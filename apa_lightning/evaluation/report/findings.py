@@ -16,6 +16,8 @@ from apa_lightning.evaluation.summary import Mean, Value, average, family_of, pa
 from apa_lightning.evaluation.sweep import varied
 from apa_lightning.utils.atomic_files import write_file
 
+#: Sources below which an interval over resampled sources means nothing.
+FEWEST = 2
 SHOWN, NOT_SHOWN, OPPOSITE, NOT_MEASURED = "shown", "not shown", "the opposite is shown", "not measured"
 FIDELITY = ("chroma", "melody")
 #: What counts as no difference, or as well above: less than half of what lies between the adapter and SDEdit in the
@@ -133,7 +135,7 @@ def _flat(rows: Sequence[EvaluationRow], transfer: str, seed: int) -> Finding:
             mean = average(paired([*first, *_at(along, value)], f"{value:g}", f"{FLAT_FROM:g}", metric), seed)
             low, high, margin = mean.interval.low, mean.interval.high, MARGINS[metric]
             says = SHOWN if -margin < low and high < margin else OPPOSITE if low > margin or high < -margin else ""
-            says = (says or NOT_SHOWN) if mean.edits else NOT_MEASURED
+            says = (says or NOT_SHOWN) if mean.sources >= FEWEST else NOT_MEASURED
             evidence.append(
                 Evidence(f"{title_of(rows, metric)} at {value:g} less at {FLAT_FROM:g}", mean, says, metric)
             )
@@ -218,7 +220,7 @@ def _evidence(what: str, mean: Mean, metric: str, sign: int, margin: float = 0.0
     """What an interval says of "more than ``margin``" (``sign`` 1) or "less than -``margin``" (-1)."""
     low, high = sorted(round(sign * bound, 9) for bound in mean.interval[1:])  # rounding errors are no findings
     says = SHOWN if low > margin else OPPOSITE if high < 0 else NOT_SHOWN
-    return Evidence(what, mean, says if mean.edits else NOT_MEASURED, metric)
+    return Evidence(what, mean, says if mean.sources >= FEWEST else NOT_MEASURED, metric)
 
 
 def _verdict(letter: str, statement: str, rule: str, evidence: Sequence[Evidence], remark: str = "") -> Finding:
