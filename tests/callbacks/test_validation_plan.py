@@ -1,4 +1,4 @@
-"""What a validation edits, and settings of callbacks that are refused."""
+"""The edits that a validation plans, and callback settings that are refused."""
 
 import math
 from types import SimpleNamespace

@@ -7,7 +7,6 @@ import pytest
 import soundfile
 import torch
 from edit_tools import edit
-from random_folders import tiny_parts
 
 from apa_lightning import AudioEditor, EditRequest
 from apa_lightning.audio import fit_length, load_audio, resample
@@ -17,11 +16,6 @@ from apa_lightning.editing.source import Recording
 from apa_lightning.utils.rng import generator_for, randn
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def editor() -> AudioEditor:
-    return AudioEditor.from_pretrained(**tiny_parts())
 
 
 def melody(seconds: float, rate: int = RATE, seed: int = 0) -> torch.Tensor:

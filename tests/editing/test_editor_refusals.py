@@ -1,26 +1,14 @@
-"""What the editor refuses, before anything is computed."""
+"""Recordings, knobs and calls that the editor refuses before anything is computed."""
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from edit_tools import edit
-from random_folders import tiny_parts
-from tunes import melody
 
 from apa_lightning import AudioEditor, EditRequest, InputError
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def editor() -> AudioEditor:
-    return AudioEditor.from_pretrained(**tiny_parts())
-
-
-@pytest.fixture(scope="module")
-def clip() -> torch.Tensor:
-    return melody(0, seconds=10.24)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,13 @@ import math
 
 import pytest
 import torch
-from random_folders import tiny_parts
 
-from apa_lightning import AudioEditor, EditRequest, InputError
+from apa_lightning import EditRequest, InputError
 from apa_lightning.editing.regions import continued, crossfaded, joints_of, new_parts, regions_of
 from apa_lightning.editing.settings import EditSettings
 from apa_lightning.editing.source import Recording
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def editor() -> AudioEditor:
-    return AudioEditor.from_pretrained(**tiny_parts())
 
 
 @pytest.fixture(scope="module")

@@ -3,22 +3,8 @@
 import pytest
 import torch
 from edit_tools import edit
-from random_folders import tiny_parts
-from tunes import melody
-
-from apa_lightning import AudioEditor
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def editor() -> AudioEditor:
-    return AudioEditor.from_pretrained(**tiny_parts())
-
-
-@pytest.fixture(scope="module")
-def clip() -> torch.Tensor:
-    return melody(0, seconds=10.24)
 
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
