@@ -29,7 +29,14 @@ USER_ERRORS = (
     NotADirectoryError,
 )
 #: Types in a user's words.
-KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "list": "a list", "dict": "a mapping"}
+KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list",
+    "dict": "a mapping",
+}
 #: Flags of the running command by the bare names of its settings.
 _flags: dict[str, str] = {}
 
