@@ -181,7 +181,9 @@ class AudioFile:
             elif low < high:
                 whole = _decode(one, name, 0, about.frames)
                 pieces.append(resample(whole, about.sample_rate, info.sample_rate)[:, low:high])
-        pieces = [one if len(one) == info.channels else to_mono(one).expand(info.channels, -1) for one in pieces]
+        pieces = [
+            one if len(one) == info.channels else to_mono(one).expand(info.channels, -1).clone() for one in pieces
+        ]
         waveform = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
         if not all(map(math.isfinite, extremes(waveform))):
             raise AudioError(f"{name}: contains NaN or infinite samples. Export the file again.")

@@ -310,3 +310,10 @@ def test_ogg_flac_of_unknown_length():
     flac = encoded(swell(), "FLAC")
     unknown = flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
     assert torch.equal(check_windows(ogg_flac(unknown, 1)), load_audio(flac)[0])
+
+
+def test_a_window_in_a_later_mono_recording_can_be_changed_in_place():
+    data = encoded(swell(channels=2), "OGG") + encoded(swell(), "OGG")
+    window, _ = load_audio(data, start=SECONDS + 0.1, seconds=0.5)
+    assert len(window) == 2 and torch.equal(window[0], window[1])
+    window.clamp_(-0.1, 0.1)
